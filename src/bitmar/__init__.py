@@ -1,0 +1,20 @@
+"""Captions for photographs from a ternary model of a few megabytes, offline and without PyTorch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bitmar.runtime.api import BitMar, load
+
+__version__ = "0.1.0"
+__all__ = ["BitMar", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the engine when it is first asked for: the command line prints its help without it."""
+    if name in ("BitMar", "load"):
+        from bitmar.runtime import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

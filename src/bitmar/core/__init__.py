@@ -1,0 +1,1 @@
+"""What both halves share: configuration, ternary packing, the `.bitmar` file, photographs. Never torch."""

@@ -1,0 +1,44 @@
+"""Every error a user can meet. Each carries one sentence: what is wrong and what to do next."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BitMarError(Exception):
+    """Base of all errors raised on purpose; the command line prints its message and exits with status 1."""
+
+
+class ConfigError(BitMarError):
+    """A configuration or recipe has an unknown key, a wrong type or a value out of range."""
+
+
+class ImageError(BitMarError):
+    """A photograph cannot be read: broken, truncated, too large, or no image at all."""
+
+
+class FormatError(BitMarError):
+    """A `.bitmar` file or a checkpoint is damaged, hostile, or of another version."""
+
+
+class DataError(BitMarError):
+    """Training or evaluation data is missing or malformed."""
+
+
+class TokenizerError(BitMarError):
+    """A tokenizer cannot be found, read or trained."""
+
+
+class MemoryFileError(BitMarError):
+    """A session-memory (`.mem`) file is damaged or belongs to another model."""
+
+
+class DependencyError(BitMarError):
+    """An optional package is missing; the message names the extra that brings it."""
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A hint for a misspelt `name`: " (did you mean 'x'?)", or "" if none of `choices` is close."""
+    matches = difflib.get_close_matches(name, list(choices), n=1)
+    return f" (did you mean {matches[0]!r}?)" if matches else ""

@@ -1,0 +1,169 @@
+"""Which tensors a `.bitmar` file of a given configuration holds: names as in the checkpoint, types, shapes.
+
+Only what inference needs is there: the contrastive temperature stays behind, and each batch norm of the tower
+is folded into one factor (`norm.weight`) and one offset (`norm.bias`) per channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from bitmar.core.config import ModelConfig, VisionTowerConfig
+
+Shape = tuple[int, ...]
+
+EMBEDDING = "model.embed_tokens.weight"  # int8, with one scale a row under `scale_name(EMBEDDING)`
+
+
+class TensorSpec(NamedTuple):
+    """Type, as safetensors names it, and shape."""
+
+    dtype: str
+    shape: Shape
+
+
+def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
+    """Every tensor of a `.bitmar` file, by name; a file with others beside or instead is refused."""
+    expected = {
+        EMBEDDING: TensorSpec("I8", (config.vocab_size, config.hidden_size)),
+        scale_name(EMBEDDING): TensorSpec("F32", (config.vocab_size, 1)),
+    }
+    for name, (out_features, in_features) in linear_shapes(config).items():
+        if is_packed(name, config):
+            expected[name] = TensorSpec("U8", (out_features, -(-in_features // 4)))
+            expected[scale_name(name)] = TensorSpec("F32", (1,))
+        else:
+            expected[name] = TensorSpec("F32", (out_features, in_features))
+    for name, shape in _float_shapes(config):
+        expected[name] = TensorSpec("F32", shape)
+    return expected
+
+
+def scale_name(weight: str) -> str:
+    """Where the scale of the quantised `weight` is stored."""
+    return weight.removesuffix(".weight") + ".scale"
+
+
+def is_packed(name: str, config: ModelConfig) -> bool:
+    """Whether the matrix `name` is stored ternary; `quantization` speaks of the language model alone."""
+    return config.quantization == "ternary" or name.startswith("model.vision_tower.")
+
+
+def linear_shapes(config: ModelConfig) -> dict[str, tuple[int, int]]:
+    """(out, in) of every BitLinear and BitConv weight; a convolution's inputs are (channel, row, column)."""
+    return dict(_linears(config))
+
+
+def _linears(config: ModelConfig) -> Iterator[tuple[str, tuple[int, int]]]:
+    d, memory = config.hidden_size, config.memory_dim
+    per_layer = config.memory_integration == "per_layer"
+    for stack, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        for i in range(layers):
+            block = f"model.{stack}.layers.{i}"
+            yield f"{block}.attn.qkv_proj.weight", (3 * d, d)
+            yield f"{block}.attn.o_proj.weight", (d, d)
+            yield f"{block}.mlp.up_proj.weight", (config.intermediate_size, d)
+            yield f"{block}.mlp.down_proj.weight", (d, config.intermediate_size)
+            if per_layer and stack == "decoder":
+                yield f"{block}.memory_proj.weight", (d, memory)
+    yield "model.vision.fc1.weight", (config.vision_hidden, config.vision_dim)
+    yield "model.vision.fc2.weight", (d, config.vision_hidden)
+    yield "model.fusion.q_proj.weight", (d, d)
+    yield "model.fusion.kv_proj.weight", (2 * d, d)
+    yield "model.fusion.o_proj.weight", (d, d)
+    if config.memory_integration != "off" and d != memory:
+        yield "model.memory.query_proj.weight", (memory, d)
+    if config.memory_integration in ("add", "concat"):
+        yield "model.memory_proj.weight", (d, memory + (d if config.memory_integration == "concat" else 0))
+    yield "lm_head.weight", (config.vocab_size, d)
+    if config.vision_tower:
+        yield from _tower_linears(config.vision_tower)
+
+
+def _float_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
+    d = config.hidden_size
+    for stack, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        for i in range(layers):
+            block = f"model.{stack}.layers.{i}"
+            yield f"{block}.attn_norm.weight", (d,)
+            yield f"{block}.mlp_norm.weight", (d,)
+            if stack == "decoder" and config.memory_integration == "per_layer":
+                yield f"{block}.memory_gate", ()
+        yield f"model.{stack}.norm.weight", (d,)
+    yield "model.vision.norm.weight", (config.vision_dim,)
+    yield "model.fusion.norm.weight", (d,)
+    if config.memory_integration != "off":
+        yield from _memory_floats(config)
+    if config.vision_tower:
+        yield from _tower_floats(config.vision_tower)
+
+
+def _memory_floats(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
+    width, slots = config.memory_dim, config.memory_slots
+    yield "model.memory.slots", (slots, width)
+    yield "model.memory.query_norm.weight", (width,)
+    yield "model.memory.read_norm.weight", (width,)
+    yield "model.memory.read_beta", ()
+    yield "model.memory.stale", ()
+    if config.query_pooling == "learned":
+        yield "model.memory.pooling", (config.hidden_size,)
+    if config.write_rule == "literal":
+        yield "model.memory.write_weights", (slots,)
+    else:
+        yield "model.memory.address", (width, width)
+        yield "model.memory.write_beta", ()
+        yield "model.memory.protect", ()
+
+
+def _tower_convolutions(tower: VisionTowerConfig) -> Iterator[tuple[str, int, int]]:
+    """(name, out, in channels) of every 3x3 convolution with its norm, in the order of the computation."""
+    fine, coarse = tower.stem_channels
+    yield "model.vision_tower.stem.0", coarse, fine
+    for i in range(2, 2 + tower.stem_blocks):  # 1 is an activation
+        yield f"model.vision_tower.stem.{i}.first", coarse, coarse
+        yield f"model.vision_tower.stem.{i}.second", coarse, coarse
+    yield "model.vision_tower.patch", tower.widths[0], coarse
+
+
+def _tower_blocks(tower: VisionTowerConfig) -> Iterator[tuple[str, int]]:
+    """(name, width) of every transformer block."""
+    for stage, (width, depth) in enumerate(zip(tower.widths, tower.depths, strict=True)):
+        for i in range(depth):
+            yield f"model.vision_tower.stages.{stage}.{i}", width
+
+
+def _tower_merges(tower: VisionTowerConfig) -> Iterator[tuple[str, int, int]]:
+    """(name, out, in) of every merging of 2x2 patches between two stages."""
+    for i, (width, out_width) in enumerate(zip(tower.widths, tower.widths[1:], strict=False)):
+        yield f"model.vision_tower.merges.{i}", out_width, 4 * width
+
+
+def _tower_linears(tower: VisionTowerConfig) -> Iterator[tuple[str, tuple[int, int]]]:
+    for name, out_channels, in_channels in _tower_convolutions(tower):
+        yield f"{name}.conv.weight", (out_channels, 9 * in_channels)
+    for block, d in _tower_blocks(tower):
+        yield f"{block}.qkv_proj.weight", (3 * d, d)
+        yield f"{block}.o_proj.weight", (d, d)
+        yield f"{block}.up_proj.weight", (tower.mlp_ratio * d, d)
+        yield f"{block}.down_proj.weight", (d, tower.mlp_ratio * d)
+    for merge, out_width, in_width in _tower_merges(tower):
+        yield f"{merge}.proj.weight", (out_width, in_width)
+    yield "model.vision_tower.head.weight", (tower.out_dim, tower.widths[-1])
+
+
+def _tower_floats(tower: VisionTowerConfig) -> Iterator[tuple[str, Shape]]:
+    fine = tower.stem_channels[0]
+    yield "model.vision_tower.embed.weight", (fine, 4 * 4 * 3)  # sees raw pixels, so it is not ternary
+    norms = [("model.vision_tower.embed_norm", fine)]
+    norms += [(f"{name}.norm", out_channels) for name, out_channels, _ in _tower_convolutions(tower)]
+    for norm, channels in norms:
+        yield f"{norm}.weight", (channels,)
+        yield f"{norm}.bias", (channels,)
+    yield "model.vision_tower.position", ((tower.image_size // 16) ** 2, tower.widths[0])
+    for block, d in _tower_blocks(tower):
+        yield f"{block}.attn_norm.weight", (d,)
+        yield f"{block}.mlp_norm.weight", (d,)
+    for merge, _, in_width in _tower_merges(tower):
+        yield f"{merge}.norm.weight", (in_width,)
+    yield "model.vision_tower.norm.weight", (tower.widths[-1],)

@@ -1,0 +1,227 @@
+"""A tokenised corpus on disk: per domain two memory-mapped streams of tokens, one to train on, one held out.
+
+A stream is its documents one after another, each as BOS text EOS; a tokenizer whose BOS is its EOS (GPT-2)
+gets only the EOS. Whether a document is held out depends on a hash of its text alone, so the share stays out
+whatever the domain, the order of the files or the run, and a copy of a held-out document is held out with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from bitmar.core.errors import ConfigError, DataError, nearest
+from bitmar.data.text import MAX_DOCUMENT, Domain
+from bitmar.data.tokenizer import SpecialIds, fingerprint, plain_encoder, special_ids
+
+Part = Literal["train", "heldout"]
+PARTS: tuple[Part, ...] = ("train", "heldout")
+
+_LAYOUT = 1  # raised whenever the same inputs would give other files
+_CHUNK = 512  # documents per call of the tokenizer: enough to feed all its threads
+
+
+@dataclass(frozen=True, slots=True)
+class TokenStream:
+    """tokens (n,) uint16 or uint32, memory-mapped; offsets (documents + 1,) int64: document i is
+    `tokens[offsets[i]:offsets[i + 1]]`."""
+
+    tokens: npt.NDArray[Any]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """How many documents."""
+        return len(self.offsets) - 1
+
+    def document(self, index: int) -> npt.NDArray[Any]:
+        """One document's tokens, its BOS and EOS included."""
+        return self.tokens[self.offsets[index] : self.offsets[index + 1]]
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusDomain:
+    """One domain, ready to draw from. `bytes` counts the UTF-8 text of both parts."""
+
+    name: str
+    weight: float
+    train: TokenStream
+    heldout: TokenStream
+    bytes: int
+
+    def stream(self, part: Part) -> TokenStream:
+        """The stream to train on, or the held-out one."""
+        return self.heldout if part == "heldout" else self.train
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """Every domain by name, and the special ids its streams were written with."""
+
+    domains: Mapping[str, CorpusDomain]
+    special: SpecialIds
+
+    def __getitem__(self, name: str) -> CorpusDomain:
+        if name not in self.domains:
+            hint = nearest(name, self.domains)
+            raise ConfigError(f"the corpus has no domain {name!r}{hint}; it has {', '.join(self.domains)}")
+        return self.domains[name]
+
+    def only(self, *names: str) -> Corpus:
+        """The corpus with these domains alone. An unknown name: ConfigError with the nearest."""
+        return Corpus({name: self[name] for name in names}, self.special)
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Per domain: documents, tokens of each part, weight, UTF-8 bytes per token (specials counted)."""
+        return {
+            domain.name: {
+                "documents": len(domain.train) + len(domain.heldout),
+                "train_tokens": len(domain.train.tokens),
+                "heldout_tokens": len(domain.heldout.tokens),
+                "weight": domain.weight,
+                "bytes_per_token": round(
+                    domain.bytes / (len(domain.train.tokens) + len(domain.heldout.tokens)), 3
+                ),
+            }
+            for domain in self.domains.values()
+        }
+
+
+def build_corpus(
+    domains: Mapping[str, Domain | Mapping[str, Any] | str],
+    tokenizer: Tokenizer,
+    cache_dir: str | Path,
+    *,
+    heldout: float = 0.01,
+    progress: bool = True,
+) -> Corpus:
+    """Tokenise `domains` (name -> `Domain`, a mapping of its fields, or a path) once, and open the result.
+
+    Each domain is a folder of `cache_dir`, named after a hash of its files' contents, how they are read, the
+    tokenizer and the held-out share. One that is there is opened as it is; one that is missing is built
+    beside its place and renamed when complete, so that a killed build starts again with the domain it was in.
+    `heldout` is the share of documents kept out of training. Raises ConfigError, DataError (no such file,
+    nothing in it).
+    """
+    if not domains:
+        raise ConfigError("a corpus needs at least one text domain")
+    if not 0 <= heldout < 1:
+        raise ConfigError(f"heldout is a share of the documents, at least 0 and below 1, not {heldout}")
+    special, print_ = special_ids(tokenizer), fingerprint(tokenizer)
+    opened = {}
+    for name, value in domains.items():
+        domain = Domain.of(value)
+        folder = Path(cache_dir) / f"{_safe(name)}-{_key(domain, print_, heldout)}"
+        if not folder.is_dir():
+            _build(name, domain, tokenizer, special, heldout, folder, progress)
+        opened[name] = _open(name, domain.weight, folder)
+    return Corpus(opened, special)
+
+
+def _safe(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in name)
+
+
+def _key(domain: Domain, tokenizer_print: str, heldout: float) -> str:
+    """What the tokens on disk depend on: contents, not names or dates (weights apply when drawing)."""
+    how = {field: value for field, value in asdict(domain).items() if field not in ("path", "weight")}
+    digest = hashlib.sha256(json.dumps([_LAYOUT, MAX_DOCUMENT, how, tokenizer_print, heldout]).encode())
+    for file in domain.files() if domain.path is not None else ():
+        digest.update(_sha256(file))
+        digest.update(file.suffix.encode())
+    return digest.hexdigest()[:16]
+
+
+def _sha256(file: Path) -> bytes:
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.digest()
+
+
+def _build(
+    name: str,
+    domain: Domain,
+    tokenizer: Tokenizer,
+    special: SpecialIds,
+    heldout: float,
+    folder: Path,
+    progress: bool,
+) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        with Progress(console=Console(stderr=True), disable=not progress) as bar:
+            size = sum(file.stat().st_size for file in domain.files()) if domain.path is not None else None
+            task = bar.add_task(f"tokenising {name}", total=size)
+            documents = domain.documents(on_read=lambda count: bar.advance(task, count))
+            written = _write(partial, documents, tokenizer, special, heldout)
+        if not any(written["tokens"].values()):
+            raise DataError(f"text domain {name!r} has no document in it: {domain.path or domain.dataset}")
+        (partial / "domain.json").write_text(json.dumps(written, indent=1))
+        if not folder.is_dir():  # another process may have finished the same domain first
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(
+    folder: Path, documents: Iterator[str], tokenizer: Tokenizer, special: SpecialIds, heldout: float
+) -> dict[str, Any]:
+    encoder = plain_encoder(tokenizer)
+    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+    start = [] if special.bos == special.eos else [special.bos]
+    offsets: dict[Part, list[int]] = {part: [0] for part in PARTS}
+    size = 0
+    with open(folder / "train.bin", "wb") as train, open(folder / "heldout.bin", "wb") as held:
+        files = {"train": train, "heldout": held}
+        while chunk := list(islice(documents, _CHUNK)):
+            for text, encoding in zip(
+                chunk, encoder.encode_batch_fast(chunk, add_special_tokens=False), strict=True
+            ):
+                part: Part = "heldout" if _held_out(text, heldout) else "train"
+                ids = np.array([*start, *encoding.ids, special.eos], dtype)
+                files[part].write(ids.tobytes())
+                offsets[part].append(offsets[part][-1] + len(ids))
+                size += len(text.encode())
+    for part in PARTS:
+        np.save(folder / f"{part}.offsets.npy", np.array(offsets[part], np.int64))
+    return {"dtype": dtype.name, "bytes": size, "tokens": {part: offsets[part][-1] for part in PARTS}}
+
+
+def _held_out(text: str, share: float) -> bool:
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") < share * 2**64
+
+
+def _open(name: str, weight: float, folder: Path) -> CorpusDomain:
+    try:
+        about = json.loads((folder / "domain.json").read_text())
+        train, heldout = (_stream(folder, part, about) for part in PARTS)
+        return CorpusDomain(name, weight, train, heldout, about["bytes"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"the tokenised text in {folder} is damaged ({error}); delete that folder") from None
+
+
+def _stream(folder: Path, part: Part, about: Mapping[str, Any]) -> TokenStream:
+    dtype, count, file = np.dtype(about["dtype"]), about["tokens"][part], folder / f"{part}.bin"
+    offsets = np.load(folder / f"{part}.offsets.npy", allow_pickle=False)
+    if file.stat().st_size != count * dtype.itemsize or offsets[-1] != count:
+        raise ValueError(f"{file.name} has not the {count} tokens it should")
+    # numpy cannot map an empty file, which is what a small domain's held-out share may be
+    tokens = np.memmap(file, dtype, "r") if count else np.empty(0, dtype)
+    return TokenStream(tokens, offsets)

@@ -1,0 +1,166 @@
+"""Decoded photos, squashed to one square size and memory-mapped: decode a set once, train on it for many
+epochs.
+
+Layout of a folder: `store.json` (size, counts), `index.jsonl` (a line per sample: key, row, captions, meta;
+a broken photo has row null and its error) and `photos-00000.npy`, uint8 (n, size, size, 3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bitmar.core.errors import DataError, ImageError
+from bitmar.core.files import write_atomically
+from bitmar.core.image import load_photo, to_square
+from bitmar.data.rowlog import RowLog, open_shards, read_index
+from bitmar.data.sources import CaptionedPhoto, OnBad
+
+STORE_NAME = "store.json"
+_COMMIT_EVERY = 256  # samples; at most so many are decoded again after a kill
+_ONE_SHARD = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What is known of a stored photo beside its pixels or features."""
+
+    key: str
+    captions: tuple[str, ...]
+    meta: dict[str, Any]
+
+
+class PhotoStore:
+    """The photos of a folder that `build_photo_store` wrote.
+
+    `pixels` is uint8 (n, size, size, 3), memory-mapped and read-only; `store[i]` is the i-th photo's `Entry`.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        card = read_card(self.folder, "photos")
+        self.size: int = card["size"]
+        self.entries, self.skipped = read_entries(self.folder)
+        shape = (self.size, self.size, 3)
+        shards = open_shards(self.folder, "photos", shape, np.dtype(np.uint8))
+        self.pixels: np.ndarray = shards[0] if shards else np.zeros((0, *shape), np.uint8)
+        if len(self.pixels) < len(self.entries):
+            raise DataError(f"{self.folder}: the index names more photos than are stored; build it again")
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, i: int) -> Entry:
+        return self.entries[i]
+
+    def photo(self, i: int) -> np.ndarray:
+        """The i-th photo, uint8 (size, size, 3)."""
+        return np.asarray(self.pixels[i])
+
+
+def build_photo_store(
+    samples: Iterable[CaptionedPhoto],
+    folder: str | Path,
+    *,
+    size: int = 224,
+    on_bad: OnBad | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> PhotoStore:
+    """Decode every sample into `folder`. Broken photos are skipped, given to `on_bad` and named in the index.
+
+    Called again with the same samples it goes on where a killed run stopped; with others it raises
+    `DataError`. `on_progress(n)` is called after each sample with the number passed so far, earlier runs
+    included.
+    """
+    folder = Path(folder)
+    card = {"format": 1, "kind": "photos", "size": size}
+    claim_folder(folder, card)
+    with RowLog(folder, "photos", (size, size, 3), np.dtype(np.uint8), _ONE_SHARD) as log:
+        for sample in unlogged(samples, log):
+            try:
+                log.append(describe(sample), to_square(load_photo(sample.image), size))
+            except ImageError as error:
+                skip(sample, error, log, on_bad)
+            if on_progress is not None:
+                on_progress(len(log.lines))
+            if len(log.lines) % _COMMIT_EVERY == 0:
+                log.commit()
+    return PhotoStore(folder)
+
+
+# What photo and feature stores share: the card, the index, the resuming.
+
+
+def describe(sample: CaptionedPhoto) -> dict[str, Any]:
+    return {"key": sample.key, "captions": list(sample.captions), "meta": sample.meta}
+
+
+def skip(sample: CaptionedPhoto, error: ImageError, log: RowLog, on_bad: OnBad | None) -> None:
+    """Name the broken photo in the index, so that a resumed run does not meet it again."""
+    log.append({"key": sample.key, "error": str(error)}, None)
+    if on_bad is not None:
+        on_bad(sample.key, str(error))
+
+
+def unlogged(samples: Iterable[CaptionedPhoto], log: RowLog) -> Iterable[CaptionedPhoto]:
+    """The samples after those already logged. Position counts, not the key: two sets may share keys."""
+    done = len(log.lines)
+    position = -1
+    for position, sample in enumerate(samples):
+        if position >= done:
+            yield sample
+        elif sample.key != log.lines[position]["key"]:
+            raise DataError(
+                f"{log.folder}: sample {position} was {log.lines[position]['key']!r} and is now "
+                f"{sample.key!r}; the sources changed, so choose another folder or delete this one"
+            )
+    if position + 1 < done:
+        raise DataError(
+            f"{log.folder} holds {done} samples but the sources give only {position + 1}; "
+            "choose another folder or delete this one"
+        )
+
+
+def claim_folder(folder: Path, card: dict[str, Any]) -> None:
+    """Write `store.json`, or make sure that the one there asks for the same thing."""
+    path = folder / STORE_NAME
+    if path.exists():
+        found = read_card(folder, card["kind"])
+        for name, value in card.items():
+            if found.get(name) != value:
+                raise DataError(
+                    f"{folder} was built with {name} = {found.get(name)!r}, not {value!r}; "
+                    "choose another folder or delete this one"
+                )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(card, indent=1).encode() + b"\n")
+
+
+def read_card(folder: Path, kind: str) -> dict[str, Any]:
+    path = folder / STORE_NAME
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{folder} is no store of {kind}: it has no {STORE_NAME}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON; build the folder again") from error
+    if not isinstance(card, dict) or card.get("kind") != kind or card.get("format") != 1:
+        raise DataError(f"{folder} is no store of {kind} of format 1")
+    return card
+
+
+def read_entries(folder: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """(the stored entries in row order, the skipped samples as (key, error))."""
+    entries, skipped = [], []
+    for line in read_index(folder):
+        if line["row"] is None:
+            skipped.append((line["key"], line["error"]))
+        else:
+            entries.append(Entry(line["key"], tuple(line["captions"]), line["meta"]))
+    return entries, skipped

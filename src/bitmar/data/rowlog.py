@@ -1,0 +1,198 @@
+"""Rows of one shape in growing .npy shards plus one JSON line per sample, safe to kill and to resume.
+
+A line is written only after its row, so whatever the index names is on the disk. Opening a folder for
+writing cuts off what a kill left half done; the caller then passes over the samples that are already
+logged.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from bitmar.core.errors import DataError
+from bitmar.core.files import write_atomically
+
+INDEX_NAME = "index.jsonl"
+
+
+def read_index(folder: Path) -> list[dict[str, Any]]:
+    """Every complete line of the folder's index; an unfinished last line (a kill) is left out."""
+    path = folder / INDEX_NAME
+    if not path.exists():
+        return []
+    lines = []
+    for raw in path.read_bytes().splitlines(keepends=True):
+        if not raw.endswith(b"\n"):
+            break
+        try:
+            lines.append(json.loads(raw))
+        except ValueError as error:
+            raise DataError(f"{path}: line {len(lines) + 1} is not JSON; build the folder again") from error
+    return lines
+
+
+def open_shards(
+    folder: Path, stem: str, row_shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> list[np.ndarray]:
+    """The folder's `stem-*.npy` shards in order, memory-mapped for reading, each (n, *row_shape)."""
+    shards = []
+    for path in sorted(folder.glob(f"{stem}-*.npy")):
+        try:
+            shard = np.load(path, mmap_mode="r")
+        except (ValueError, OSError, EOFError) as error:
+            raise DataError(f"{path} cannot be read ({error}); build the folder again") from error
+        if shard.shape[1:] != row_shape or shard.dtype != dtype:
+            raise DataError(
+                f"{path} holds {shard.dtype} {shard.shape[1:]}, expected {dtype} {row_shape}; build it again"
+            )
+        shards.append(shard)
+    return shards
+
+
+class RowLog:
+    """Append-only writer of `stem-00000.npy`, `stem-00001.npy`, ... and `index.jsonl` in `folder`.
+
+    `append(line, row)` adds a sample with its row (None: a sample without one, such as a broken photo);
+    `commit` makes everything appended so far durable. `lines` holds the logged samples, from earlier runs
+    too.
+    """
+
+    def __init__(
+        self, folder: Path, stem: str, row_shape: tuple[int, ...], dtype: np.dtype[Any], rows_per_shard: int
+    ) -> None:
+        self.folder, self.stem, self.row_shape, self.dtype = folder, stem, row_shape, np.dtype(dtype)
+        self.rows_per_shard = rows_per_shard
+        self.row_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
+        folder.mkdir(parents=True, exist_ok=True)
+        self.lines = self._surviving_lines()
+        self.rows = sum(line["row"] is not None for line in self.lines)
+        self._shard: BinaryIO | None = None
+        self._pending: list[dict[str, Any]] = []
+        self._drop_unfinished()
+        self._index = (folder / INDEX_NAME).open("ab")
+
+    def append(self, line: dict[str, Any], row: np.ndarray | None) -> None:
+        if row is None:
+            line = {**line, "row": None}
+        else:
+            if row.shape != self.row_shape or row.dtype != self.dtype:
+                raise DataError(f"a row is {row.dtype} {row.shape}, expected {self.dtype} {self.row_shape}")
+            line = {**line, "row": self.rows}
+            self._open_shard().write(np.ascontiguousarray(row).data)
+            self.rows += 1
+            if self.rows % self.rows_per_shard == 0:
+                self._close_shard()
+        self._pending.append(line)
+        self.lines.append(line)
+
+    def commit(self) -> None:
+        """Rows first, then the header that counts them, then the lines that name them."""
+        if self._shard is not None:
+            self._write_header(self._shard, self.rows % self.rows_per_shard)
+            _sync(self._shard)
+        for line in self._pending:
+            self._index.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+        self._pending.clear()
+        _sync(self._index)
+
+    def close(self) -> None:
+        self.commit()
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+        self._index.close()
+
+    def __enter__(self) -> RowLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{self.stem}-{shard:05d}.npy"
+
+    def _write_header(self, file: BinaryIO, count: int) -> None:
+        """numpy pads the header so that its length does not depend on the count: it is rewritten in place."""
+        end = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        np.lib.format.write_array_header_1_0(
+            file,
+            {
+                "descr": np.lib.format.dtype_to_descr(self.dtype),
+                "fortran_order": False,
+                "shape": (count, *self.row_shape),
+            },
+        )
+        file.seek(max(end, file.tell()))
+
+    def _open_shard(self) -> BinaryIO:
+        if self._shard is None:
+            path = self._path(self.rows // self.rows_per_shard)
+            if path.exists():
+                self._shard = path.open("r+b")
+                self._shard.seek(0, os.SEEK_END)
+            else:
+                self._shard = path.open("w+b")
+                self._write_header(self._shard, 0)
+        return self._shard
+
+    def _close_shard(self) -> None:
+        assert self._shard is not None
+        self._write_header(self._shard, self.rows_per_shard)
+        _sync(self._shard)
+        self._shard.close()
+        self._shard = None
+
+    def _header_bytes(self, file: BinaryIO) -> int:
+        file.seek(0)
+        np.lib.format.read_magic(file)
+        np.lib.format.read_array_header_1_0(file)
+        return file.tell()
+
+    def _stored_rows(self) -> Iterator[tuple[Path, int, int]]:
+        """(path, header bytes, whole rows that follow) of every shard."""
+        for path in sorted(self.folder.glob(f"{self.stem}-*.npy")):
+            with path.open("rb") as file:
+                try:
+                    header = self._header_bytes(file)
+                except (ValueError, EOFError):
+                    header = 0  # killed before the header was written
+            yield path, header, max(0, path.stat().st_size - header) // self.row_bytes if header else 0
+
+    def _surviving_lines(self) -> list[dict[str, Any]]:
+        """The lines whose row is on the disk: after a power cut, the index may be ahead of a shard."""
+        available = 0
+        for _, _, rows in self._stored_rows():
+            available += min(rows, self.rows_per_shard)
+            if rows < self.rows_per_shard:
+                break
+        lines = []
+        for line in read_index(self.folder):
+            if line["row"] is not None and line["row"] >= available:
+                break
+            lines.append(line)
+        return lines
+
+    def _drop_unfinished(self) -> None:
+        """Cut shards and index back to the surviving lines."""
+        for shard, (path, header, _) in enumerate(list(self._stored_rows())):
+            keep = min(max(self.rows - shard * self.rows_per_shard, 0), self.rows_per_shard)
+            if keep == 0:
+                path.unlink()
+                continue
+            with path.open("r+b") as file:
+                file.truncate(header + keep * self.row_bytes)
+                self._write_header(file, keep)
+        lines = (json.dumps(line, ensure_ascii=False).encode() + b"\n" for line in self.lines)
+        write_atomically(self.folder / INDEX_NAME, b"".join(lines))
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())

@@ -1,0 +1,92 @@
+"""The losses of section 3.4.2: language modelling in chunks of tokens, and the symmetric InfoNCE across ranks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 1024  # tokens whose logits exist at the same time
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy of softmax(x W^T); each chunk's gradient is taken while its logits exist, then they go."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        total = torch.zeros((), device=x.device)
+        grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        grad_w = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        for start in range(0, x.shape[0], CHUNK):
+            part, label = x[start : start + CHUNK], labels[start : start + CHUNK].unsqueeze(1)
+            logits = (part @ weight.T).float()
+            top = logits.amax(dim=1, keepdim=True)
+            target = logits.gather(1, label) - top
+            p = logits.sub_(top).exp_()
+            norm = p.sum(dim=1, keepdim=True)
+            total += (norm.log() - target).sum()
+            if grad_x is None and grad_w is None:
+                continue
+            p.div_(norm).scatter_add_(1, label, -torch.ones_like(target))
+            p = p.to(x.dtype)
+            if grad_x is not None:
+                torch.matmul(p, weight, out=grad_x[start : start + CHUNK])
+            if grad_w is not None:
+                grad_w += p.T @ part
+        ctx.save_for_backward(grad_x, grad_w)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        grad_x, grad_w = ctx.saved_tensors
+        if grad_x is not None:
+            grad_x = grad_x * grad.to(grad_x.dtype)
+        if grad_w is not None:
+            grad_w = (grad_w * grad).to(ctx.weight_dtype)
+        return grad_x, grad_w, None
+
+
+def language_modelling_loss(hidden: Tensor, head, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+    """Mean next-token cross-entropy without ever holding T x V logits.
+
+    Args:
+        hidden: (B, T, d) before the head. head: a BitLinear (d -> V). labels: (B, T), -100 where nothing is to be predicted;
+            position t is scored on label t + 1. num_items: tokens to divide by when a step is made of several batches.
+    """
+    target = labels[:, 1:].flatten()
+    keep = target != -100
+    x, weight = head.operands(hidden[:, :-1].flatten(0, 1)[keep])
+    total = _ChunkedCrossEntropy.apply(x, weight, target[keep])
+    return total / (keep.sum().clamp(min=1) if num_items is None else num_items)
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all ranks, with gradients; the tensor itself when there is one process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        from torch.distributed.nn.functional import all_gather
+
+        return torch.cat(all_gather(x))
+    return x
+
+
+def contrastive_loss(text: Tensor, vision: Tensor, scale: Tensor, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Symmetric InfoNCE (arXiv 1807.03748, 2103.00020) over all pairs of all ranks.
+
+    Args:
+        text, vision: pooled caption and pooled vision tokens, (B, d). scale: 1 / temperature. group: (B,) equal for pairs that
+            show the same picture; those are no negatives of each other.
+    Returns:
+        the loss and the mean cosine of true pairs (the alignment that the controller watches).
+    """
+    text, vision = F.normalize(text.float(), dim=-1), F.normalize(vision.float(), dim=-1)
+    cosine = (text * vision).sum(-1).mean()
+    text, vision = gather(text), gather(vision)
+    logits = scale * text @ vision.T
+    if group is not None:
+        group = gather(group)
+        same = group.unsqueeze(0) == group.unsqueeze(1)
+        same.fill_diagonal_(False)
+        logits = logits.masked_fill(same, torch.finfo(logits.dtype).min)
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, cosine.detach()

@@ -1,0 +1,481 @@
+"""BitMar (arXiv 2510.10560) in one file: two causal ternary stacks, a picture between them, an episodic memory beside.
+
+    tokens -> embedding -> encoder -> z -> fusion with the picture -> f ----> x + f -> decoder -> head -> logits
+                                                                    |                    ^ every layer
+                                                                    +-> running mean q -> memory read r
+
+Everything is causal in the text: the logits at t depend on tokens <= t, on the picture, and on the memory as it was before
+this segment.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.generation import GenerationMixin
+from transformers.utils import ModelOutput
+
+from .attention import Fusion, Positions, SelfAttention
+from .bitlinear import BitLinear, RMSNorm, activation
+from .cache import BitMarCache
+from .configuration_bitmar import BitMarConfig
+from .losses import contrastive_loss, language_modelling_loss
+from .memory import EpisodicMemory, MemoryState
+from .vision import BitViT, BitViTConfig, VisionProjector
+
+
+@dataclass
+class BitMarModelOutput(ModelOutput):
+    """last_hidden_state (B, T, d); memory: the state afterwards; the rest serves losses and logs."""
+
+    last_hidden_state: Tensor | None = None
+    past_key_values: BitMarCache | None = None
+    memory: MemoryState | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    text_pooled: Tensor | None = None
+    vision_pooled: Tensor | None = None
+    memory_change: Tensor | None = None
+    read_weights: Tensor | None = None
+
+
+@dataclass
+class BitMarOutput(ModelOutput):
+    """loss = lm_loss + 1.5 contrastive_loss + 0.1 memory_loss (eq. 4); logits (B, T, V) float32."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: BitMarCache | None = None
+    memory: MemoryState | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    lm_loss: Tensor | None = None
+    contrastive_loss: Tensor | None = None
+    memory_loss: Tensor | None = None
+    alignment: Tensor | None = None
+    read_weights: Tensor | None = None
+
+
+class MLP(nn.Module):
+    def __init__(self, config: BitMarConfig) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.up_proj = BitLinear(config.hidden_size, config.intermediate_size, config.quantization)
+        self.down_proj = BitLinear(config.intermediate_size, config.hidden_size, config.quantization)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(activation(self.activation, self.up_proj(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm causal block. In the decoder it first adds g_l W_l r, its share of what the memory said."""
+
+    def __init__(self, config: BitMarConfig, conditioned: bool = False) -> None:
+        super().__init__()
+        self.attn_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.attn = SelfAttention(config.hidden_size, config.num_heads, config.quantization)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.dropout)
+        if conditioned:
+            self.memory_proj = BitLinear(config.memory_dim, config.hidden_size, config.quantization)
+            self.memory_gate = nn.Parameter(torch.tensor(config.memory_gate_init))
+            self.starts = {"memory_gate": config.memory_gate_init}
+
+    def forward(self, x: Tensor, positions: Positions, memory: Tensor | None = None, cache=None, layer: int = 0) -> Tensor:
+        if memory is not None:
+            x = x + self.memory_gate * self.memory_proj(memory)
+        x = x + self.dropout(self.attn(self.attn_norm(x), positions, cache, layer))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class Stack(nn.Module):
+    """Causal blocks and a final norm; `first_layer` is where its keys begin in the cache."""
+
+    def __init__(self, config: BitMarConfig, layers: int, first_layer: int, conditioned: bool = False) -> None:
+        super().__init__()
+        self.first_layer = first_layer
+        self.layers = nn.ModuleList(Block(config, conditioned) for _ in range(layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.gradient_checkpointing = False
+
+    def forward(self, x: Tensor, positions: Positions, memory: Tensor | None = None, cache=None, states=None) -> Tensor:
+        for i, block in enumerate(self.layers):
+            if self.gradient_checkpointing and self.training:
+                x = torch.utils.checkpoint.checkpoint(block, x, positions, memory, use_reentrant=False)
+            else:
+                x = block(x, positions, memory, cache, self.first_layer + i)
+            if states is not None:
+                states.append(x)
+        return self.norm(x)
+
+
+class BitMarPreTrainedModel(PreTrainedModel):
+    config_class = BitMarConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block", "ViTBlock"]  # noqa: RUF012
+    _skip_keys_device_placement = ["past_key_values", "memory"]  # noqa: RUF012
+    _supports_cache_class = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        config = self.config
+        if isinstance(module, BitLinear):
+            nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.1)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, RMSNorm):
+            nn.init.ones_(module.weight)
+        elif isinstance(module, EpisodicMemory):
+            nn.init.normal_(module.slots)
+            if module.pooling is not None:
+                nn.init.zeros_(module.pooling)
+            if module.write_rule == "literal":
+                nn.init.normal_(module.write_weights, std=config.memory_slots**-0.5)
+            else:
+                nn.init.eye_(module.address)
+        elif isinstance(module, BitViT):
+            nn.init.normal_(module.position, std=0.02)
+        # What a checkpoint lacks is left uninitialised by transformers 5: scalars, too, get their value here.
+        for name, value in getattr(module, "starts", {}).items():
+            nn.init.constant_(getattr(module, name), value)
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *_, **__) -> None:
+        for module in self.modules():
+            if isinstance(module, Stack):
+                module.gradient_checkpointing = enable
+
+
+class BitMarModel(BitMarPreTrainedModel):
+    """BitMar without the head: hidden states (B, T, d)."""
+
+    def __init__(self, config: BitMarConfig) -> None:
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.dropout)
+        self.encoder = Stack(config, config.encoder_layers, first_layer=0)
+        self.vision_tower = BitViT(BitViTConfig.from_dict(config.vision_tower)) if config.vision_tower else None
+        self.vision = VisionProjector(config)
+        self.fusion = Fusion(config.hidden_size, config.num_heads, config.quantization, config.norm_eps)
+        integration = config.memory_integration
+        if integration != "off":
+            self.memory = EpisodicMemory(config)
+        if integration in ("add", "concat"):
+            width = config.memory_dim + (config.hidden_size if integration == "concat" else 0)
+            self.memory_proj = BitLinear(width, config.hidden_size, config.quantization)
+        self.decoder = Stack(config, config.decoder_layers, config.encoder_layers, integration == "per_layer")
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embed_tokens = value
+
+    def new_cache(self) -> BitMarCache:
+        c = self.config
+        return BitMarCache(c.encoder_layers + c.decoder_layers, c.attention_sinks, c.attention_window)
+
+    def encode_image(self, pixel_values: Tensor | None = None, vision_features: Tensor | None = None) -> Tensor | None:
+        """Pixels (B, 3, S, S) or patch features (B, N_p, D_v) -> vision tokens (B, N, d); None without a picture."""
+        if vision_features is None:
+            if pixel_values is None:
+                return None
+            if self.vision_tower is None:
+                raise ValueError("this model has no built-in vision tower: pass vision_features of its teacher instead")
+            vision_features = self.vision_tower(pixel_values)
+        return self.vision(vision_features)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        vision_features: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        past_key_values: BitMarCache | None = None,
+        memory: MemoryState | None = None,
+        write_memory: bool | None = None,
+        read_memory: bool = True,
+        episodes: int = 1,
+        use_cache: bool | None = None,
+        output_hidden_states: bool | None = None,
+        inputs_embeds: Tensor | None = None,
+        **_,
+    ) -> BitMarModelOutput:
+        """Runs the model.
+
+        Args:
+            input_ids: (B, T). attention_mask: (B, T) or, with a cache, (B, T_past + T); 0 on padding, either side.
+            pixel_values: (B, 3, S, S) for the built-in tower, or vision_features: (B, N_p, D_v).
+            image_mask: (B,) bool, False for sequences without a picture (there f = z).
+            memory: state to start from (M_0 when None). write_memory: write at segment ends; by default only in training.
+            read_memory: False ablates the read with everything else unchanged.
+            episodes: this many consecutive sequences are one chain, each reading what the ones before it wrote.
+        """
+        config = self.config
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, d)
+        batch, length, _ = x.shape
+        cache = past_key_values if isinstance(past_key_values, BitMarCache) else None
+        if cache is None and (use_cache if use_cache is not None else past_key_values is not None):
+            cache = self.new_cache()
+        write = self.training if write_memory is None else write_memory
+
+        valid, positions = self._positions(x, attention_mask, cache)
+        states: list[Tensor] | None = [x] if output_hidden_states else None
+        z = self.encoder(self.dropout(x), positions, cache=cache, states=states)
+
+        f, vision = self._fuse(z, pixel_values, vision_features, image_mask, cache)
+
+        retrieved = weights = change = state = None
+        if config.memory_integration != "off":
+            retrieved, weights, state, change = self._remember(f, valid, cache, memory, write, episodes)
+            if not read_memory:
+                retrieved = torch.zeros_like(retrieved)
+            retrieved = self.memory.read_norm(retrieved)
+
+        h = x + f
+        if config.memory_integration == "add":
+            h = h + self.memory_proj(retrieved)
+        elif config.memory_integration == "concat":
+            h = self.memory_proj(torch.cat((h, retrieved), dim=-1))
+        per_layer = retrieved if config.memory_integration == "per_layer" else None
+        h = self.decoder(h, positions, per_layer, cache, states)
+        if cache is not None:
+            cache.evict(length)
+        mask = valid.unsqueeze(-1).float()
+        return BitMarModelOutput(
+            last_hidden_state=h,
+            past_key_values=cache,
+            memory=state,
+            hidden_states=tuple(states) if states is not None else None,
+            text_pooled=(z * mask).sum(1) / mask.sum(1).clamp(min=1),
+            vision_pooled=None if vision is None else vision.float().mean(1),
+            memory_change=change,
+            read_weights=weights,
+        )
+
+    def _positions(self, x: Tensor, attention_mask: Tensor | None, cache: BitMarCache | None) -> tuple[Tensor, Positions]:
+        """Validity of the new tokens (B, T) and where they stand."""
+        batch, length, _ = x.shape
+        if attention_mask is not None and attention_mask.dim() == 4:
+            attention_mask = attention_mask[:, 0, -1]  # only its padding counts here: the order is always causal
+            attention_mask = attention_mask > torch.finfo(x.dtype).min / 2 if attention_mask.is_floating_point() else attention_mask
+        elif attention_mask is not None and attention_mask.dim() == 3:
+            attention_mask = attention_mask[:, -1]
+        config = self.config
+        head_dim = config.hidden_size // config.num_heads
+        padded = attention_mask is not None and not bool((attention_mask[:, -length:] != 0).all())
+        if cache is None and not padded:
+            place = torch.arange(length, device=x.device).unsqueeze(0)
+            valid = torch.ones(batch, length, dtype=torch.bool, device=x.device)
+            return valid, Positions(
+                place, place, None, head_dim, config.rope_theta, config.attention_sinks, config.attention_window
+            )
+        if attention_mask is None:
+            valid = torch.ones(batch, length, dtype=torch.bool, device=x.device)
+        else:
+            valid = attention_mask[:, -length:] != 0
+        before = torch.zeros(batch, dtype=torch.long, device=x.device)
+        if cache is not None and cache.tokens is not None:
+            before = cache.tokens
+        place = (before.unsqueeze(1) + valid.long().cumsum(1) - 1).clamp(min=0)
+        keys, key_valid = place, valid
+        if cache is not None:
+            keys, key_valid = cache.extend(place, valid)
+            cache.tokens = before + valid.sum(1)
+        return valid, Positions(
+            place, keys, key_valid, head_dim, config.rope_theta, config.attention_sinks, config.attention_window
+        )
+
+    def _fuse(self, z, pixel_values, vision_features, image_mask, cache) -> tuple[Tensor, Tensor | None]:
+        vision = None
+        if cache is not None and cache.vision is not None:
+            keys_values = cache.vision
+        else:
+            vision = self.encode_image(pixel_values, vision_features)
+            if vision is None:
+                return z, None
+            keys_values = self.fusion.keys_values(vision)
+            if cache is not None:
+                cache.vision = keys_values
+        f = self.fusion(z, keys_values)
+        if image_mask is not None:
+            f = torch.where(image_mask.view(-1, 1, 1), f, z)
+        return f, vision
+
+    def _remember(self, f, valid, cache, state, write, episodes):
+        """Queries, writes and reads of one forward: r (B, T, C), weights, the state afterwards and the change per write."""
+        memory, batch = self.memory, f.shape[0]
+        if state is None:
+            state = cache.memory if cache is not None else None
+        carry = cache.carry if cache is not None else None
+        q, segment, carry = memory.query(f, valid, carry)
+        change = f.new_zeros(())
+        chains = batch // episodes
+        given = state is not None
+        if given:  # one state may serve a whole batch, or the beams of its prompt
+            rows = chains if write else batch
+            state = MemoryState(*(x.repeat_interleave(rows // x.shape[0], dim=0) for x in state))
+        else:  # without writes every sequence reads the same M_0: one product for all of them
+            state = memory.initial_state(chains if write else 1)
+        if cache is not None:
+            cache.carry, cache.memory = carry, state if given else None
+        if not write:
+            read, weights = memory.read(q, state)
+            return read, weights, state, change
+
+        per_row = int(segment.max()) + 1
+        ends = self._segment_ends(segment, valid, per_row)  # (B, S), -1 where a row has no such segment
+        if cache is not None:  # a segment that goes on in the next call is written when it ends, as in one long forward
+            unfinished = nn.functional.one_hot(segment[:, -1], per_row) * carry.length.unsqueeze(1)
+            ends = ends.masked_fill(unfinished > 0, -1)
+        q_end = q.gather(1, ends.clamp(min=0).unsqueeze(-1).expand(-1, -1, q.shape[-1]))
+        each, after, change = memory.scan(
+            q_end.reshape(chains, episodes * per_row, -1), (ends >= 0).reshape(chains, -1), state
+        )
+        if per_row == 1:
+            read, weights = memory.read(q, each)
+        else:
+            slots, usage = each.slots.unflatten(0, (batch, per_row)), each.usage.unflatten(0, (batch, per_row))
+            reads = [memory.read(q, MemoryState(slots[:, s], usage[:, s])) for s in range(per_row)]
+            pick = nn.functional.one_hot(segment, per_row).unsqueeze(-1).to(q.dtype)
+            read = sum(r * pick[:, :, s] for s, (r, _) in enumerate(reads))
+            weights = sum(w * pick[:, :, s] for s, (_, w) in enumerate(reads))
+        if cache is not None:
+            cache.memory = after
+        return read, weights, after, change
+
+    @staticmethod
+    def _segment_ends(segment: Tensor, valid: Tensor, per_row: int) -> Tensor:
+        """Index of the last valid token of every segment, (B, S)."""
+        index = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
+        index = index.masked_fill(~valid, -1)
+        return torch.stack([index.masked_fill(segment != s, -1).max(1).values for s in range(per_row)], dim=1)
+
+
+class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
+    """BitMar with its ternary head: captions, completion, scoring and training."""
+
+    contrastive_weight = 1.5
+    memory_weight = 0.1
+
+    def __init__(self, config: BitMarConfig) -> None:
+        super().__init__(config)
+        self.model = BitMarModel(config)
+        self.lm_head = BitLinear(config.hidden_size, config.vocab_size, config.quantization)
+        self.starts = {"logit_scale": math.log(1 / 0.07)}  # learnable temperature of L_cm
+        self.logit_scale = nn.Parameter(torch.tensor(self.starts["logit_scale"]))
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.model.embed_tokens
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.model.embed_tokens = value
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.lm_head = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        vision_features: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        past_key_values: BitMarCache | None = None,
+        memory: MemoryState | None = None,
+        write_memory: bool | None = None,
+        read_memory: bool = True,
+        episodes: int = 1,
+        logits_to_keep: int | Tensor = 0,
+        num_items_in_batch: Tensor | int | None = None,
+        image_ids: Tensor | None = None,
+        **inputs,
+    ) -> BitMarOutput:
+        """`BitMarModel.forward` with logits and losses.
+
+        Args:
+            labels: (B, T), -100 where nothing is predicted; in training no logits are returned, since they would be T x V.
+            logits_to_keep: only the logits of the last so many positions (0 = all).
+            image_ids: (B,) equal for the same picture, for the contrastive loss.
+        """
+        out = self.model(
+            input_ids,
+            attention_mask,
+            pixel_values=pixel_values,
+            vision_features=vision_features,
+            image_mask=image_mask,
+            past_key_values=past_key_values,
+            memory=memory,
+            write_memory=write_memory,
+            read_memory=read_memory,
+            episodes=episodes,
+            **inputs,
+        )
+        hidden = out.last_hidden_state
+        loss = lm = contrastive = alignment = logits = None
+        if labels is None or not self.training:
+            keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+            logits = self.lm_head(hidden[:, keep]).float()
+        if labels is not None:
+            lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch)
+            loss = lm
+            if out.vision_pooled is not None and len(hidden) > 1 and image_mask is None:
+                scale = self.logit_scale.clamp(max=math.log(100)).exp()
+                contrastive, alignment = contrastive_loss(out.text_pooled, out.vision_pooled, scale, image_ids)
+                loss = loss + self.contrastive_weight * contrastive
+            if out.memory_change is not None:
+                loss = loss + self.memory_weight * out.memory_change
+        return BitMarOutput(
+            loss=loss,
+            logits=logits,
+            past_key_values=out.past_key_values,
+            memory=out.memory,
+            hidden_states=out.hidden_states,
+            lm_loss=lm,
+            contrastive_loss=contrastive,
+            memory_loss=out.memory_change,
+            alignment=alignment,
+            read_weights=out.read_weights,
+        )
+
+    # What transformers' generation asks for.
+
+    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *_, **__) -> None:
+        if generation_config.use_cache and not isinstance(model_kwargs.get("past_key_values"), BitMarCache):
+            model_kwargs["past_key_values"] = self.model.new_cache()
+
+    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, attention_mask=None, **kwargs) -> dict:
+        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+        kept = ("memory", "write_memory", "read_memory", "logits_to_keep", "use_cache")
+        inputs = {k: kwargs[k] for k in kept if kwargs.get(k) is not None}
+        if seen == 0:  # later steps find the picture in the cache
+            inputs |= {k: kwargs[k] for k in ("pixel_values", "vision_features", "image_mask") if kwargs.get(k) is not None}
+        else:
+            inputs.pop("memory", None)
+        return {
+            "input_ids": input_ids[:, seen:],
+            "attention_mask": attention_mask,
+            "past_key_values": past_key_values,
+            **inputs,
+        }
+
+    @staticmethod
+    def _reorder_cache(past_key_values: BitMarCache, beam_idx: Tensor) -> BitMarCache:
+        past_key_values.reorder_cache(beam_idx)
+        return past_key_values

@@ -1,0 +1,75 @@
+"""Text and photos to the tensors that the model takes: one call for both, as the evaluation harnesses expect."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+from transformers.image_processing_utils import BatchFeature
+from transformers.processing_utils import ProcessorMixin
+
+from .image_processing_bitmar import BitMarImageProcessor
+
+
+class BitMarProcessor(ProcessorMixin):
+    """A fast tokenizer and a `BitMarImageProcessor`."""
+
+    # transformers 4 looks the two parts up by these names; 5 reads the constructor.
+    attributes = ["image_processor", "tokenizer"]  # noqa: RUF012
+    image_processor_class = "AutoImageProcessor"
+    tokenizer_class = "AutoTokenizer"
+
+    def __init__(
+        self,
+        image_processor: BitMarImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerFast | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        super().__init__(image_processor, tokenizer, chat_template=chat_template)
+        self.image_token = getattr(tokenizer, "image_token", None)
+
+    @classmethod
+    def _get_arguments_from_pretrained(
+        cls, pretrained_model_name_or_path: str, *_: Any, **kwargs: Any
+    ) -> list[Any]:
+        # Both parts are known, so neither version needs to look for them (and to ask again whether it may trust the code).
+        return [
+            part.from_pretrained(pretrained_model_name_or_path, **kwargs)
+            for part in (BitMarImageProcessor, PreTrainedTokenizerFast)
+        ]
+
+    def __call__(
+        self,
+        images: Any = None,
+        text: str | list[str] | None = None,
+        return_tensors: str | None = None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Encodes text, photos, or both.
+
+        Args:
+            images: a photo or a list (see `BitMarImageProcessor`), one for each text. text: a string or a list. The picture
+                reaches the model beside the text, so an image placeholder that a prompt template has put in is taken out.
+            kwargs: the tokenizer's (padding, truncation, return_offsets_mapping, add_special_tokens, ...).
+        Returns:
+            input_ids and attention_mask where there is text, pixel_values (B, 3, S, S) where there are images.
+        """
+        if images is None and text is None:
+            raise ValueError("nothing to process: give text, images or both")
+        data: dict[str, Any] = {}
+        if text is not None:
+            data |= self.tokenizer(self._without_placeholder(text), return_tensors=return_tensors, **kwargs)
+        if images is not None:
+            data |= self.image_processor(images, return_tensors=return_tensors)
+        return BatchFeature(data)
+
+    def _without_placeholder(self, text: str | list[str]) -> str | list[str]:
+        if not self.image_token:
+            return text
+        placeholder = re.compile(re.escape(self.image_token) + r"\s*")
+        return placeholder.sub("", text) if isinstance(text, str) else [placeholder.sub("", t) for t in text]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["input_ids", "attention_mask", "pixel_values"]

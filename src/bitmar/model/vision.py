@@ -1,0 +1,224 @@
+"""From pixels to vision tokens: `BitViT`, the ternary tower, and the MLP that the paper puts behind any tower."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from .attention import attend
+from .bitlinear import EPS, BitLinear, RMSNorm, activation, compute_dtype, quantize_weight
+
+
+class VisionProjector(nn.Module):
+    """Section 3.2: 2x2 average pooling over the patch grid, then D_v -> hidden -> d with ReLU and dropout."""
+
+    def __init__(self, config) -> None:
+        super().__init__()
+        self.pool = config.vision_pool
+        self.norm = RMSNorm(config.vision_dim, config.norm_eps)
+        self.fc1 = BitLinear(config.vision_dim, config.vision_hidden, config.quantization)
+        self.fc2 = BitLinear(config.vision_hidden, config.hidden_size, config.quantization)
+        self.dropout = nn.Dropout(config.vision_dropout)
+
+    def forward(self, features: Tensor) -> Tensor:  # (B, N_p, D_v) -> (B, N, d)
+        return self.fc2(self.dropout(F.relu(self.fc1(self.norm(pool_patches(features, self.pool))))))
+
+
+def pool_patches(features: Tensor, pool: int) -> Tensor:
+    """Average pooling over a square grid of patches (B, side^2, D); an odd side averages what its last window covers."""
+    if pool == 1:
+        return features
+    side = math.isqrt(features.shape[1])
+    grid = features.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    return F.avg_pool2d(grid, pool, ceil_mode=True, count_include_pad=False).flatten(2).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class BitViTConfig:
+    """Numbers of the tower: a convolutional stem, then stages of transformer blocks, each on half the side of the one before.
+
+    image_size: pixels a side. stem_channels: widths of the maps at 1/4 and 1/8 of the side; stem_blocks: residual blocks on
+    the second. widths, depths, head_dim: of the transformer stages; the first works on 1/16 of the side. out_dim: D_v of the
+    teacher. out_activation: "relu" for a teacher whose features are never negative, else "none".
+    """
+
+    image_size: int = 224
+    stem_channels: tuple[int, int] = (64, 128)
+    stem_blocks: int = 1
+    widths: tuple[int, ...] = (192, 384)
+    depths: tuple[int, ...] = (4, 4)
+    head_dim: int = 64
+    mlp_ratio: int = 4
+    activation: str = "relu2"
+    out_dim: int = 1280
+    out_activation: str = "relu"
+    norm_eps: float = 1e-6
+
+    def to_dict(self) -> dict:
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> BitViTConfig:
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    @property
+    def grid(self) -> int:
+        """Side of the output map."""
+        return self.image_size // 16 // 2 ** (len(self.widths) - 1)
+
+
+class _TernaryConv(torch.autograd.Function):
+    """Convolution of int8 images by ternary kernels. One activation scale per image: pictures have no causal order."""
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, codes: Tensor, gamma: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
+        scale = x.detach().float().abs().amax(dim=(1, 2, 3), keepdim=True).clamp_(min=EPS) / 127
+        x_q = (x.detach().float() / scale).round_().to(codes.dtype)
+        y = F.conv2d(x_q, codes, stride=stride, padding=codes.shape[-1] // 2)
+        return y.mul_((scale * gamma).to(y.dtype)), x_q, scale
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        x, weight, codes, gamma, stride = inputs
+        _, x_q, scale = output
+        ctx.mark_non_differentiable(x_q, scale)
+        ctx.save_for_backward(x_q, scale, codes, gamma)
+        ctx.stride, ctx.dtypes = stride, (x.dtype, weight.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, *_: Tensor):
+        x_q, scale, codes, gamma = ctx.saved_tensors
+        grad = grad.to(codes.dtype)
+        pad = codes.shape[-1] // 2
+        grad_x, grad_w, _ = torch.ops.aten.convolution_backward(
+            grad * scale.to(grad.dtype), x_q, codes, None, [ctx.stride] * 2, [pad] * 2, [1, 1], False, [0, 0], 1,
+            [ctx.needs_input_grad[0], ctx.needs_input_grad[1], False],
+        )  # fmt: skip
+        if grad_x is not None:  # the incoming gradient was scaled for the weight; undo it and apply gamma for the input
+            grad_x = (grad_x * (gamma / scale).to(grad_x.dtype)).to(ctx.dtypes[0])
+        return grad_x, None if grad_w is None else grad_w.to(ctx.dtypes[1]), None, None, None
+
+
+class BitConv(nn.Conv2d):
+    """Ternary convolution: BitLinear over the patch under the kernel, with one activation scale per image."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        codes, gamma = quantize_weight(self.weight)
+        codes = codes.to(compute_dtype(x)).contiguous(memory_format=torch.channels_last)
+        return _TernaryConv.apply(x, self.weight, codes, gamma, self.stride[0])[0]
+
+    def zero_fraction(self) -> float:
+        return (quantize_weight(self.weight)[0] == 0).float().mean().item()
+
+
+class ConvNorm(nn.Module):
+    """Ternary convolution and batch norm; at inference the norm is one multiplication and one addition per channel."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = BitConv(in_channels, out_channels, 3, stride)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class StemBlock(nn.Module):
+    """Residual pair of 3x3 convolutions (arXiv 1512.03385), ternary."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(channels, channels)
+        self.second = ConvNorm(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+class ViTBlock(nn.Module):
+    """Pre-norm transformer block over patches, every projection ternary."""
+
+    def __init__(self, width: int, config: BitViTConfig) -> None:
+        super().__init__()
+        self.num_heads, self.activation = width // config.head_dim, config.activation
+        self.attn_norm, self.mlp_norm = RMSNorm(width, config.norm_eps), RMSNorm(width, config.norm_eps)
+        self.qkv_proj, self.o_proj = BitLinear(width, 3 * width), BitLinear(width, width)
+        self.up_proj, self.down_proj = BitLinear(width, config.mlp_ratio * width), BitLinear(config.mlp_ratio * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, w) -> (B, N, w)
+        q, k, v = self.qkv_proj(self.attn_norm(x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        x = x + self.o_proj(attend(q, k, v, mask=None).transpose(1, 2).flatten(2))
+        return x + self.down_proj(activation(self.activation, self.up_proj(self.mlp_norm(x))))
+
+
+class PatchMerging(nn.Module):
+    """2x2 neighbours become one token of the next stage's width (arXiv 2103.14030), ternary."""
+
+    def __init__(self, width: int, out_width: int, eps: float) -> None:
+        super().__init__()
+        self.norm = RMSNorm(4 * width, eps)
+        self.proj = BitLinear(4 * width, out_width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, w) -> (B, N / 4, w')
+        side = math.isqrt(x.shape[1])
+        quads = x.unflatten(1, (side // 2, 2, side // 2, 2)).transpose(2, 3).flatten(3).flatten(1, 2)
+        return self.proj(self.norm(quads))
+
+
+class BitViT(nn.Module):
+    """Ternary vision tower whose output (B, grid^2, out_dim) stands where a teacher's patch features stood.
+
+    The first layer sees raw 4x4 patches and stays unquantised (3,072 weights); all else is ternary. Early convolutions
+    let transformers learn from little data (arXiv 2106.14881).
+    """
+
+    def __init__(self, config: BitViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        fine, coarse = config.stem_channels
+        self.embed = nn.Linear(3 * 4 * 4, fine, bias=False)
+        self.embed_norm = nn.BatchNorm2d(fine)
+        self.stem = nn.Sequential(
+            ConvNorm(fine, coarse, stride=2), nn.ReLU(), *(StemBlock(coarse) for _ in range(config.stem_blocks))
+        )
+        self.patch = ConvNorm(coarse, config.widths[0], stride=2)
+        self.position = nn.Parameter(torch.zeros((config.image_size // 16) ** 2, config.widths[0]))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(ViTBlock(w, config) for _ in range(n)))
+            for w, n in zip(config.widths, config.depths, strict=True)
+        )
+        self.merges = nn.ModuleList(
+            PatchMerging(a, b, config.norm_eps) for a, b in zip(config.widths, config.widths[1:], strict=False)
+        )
+        self.norm = RMSNorm(config.widths[-1], config.norm_eps)
+        self.head = BitLinear(config.widths[-1], config.out_dim)
+
+    def forward(self, pixels: Tensor, hints: bool = False):
+        """Normalised pixels (B, 3, S, S) -> features (B, grid^2, out_dim).
+
+        hints=True also returns the map at 1/8 of the side (B, C, S/8, S/8) and the first stage's tokens (B, N, w), to be held
+        against a teacher's intermediate maps (FitNets, arXiv 1412.6550).
+        """
+        coarse = self.stem(self.embed_patches(pixels))
+        x = self.patch(coarse).flatten(2).transpose(1, 2).float() + self.position
+        first = None
+        for i, stage in enumerate(self.stages):
+            x = stage(x if i == 0 else self.merges[i - 1](x))
+            first = x if first is None else first
+        out = self.head(self.norm(x))
+        if self.config.out_activation == "relu":
+            out = F.relu(out)
+        return (out, coarse, first) if hints else out
+
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        """Raw 4x4 patches (row, column, channel) -> (B, C, S/4, S/4) in channels-last memory."""
+        patches = pixels.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).transpose(2, 3).flatten(3)
+        return F.relu(self.embed_norm(self.embed(patches).permute(0, 3, 1, 2)))

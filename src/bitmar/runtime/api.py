@@ -1,0 +1,251 @@
+"""What a program uses: load a model, show it a picture, let it write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Tokenizer
+
+from bitmar.core.config import ModelConfig
+from bitmar.core.container import Container, open_container
+from bitmar.core.errors import ConfigError, ImageError
+from bitmar.core.image import PhotoSource, load_photo, preprocess
+from bitmar.core.ternary import F32
+from bitmar.runtime.cache import DecodingState, ImageTokens
+from bitmar.runtime.engine import Engine, Ids
+from bitmar.runtime.generate import GenerationOptions, beam_search, prefill, sample
+from bitmar.runtime.layers import log_softmax
+from bitmar.runtime.locate import find_model
+from bitmar.runtime.memory import MemoryState
+from bitmar.runtime.text import TextStream, check_ids, encode
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds spent on the picture (0 for prepared `ImageTokens`), on the prompt, and on the new tokens."""
+
+    image: float
+    prompt: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What was written: text and tokens without the prompt, and why it ended ("stop": by itself)."""
+
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: Literal["stop", "length"]
+    timings: Timings
+
+
+def load(path_or_hub_id: str | Path | None = None) -> BitMar:
+    """Load a model: None for the bundled one, a `.bitmar` file, a folder that holds one, or a Hub id.
+
+    Raises FormatError for a damaged or missing file, BitMarError if the Hub cannot give it.
+    """
+    return BitMar(open_container(find_model(path_or_hub_id)))
+
+
+class BitMar:
+    """A loaded model. Calls do not influence each other: a memory is passed in and returned."""
+
+    def __init__(self, container: Container) -> None:
+        self.path, self.card, self.vision = container.path, container.card, container.vision
+        self.config: ModelConfig = container.config
+        self.tokenizer: Tokenizer = container.load_tokenizer()
+        self.tokenizer.encode_special_tokens = True  # a user's text cannot write <eos>
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        self.engine = Engine(container)
+
+    def __repr__(self) -> str:
+        return f"BitMar({str(self.path)!r})"
+
+    # Pictures.
+
+    def encode_image(
+        self, photo: PhotoSource | None = None, *, features: npt.ArrayLike | None = None
+    ) -> ImageTokens:
+        """Prepare a picture once for any number of captions and completions.
+
+        photo: a path, bytes, a PIL image or a uint8 array (H, W, 3). features: instead of a photo, the patch
+        features (N_p, D_v) of the teacher that the model was trained with; a model without a vision tower of
+        its own needs them. Raises ImageError.
+        """
+        if (photo is None) == (features is None):
+            raise ImageError("encode_image needs either a photo or features, and not both")
+        if features is not None:
+            return self.engine.encode_features(self._check_features(features))
+        if self.engine.tower is None:
+            raise ImageError(
+                "this model has no vision tower, it was trained on another network's patch features: "
+                f"pass those as encode_image(features=...), float {self._feature_shape}, "
+                "or load a model with a built-in tower"
+            )
+        size, mean, std = (self.vision[key] for key in ("size", "mean", "std"))
+        assert photo is not None
+        pixels = preprocess(load_photo(photo), size=size, mean=mean, std=std)
+        return self.engine.encode_features(self.engine.tower(pixels))
+
+    @property
+    def _feature_shape(self) -> tuple[int, int]:
+        return self.config.vision_grid**2, self.config.vision_dim
+
+    def _check_features(self, features: npt.ArrayLike) -> F32:
+        try:
+            array = np.asarray(features, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ImageError(f"the patch features must be an array of numbers: {error}") from error
+        if array.shape != self._feature_shape:
+            raise ImageError(
+                f"the patch features must have the shape {self._feature_shape}, not {array.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise ImageError("the patch features hold values that are not finite")
+        return array
+
+    def _image(self, image: PhotoSource | ImageTokens | None) -> ImageTokens | None:
+        if image is None:
+            return None
+        if not isinstance(image, ImageTokens):
+            return self.encode_image(image)
+        if image.tokens.shape != (self.config.vision_tokens, self.config.hidden_size):
+            raise ImageError("these ImageTokens come from another model: encode the photo with this one")
+        return image
+
+    def _start(self, image: PhotoSource | ImageTokens | None, memory: MemoryState | None) -> DecodingState:
+        config = self.config
+        if memory is not None:
+            if config.memory_integration == "off":
+                raise ConfigError('this model has no memory (memory_integration is "off")')
+            if memory.slots.shape != (1, config.memory_slots, config.memory_dim):
+                raise ConfigError("this memory belongs to another model: its slots have another shape")
+        return self.engine.start(self._image(image), memory)
+
+    # Writing.
+
+    def caption(
+        self, image: PhotoSource | ImageTokens, *, beams: int = 1, max_tokens: int = 32, **options: Any
+    ) -> str:
+        """A sentence on a picture. options: as in `GenerationOptions`. Raises ImageError or ConfigError."""
+        if image is None:
+            raise ImageError("caption needs a picture; `complete` writes without one")
+        return self.generate("", image, beams=beams, max_tokens=max_tokens, **options).text.strip()
+
+    def complete(self, text: str, image: PhotoSource | ImageTokens | None = None, **options: Any) -> str:
+        """How the text goes on, without the text itself. options: as in `GenerationOptions`."""
+        return self.generate(text, image, **options).text
+
+    def generate(
+        self,
+        text: str = "",
+        image: PhotoSource | ImageTokens | None = None,
+        *,
+        memory: MemoryState | None = None,
+        **options: Any,
+    ) -> Generation:
+        """Go on with a text, with or without a picture.
+
+        memory: what `remember` returned; it is read, not written. options: as in `GenerationOptions`.
+        Raises ImageError, TokenizerError, ConfigError.
+        """
+        chosen = GenerationOptions.of(**options)
+        if 2 * chosen.beams > self.config.vocab_size:
+            raise ConfigError(
+                f"{chosen.beams} beams are too many for a vocabulary of {self.config.vocab_size}"
+            )
+        prompt, eos = self._prompt(text), self.config.eos_token_id
+        start = perf_counter()
+        state = self._start(image, memory)
+        image_done = perf_counter()
+        logits = prefill(self.engine, state, prompt)
+        prompt_done = perf_counter()
+        if chosen.beams > 1:
+            best = beam_search(self.engine, state, logits, prompt, eos, chosen)
+            tokens, ended = best.tokens[:-1] if best.ended else best.tokens, best.ended
+        else:
+            tokens = tuple(sample(self.engine, state, logits, prompt, eos, chosen))
+            ended = len(tokens) < chosen.max_tokens
+        timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
+        return Generation(self.tokenizer.decode(list(tokens)), tokens, "stop" if ended else "length", timings)
+
+    def stream(
+        self,
+        text: str = "",
+        image: PhotoSource | ImageTokens | None = None,
+        *,
+        memory: MemoryState | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """`generate` piece by piece; never half a character. Beam search cannot stream: ConfigError.
+
+        Arguments are checked at the call, not at the first piece.
+        """
+        chosen = GenerationOptions.of(**options)
+        if chosen.beams > 1:
+            raise ConfigError("beam search knows its text only at the end: stream with beams=1")
+        prompt = self._prompt(text)
+        state = self._start(image, memory)
+
+        def pieces() -> Iterator[str]:
+            logits, written = prefill(self.engine, state, prompt), TextStream(self.tokenizer)
+            for token in sample(self.engine, state, logits, prompt, self.config.eos_token_id, chosen):
+                if piece := written.push(token):
+                    yield piece
+            if rest := written.finish():
+                yield rest
+
+        return pieces()
+
+    # Scoring and remembering.
+
+    def logits(
+        self,
+        ids: npt.ArrayLike,
+        image: PhotoSource | ImageTokens | None = None,
+        *,
+        memory: MemoryState | None = None,
+    ) -> F32:
+        """Next-token logits, float32 (T, V), behind each of the ids (T,). Nothing is put before them.
+
+        Raises TokenizerError for ids outside the vocabulary, ImageError.
+        """
+        checked = check_ids(ids, self.config.vocab_size)
+        state = self._start(image, memory)
+        return np.concatenate([self.engine.head(hidden) for hidden in self.engine.stream(checked, state)])
+
+    def score(
+        self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | None = None
+    ) -> F32:
+        """Natural log-probability of each token of a text, float32 (T,), the first after the begin token."""
+        ids = self._prompt(text)
+        state = self._start(image, memory)
+        scores = [np.zeros(0, np.float32)]
+        targets = ids[1:]
+        for hidden in self.engine.stream(ids[:-1], state):  # the T x V logits never exist as a whole
+            here, targets = targets[: len(hidden)], targets[len(hidden) :]
+            scores.append(log_softmax(self.engine.head(hidden))[np.arange(len(here)), here])
+        return np.concatenate(scores)
+
+    def remember(
+        self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | None = None
+    ) -> MemoryState:
+        """Write a text, about a picture or not, into a memory: the state afterwards; `memory` stays as it is.
+
+        Raises ConfigError for a model that was built without a memory.
+        """
+        state = self._start(image, memory)
+        after = self.engine.remember(self._prompt(text), state)
+        if after is None:
+            raise ConfigError('this model has no memory (memory_integration is "off")')
+        return after
+
+    def _prompt(self, text: str) -> Ids:
+        return np.array([self.config.bos_token_id, *encode(self.tokenizer, text)])

@@ -1,0 +1,76 @@
+"""What generation keeps from one token to the next; its size is constant however long the stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bitmar.core.config import ModelConfig
+from bitmar.core.ternary import F32
+from bitmar.runtime.memory import MemoryState, QueryCarry
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens:
+    """An image as texts need it: vision tokens (N, d), the fusion's keys and values (1, h, N, d_h)."""
+
+    tokens: F32
+    keys: F32
+    values: F32
+
+
+class DecodingState:
+    """The keys and values of S + W tokens in every layer, the image, the memory and the running query.
+
+    Keys are stored unrotated, because a sink's place relative to the query moves with the stream. All
+    sequences of the batch (the beams) stand at one position; they share the image, and a memory nobody wrote.
+    """
+
+    def __init__(self, config: ModelConfig, image: ImageTokens | None, memory: MemoryState | None) -> None:
+        self.sinks, self.window = config.attention_sinks, config.attention_window
+        self.image, self.memory = image, memory
+        self.carry: QueryCarry | None = None
+        self.seen = 0  # tokens so far, evicted ones included
+        self.positions: npt.NDArray[np.int64] = np.zeros(0, np.int64)  # of the cached tokens
+        layers = config.encoder_layers + config.decoder_layers
+        self._keys: list[F32 | None] = [None] * layers
+        self._values: list[F32 | None] = [None] * layers
+
+    def advance(self, tokens: int) -> npt.NDArray[np.int64]:
+        """Begin a forward of `tokens` new tokens; returns their positions (T,)."""
+        new = np.arange(self.seen, self.seen + tokens)
+        self.seen += tokens
+        self.positions = np.concatenate((self.positions, new))
+        return new
+
+    def append(self, layer: int, keys: F32, values: F32) -> tuple[F32, F32]:
+        """Add (B, h, T, d_h) to a layer; returns all that this forward's queries may see."""
+        old_keys, old_values = self._keys[layer], self._values[layer]
+        if old_keys is not None and old_values is not None:
+            keys = np.concatenate((old_keys, keys), axis=2)
+            values = np.concatenate((old_values, values), axis=2)
+        self._keys[layer], self._values[layer] = keys, values
+        return keys, values
+
+    def evict(self) -> None:
+        """End a forward: keep the sinks and the W newest tokens."""
+        excess = len(self.positions) - (self.sinks + self.window)
+        if excess <= 0:
+            return
+        gone = slice(self.sinks, self.sinks + excess)
+        self.positions = np.delete(self.positions, gone)
+        for stored in (self._keys, self._values):
+            for layer, x in enumerate(stored):
+                stored[layer] = None if x is None else np.delete(x, gone, axis=2)
+
+    def select(self, sequences: npt.NDArray[np.int64]) -> None:
+        """Rearrange or repeat the sequences of the batch, after a step of beam search."""
+        for stored in (self._keys, self._values):
+            for layer, x in enumerate(stored):
+                stored[layer] = None if x is None else x[sequences]
+        if self.carry is not None:
+            self.carry = self.carry.select(sequences)
+        if self.memory is not None and len(self.memory.slots) > 1:
+            self.memory = self.memory.select(sequences)

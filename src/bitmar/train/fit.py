@@ -1,0 +1,220 @@
+"""A fit stage: from a recipe's words to a model, its batches, and a trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from bitmar.core.errors import FormatError
+from bitmar.core.files import write_atomically
+from bitmar.model.checkpoint import save_checkpoint
+from bitmar.model.configuration_bitmar import BitMarConfig
+from bitmar.model.modeling_bitmar import BitMarForCausalLM
+from bitmar.train.controller import ControllerCallback
+from bitmar.train.monitor import Display, WordCounter, babylm_milestones, evaluate, gates, loss_terms, zero_fractions
+from bitmar.train.recipe import Fit
+from bitmar.train.trainer import BatchTrainer, last_checkpoint
+from bitmar.train.workspace import MEAN, STD, Workspace
+
+
+class FitTrainer(BatchTrainer):
+    """Adds to `BatchTrainer` what only a BitMar model has: chains of episodes, held-out checks, words seen."""
+
+    def __init__(self, *args: Any, stage: Fit, checks: dict[str, Any], words: WordCounter, **kwargs: Any) -> None:
+        self.stage, self.checks, self.words, self.words_seen = stage, checks, words, 0
+        self.controller = next((c for c in kwargs.get("callbacks", []) if isinstance(c, ControllerCallback)), None)
+        super().__init__(*args, **kwargs)
+        self._initial_zeros = zero_fractions(self.model)
+        self._checked = -1
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.stage.episodes > 1 and "image_ids" in inputs:
+            inputs["episodes"] = self.stage.episodes
+        self.words_seen += self.words.count(inputs["input_ids"])
+        loss, output = super().compute_loss(model, inputs, return_outputs=True)
+        if self.controller is not None and output.alignment is not None:
+            self.controller.cosine = output.alignment.item()
+        return (loss, output) if return_outputs else loss
+
+    def create_optimizer(self, model=None):
+        """Adds the tower's own learning rate: a distilled tower wants smaller steps than the model around it."""
+        optimizer = super().create_optimizer(model)
+        if self.stage.tower_rate != 1.0 and self.model.model.vision_tower is not None:
+            tower = {id(p) for p in self.model.model.vision_tower.parameters()}
+            for group in list(optimizer.param_groups):
+                inside = [p for p in group["params"] if id(p) in tower]
+                group["params"] = [p for p in group["params"] if id(p) not in tower]
+                if inside:
+                    rest = {k: v for k, v in group.items() if k != "params"}
+                    optimizer.add_param_group({**rest, "params": inside, "lr": group["lr"] * self.stage.tower_rate})
+        return optimizer
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            zeros = zero_fractions(self.model)
+            logs |= gates(self.model) | {"words": self.words_seen}
+            logs["zero_fraction"] = round(sum(zeros.values()) / max(1, len(zeros)), 5)
+            logs["flops"] = float(self.state.total_flos + self.current_flos)
+            step = self.state.global_step
+            due = step // self.stage.evaluate_every > max(0, self._checked) // self.stage.evaluate_every
+            if self.checks and (due or step >= self.state.max_steps):
+                self._checked = step
+                logs |= evaluate(self.model, self.checks)
+                self._write_zero_fractions(zeros)
+        super().log(logs, start_time)
+
+    def _write_zero_fractions(self, zeros: dict[str, float]) -> None:
+        path = Path(self.args.output_dir) / "zero_fraction.json"
+        layers = {name: {"initial": self._initial_zeros[name], "now": value} for name, value in zeros.items()}
+        write_atomically(path, json.dumps({"step": self.state.global_step, "layers": layers}, indent=1).encode())
+
+
+def build_model(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[str, Path]) -> BitMarForCausalLM:
+    """The stage's model, fresh or from an earlier stage, with its distilled tower in place."""
+    from bitmar.data.tokenizer import special_ids
+
+    tokenizer = workspace.tokenizer()
+    special = special_ids(tokenizer)
+    config = workspace.recipe.model_config(
+        stage,
+        vocab_size=tokenizer.get_vocab_size(),
+        bos_token_id=special.bos,
+        eos_token_id=special.eos,
+        pad_token_id=special.pad,
+        **({} if special.image is None else {"image_token_id": special.image}),
+    )
+    torch.manual_seed(stage.settings.seed)
+    model = BitMarForCausalLM(BitMarConfig(**config.to_dict()))
+    if stage.start:
+        _load(model, starts.get(stage.start, Path(stage.start)), allowed_missing="model.vision_tower.")
+    if stage.tower_from:
+        _load(model.model.vision_tower, towers[stage.tower_from])
+    model.contrastive_weight, model.memory_weight = stage.contrastive, stage.memory
+    return model
+
+
+def _load(module: torch.nn.Module, folder: Path, allowed_missing: str = "\0") -> None:
+    path = folder / "model.safetensors"
+    try:
+        found = module.load_state_dict(load_file(path), strict=False)
+    except (OSError, RuntimeError) as error:
+        raise FormatError(f"cannot start from {path}: {error}") from error
+    missing = [name for name in found.missing_keys if not name.startswith(allowed_missing)]
+    if missing or found.unexpected_keys:
+        raise FormatError(
+            f"{path} does not fit this model: {len(missing)} tensors missing ({missing[:3]}), "
+            f"{len(found.unexpected_keys)} unknown ({found.unexpected_keys[:3]}); start from a checkpoint of the same sizes"
+        )
+
+
+def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
+    """The stage's mixture of captions and text, and the held-out sources by name."""
+    from bitmar.data.dataset import CaptionBatches, Mixture, TextBatches
+
+    recipe, settings, tokenizer = workspace.recipe, stage.settings, workspace.tokenizer()
+    length = workspace.recipe.model.get("sequence_length", 256)
+    sources: dict[str, Any] = {}
+    checks: dict[str, Any] = {}
+    corpus = workspace.corpus() if stage.text_share > 0 else None
+    if corpus is not None:
+        sources["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed)
+        checks["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed, split="heldout")
+    if stage.pictures != "none":
+        train: dict[str, Any] = {"episodes": stage.episodes, "revisit": stage.revisit}
+        held: dict[str, Any] = {"training": False}
+        data = recipe.data
+        if stage.pictures == "features":
+            assert stage.tower is not None
+            pictures = workspace.features("train", data.captions, stage.tower, data.views)
+            heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else None
+        else:
+            pictures, heldout = None, None
+            normal = {"mean": MEAN, "std": STD, "size": recipe.tower.get("image_size", 224)}
+            train |= {"photos": workspace.photos("train", data.captions), **normal}
+            if data.validation:
+                held |= {"photos": workspace.photos("validation", data.validation), **normal}
+        rows, width = stage.caption_rows, stage.caption_length
+        sources["captions"] = CaptionBatches(pictures, tokenizer, rows, settings.seed, width, **train)
+        if data.validation:
+            checks["captions"] = CaptionBatches(heldout, tokenizer, rows, settings.seed, width, **held)
+    shares = {"text": stage.text_share if "captions" in sources else 1.0, "captions": 1 - stage.text_share}
+    steps = settings.steps * settings.accumulation * _world()
+    weights = {name: shares[name] for name in sources if shares[name] > 0}
+    return Mixture(sources, weights, steps, settings.seed, block=_world()), checks
+
+
+def _world() -> int:
+    import os
+
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[str, Path], output: Path) -> Path:
+    """Runs a fit stage, from its last complete checkpoint if there is one. Returns the folder with the result."""
+    settings = stage.settings
+    source, checks = batches(stage, workspace)
+    model = build_model(stage, workspace, towers, starts)
+    tokenizer = workspace.tokenizer()
+    tokenizer_json = tokenizer.to_str()
+    vision = vision_preprocessing(stage, workspace)
+    if settings.compile:
+        for block in (*model.model.encoder.layers, *model.model.decoder.layers):
+            block.compile()
+        if model.model.vision_tower is not None:
+            model.model.vision_tower.compile()
+    callbacks: list[Any] = [Display(stage.name)]
+    if stage.controller:
+        callbacks.append(ControllerCallback(model, settings.seed))
+    words = WordCounter(tokenizer, model.config.vocab_size)
+    trainer = FitTrainer(
+        model,
+        source,
+        settings,
+        output,
+        terms=loss_terms,
+        on_checkpoint=lambda folder: save_checkpoint(folder, model, tokenizer_json, vision),
+        callbacks=callbacks,
+        stage=stage,
+        checks=checks,
+        words=words,
+    )
+    if settings.save_words:
+        trainer.add_callback(_word_checkpoints(trainer, output, tokenizer_json, vision))
+    last = last_checkpoint(output)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    return save_checkpoint(output, model, tokenizer_json, vision)
+
+
+def _word_checkpoints(trainer: FitTrainer, output: Path, tokenizer_json: str, vision: dict[str, Any]) -> Any:
+    from transformers import TrainerCallback
+
+    class WordCheckpoints(TrainerCallback):
+        """Keeps `chck_NM` when N million words have been seen (BabyLM 2025)."""
+
+        pending = babylm_milestones()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            while self.pending and trainer.words_seen >= self.pending[0] * 1_000_000:
+                folder = output / f"chck_{self.pending.pop(0)}M"
+                if state.is_world_process_zero and not folder.exists():
+                    save_checkpoint(folder, trainer.model, tokenizer_json, vision)
+
+    return WordCheckpoints()
+
+
+def vision_preprocessing(stage: Fit, workspace: Workspace) -> dict[str, Any]:
+    """What a checkpoint must remember about its pictures."""
+    recipe = workspace.recipe
+    if stage.pictures == "photos":
+        size = (recipe.tower or {}).get("image_size", 224)
+        return {"size": size, "resize": "squash", "mean": list(MEAN), "std": list(STD), "tower": "bitvit"}
+    tower = {"size": 224, "resize": "squash", "mean": [0.0] * 3, "std": [1.0] * 3, "tower": "features"}
+    if stage.pictures == "features" and stage.tower is not None:
+        store = workspace.features("train", recipe.data.captions, stage.tower, recipe.data.views)
+        tower |= {"size": store.size if hasattr(store, "size") else 224, "feature_hash": store.fingerprint}
+        tower["teacher"] = store.tower
+    return tower

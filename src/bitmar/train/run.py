@@ -1,0 +1,57 @@
+"""`bitmar train` and `bitmar distill`: the stages of a recipe, one after the other, each done once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.files import write_atomically
+from bitmar.train.recipe import Distill, Fit, Recipe
+from bitmar.train.workspace import Workspace
+
+FINISHED = "finished.json"
+
+
+def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Path:
+    """Runs what is not finished yet, exports the last fit stage to `output/model.bitmar`, and returns `output`.
+
+    Args:
+        only: name of the one stage to run (its predecessors must be finished). kind: run the stages of this class alone.
+    """
+    from bitmar.train.distill import distill
+    from bitmar.train.fit import fit
+
+    output = Path(recipe.output)
+    workspace = Workspace(recipe)
+    folders = {stage.name: output / stage.name for stage in recipe.stages}
+    if only is not None and only not in folders:
+        raise ConfigError(f"{recipe.path} has no stage {only!r}{nearest(only, folders)}")
+    for stage in recipe.stages:
+        folder = folders[stage.name]
+        if (only is not None and stage.name != only) or (kind is not None and not isinstance(stage, kind)):
+            continue
+        if (folder / FINISHED).exists():
+            workspace.console.print(f"{stage.name}: finished before, in {folder}")
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        if isinstance(stage, Distill):
+            distill(stage, workspace, folder)
+        else:
+            fit(stage, workspace, folders, folders, folder)
+        write_atomically(folder / FINISHED, json.dumps({"recipe": recipe.path}).encode())
+    last = next((s for s in reversed(recipe.stages) if isinstance(s, Fit)), None)
+    if last is not None and (folders[last.name] / FINISHED).exists():
+        export(recipe, folders[last.name], output, workspace)
+    return output
+
+
+def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> None:
+    """Packs the last stage's checkpoint, with the recipe's card, to `output/model.bitmar`."""
+    from bitmar.export import export_checkpoint
+
+    data = recipe.data
+    sources = [*(str(d.path) for d in data.domains().values()), *data.captions, *data.photos]
+    card = {"training_data": [Path(s).name for s in sources], "command": f"bitmar train {recipe.path}", **recipe.card}
+    path = export_checkpoint(folder, output / "model.bitmar", card=card)
+    workspace.console.print(f"packed {path} ({path.stat().st_size / 1e6:.2f} MB)")

@@ -1,0 +1,110 @@
+"""What the stages of a run share: tokenizer, corpus, photos, features. Each is built when first asked for, then reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bitmar.core.errors import DataError
+from bitmar.core.files import write_atomically
+from bitmar.train.recipe import Recipe
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from bitmar.data.corpus import Corpus
+    from bitmar.data.features import FeatureStore
+    from bitmar.data.photos import PhotoStore
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the built-in tower's pixels
+
+
+class Workspace:
+    """The caches of one recipe, below `recipe.cache`."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.cache = Path(recipe.cache)
+        self.console = Console(stderr=True)
+
+    def tokenizer(self) -> Tokenizer:
+        """The recipe's tokenizer; an own one is trained once on the training text and captions."""
+        from bitmar.data.tokenizer import load_tokenizer, train_from_sources
+
+        spec, data = self.recipe.tokenizer, self.recipe.data
+        if spec.load is not None:
+            return load_tokenizer(spec.load)
+        asked = {"size": spec.train, "text": data.text, "captions": list(data.captions)}
+        folder = self.cache / f"tokenizer-{_digest(asked)}"
+        if not (folder / "tokenizer.json").exists():
+            self.console.print(f"Training a tokenizer of {spec.train} entries")
+            train_from_sources(folder, data.domains(), data.captions, vocab_size=spec.train or 0, every=2)
+        return load_tokenizer(folder)
+
+    def corpus(self) -> Corpus | None:
+        """The tokenised text; None when the recipe names no text."""
+        from bitmar.data.corpus import build_corpus
+
+        data = self.recipe.data
+        if not data.text:
+            return None
+        return build_corpus(data.domains(), self.tokenizer(), self.cache / "corpus", heldout=data.heldout)
+
+    def photos(self, name: str, patterns: tuple[str, ...]) -> PhotoStore:
+        """Decoded photos of the shards; `name` only makes the folder readable."""
+        from bitmar.data.photos import PhotoStore, build_photo_store
+
+        size = (self.recipe.tower or {}).get("image_size", 224)
+        folder = self.cache / f"photos-{name}-{_digest([list(patterns), size])}"
+
+        def build(samples: Iterable[Any], bad: Callable[[str, str], None], tick: Callable[[int], None]) -> None:
+            build_photo_store(samples, folder, size=size, on_bad=bad, on_progress=tick)
+
+        self._once(folder, patterns, f"Decoding {name} photos", build)
+        return PhotoStore(folder)
+
+    def features(self, name: str, patterns: tuple[str, ...], tower: str, views: int) -> FeatureStore:
+        """A teacher's patch features of the shards."""
+        from bitmar.data.features import FeatureStore, extract_features
+        from bitmar.data.towers import load_tower
+
+        folder = self.cache / f"features-{name}-{_digest([list(patterns), tower, views])}"
+
+        def build(samples: Iterable[Any], bad: Callable[[str, str], None], tick: Callable[[int], None]) -> None:
+            extract_features(samples, folder, load_tower(tower), views=views, on_bad=bad, on_progress=tick)
+
+        self._once(folder, patterns, f"Extracting features of {name} photos", build)
+        return FeatureStore(folder)
+
+    def _once(
+        self, folder: Path, patterns: tuple[str, ...], title: str, build: Callable[[Iterable[Any], Any, Any], None]
+    ) -> None:
+        """Runs `build` unless it has finished before; a killed build goes on where it stopped."""
+        from bitmar.data.sources import iter_webdataset
+
+        if not patterns:
+            raise DataError(f"{title}: the recipe names no shards; give data.captions, data.photos or data.validation")
+        done = folder / "complete.json"
+        if done.exists():
+            return
+        bad: list[tuple[str, str]] = []
+
+        def on_bad(key: str, reason: str) -> None:
+            bad.append((key, reason))
+            self.console.print(f"[yellow]skipped[/] {key}: {reason}")
+
+        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console) as bar:
+            task = bar.add_task(title, total=None)
+            build(iter_webdataset(patterns, on_bad), on_bad, lambda n: bar.update(task, completed=n))
+        write_atomically(done, json.dumps({"patterns": list(patterns), "skipped": bad}).encode())
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]

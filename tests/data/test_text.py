@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitmar.core.errors import BitMarError, ConfigError, DataError
+from bitmar.data.text import Domain, clean_caption, clean_text, iter_documents
+
+
+@pytest.mark.parametrize(
+    ("raw", "tidy"),
+    [
+        ("two dogs run on the grass .", "Two dogs run on the grass."),
+        ("A  dog\tand a cat", "A dog and a cat."),
+        ("a man 's hat , a woman 's bag .", "A man's hat, a woman's bag."),
+        ("Look out !", "Look out!"),
+        ("nul\x00 and \ud800 lone", "Nul and lone."),
+        ('"go away!"', '"Go away!"'),
+        ("the end...", "The end."),
+        ("a dog , .", "A dog."),
+        ("costs 3.5 dollars", "Costs 3.5 dollars."),
+        (" . ", ""),
+        ("", ""),
+    ],
+)
+def test_clean_caption(raw: str, tidy: str) -> None:
+    assert clean_caption(raw) == tidy
+
+
+@given(st.text())
+def test_clean_caption_twice_changes_nothing_and_is_encodable(raw: str) -> None:
+    once = clean_caption(raw)
+    assert clean_caption(once) == once
+    assert "\x00" not in once and "\n" not in once
+    once.encode()
+
+
+def test_clean_text_keeps_lines_and_closes_gaps_on_request() -> None:
+    raw = "*MOT: what's that ?\n\ufeff*CHI: a  dog ."
+    assert clean_text(raw) == "*MOT: what's that ?\n*CHI: a  dog ."
+    assert clean_text(raw, "spacing") == "*MOT: what's that?\n*CHI: a dog."
+
+
+def _write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("split", "documents"),
+    [
+        ("blank", ["one\ntwo", "three"]),
+        ("auto", ["one\ntwo", "three"]),
+        ("line", ["one", "two", "three"]),
+        ("file", ["one\ntwo\nthree"]),
+    ],
+)
+def test_document_splits(tmp_path: Path, split: str, documents: list[str]) -> None:
+    path = _write(tmp_path / "a.txt", "one\ntwo\n  \nthree\n")
+    assert list(iter_documents(path, split)) == documents  # type: ignore[arg-type]
+
+
+def test_auto_takes_lines_where_no_blank_line_is_within(tmp_path: Path) -> None:
+    assert list(iter_documents(_write(tmp_path / "a.txt", "\none\ntwo\n\n"))) == ["one", "two"]
+
+
+@settings(max_examples=50)
+@given(words=st.lists(st.text("abc", min_size=1, max_size=40), max_size=60), limit=st.integers(8, 64))
+def test_long_documents_are_cut_and_nothing_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, words: list[str], limit: int
+) -> None:
+    path = _write(tmp_path_factory.mktemp("long") / "a.txt", " ".join(words) + "\n" + "\n".join(words))
+    documents = list(iter_documents(path, "file", max_chars=limit))
+    assert all(0 < len(document) <= limit for document in documents)
+    assert "".join("".join(documents).split()) == "".join(words * 2)
+
+
+def test_a_title_stays_with_its_long_paragraph(tmp_path: Path) -> None:
+    first = next(
+        iter_documents(_write(tmp_path / "a.txt", "= Title =\n" + "word " * 100), "file", max_chars=100)
+    )
+    assert first.startswith("= Title =\nword word") and len(first) <= 100
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".xz", lzma.compress), (".gz", gzip.compress)])
+def test_compressed_text(tmp_path: Path, suffix: str, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / f"a.txt{suffix}"
+    path.write_bytes(pack(b"one\ntwo\n"))
+    assert list(iter_documents(path)) == ["one", "two"]
+    path.write_bytes(path.read_bytes()[:-12])
+    with pytest.raises(DataError, match=r"a\.txt.*cut off or damaged"):
+        list(iter_documents(path))
+
+
+def test_zstandard_text(tmp_path: Path) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    (tmp_path / "a.txt.zst").write_bytes(zstandard.compress(b"one\ntwo\n"))
+    assert list(iter_documents(tmp_path / "a.txt.zst")) == ["one", "two"]
+
+
+def test_progress_reports_every_byte_once(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.txt", "a line of text\n" * 1000)
+    read: list[int] = []
+    assert len(list(iter_documents(path, on_read=read.append))) == 1000
+    assert sum(read) == path.stat().st_size
+
+
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    _write(tmp_path / "childes.txt", "x")
+    with pytest.raises(DataError, match=r"did you mean 'childes\.txt'"):
+        list(iter_documents(tmp_path / "childs.txt"))
+    with pytest.raises(DataError, match=r"did you mean 'childes\.txt'"):
+        Domain(path=str(tmp_path / "childs.txt")).files()
+
+
+def test_domain_paths(tmp_path: Path) -> None:
+    for name in ("b.txt", "a.txt", "c.md"):
+        _write(tmp_path / name, name)
+    two = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    assert Domain.of(str(tmp_path)).files() == two
+    assert Domain.of({"path": str(tmp_path / "*.txt")}).files() == two
+    assert Domain.of({"path": [str(tmp_path / "b.txt"), str(tmp_path / "a.txt")]}).files() == two[::-1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"path": "a", "splt": "line"}, "did you mean 'split'"),
+        ({"path": "a", "split": "lines"}, "did you mean 'line'"),
+        ({"path": "a", "clean": "captions"}, "did you mean 'caption'"),
+        ({"path": "a", "weight": 0}, "weight"),
+        ({"path": "a", "weight": "two"}, "weight"),
+        ({"path": "a", "dataset": "b"}, "exactly one"),
+        ({}, "exactly one"),
+    ],
+)
+def test_a_wrong_domain_says_what_is_wrong(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Domain.of(fields)
+
+
+def test_hugging_face_dataset_from_a_local_folder(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    _write(tmp_path / "train.jsonl", '{"story": "One."}\n{"story": "Two."}\n')
+    assert list(Domain(dataset=str(tmp_path), column="story").documents()) == ["One.", "Two."]
+    with pytest.raises(BitMarError, match="did you mean 'story'"):
+        list(Domain(dataset=str(tmp_path), column="stories").documents())

@@ -1,0 +1,146 @@
+"""Greedy, sampled and beam-searched text against transformers' own generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitmar.core.errors import ConfigError
+from bitmar.runtime.generate import GenerationOptions, choose, penalize
+
+
+@pytest.fixture(params=[{}, {"memory_integration": "concat"}, {"tower": "two stages"}], ids=str)
+def pair(request: pytest.FixtureRequest, make_pair: Callable[..., Any]) -> Any:
+    return make_pair(**request.param)
+
+
+def torch_tokens(pair: Any, prompt: list[int], seed: int, **options: Any) -> list[int]:
+    """What transformers writes behind the prompt, without the end token and the padding behind it."""
+    import torch
+
+    image = torch.from_numpy(pair.image(seed)["vision_features"])
+    out = pair.torch_model.generate(
+        torch.tensor([prompt]), vision_features=image, do_sample=False, use_cache=True, **options
+    )[0, len(prompt) :].tolist()
+    eos = pair.bitmar.config.eos_token_id
+    return out[: out.index(eos)] if eos in out else out
+
+
+def our_tokens(pair: Any, text: str, seed: int, **options: Any) -> list[int]:
+    image = pair.bitmar.encode_image(features=pair.image(seed)["vision_features"][0])
+    return list(pair.bitmar.generate(text, image, **options).tokens)
+
+
+def prompt_ids(pair: Any, text: str) -> list[int]:
+    return [
+        pair.bitmar.config.bos_token_id,
+        *pair.bitmar.tokenizer.encode(text, add_special_tokens=False).ids,
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "the man runs over"])
+@pytest.mark.parametrize("penalty", [1.0, 1.3])
+def test_greedy_text_equals_transformers(pair: Any, text: str, penalty: float) -> None:
+    theirs = torch_tokens(pair, prompt_ids(pair, text), 0, max_new_tokens=20, repetition_penalty=penalty)
+    assert our_tokens(pair, text, 0, max_tokens=20, repetition_penalty=penalty) == theirs
+
+
+@pytest.mark.parametrize("beams, length_penalty", [(2, 1.0), (3, 0.0), (4, 1.0), (4, 2.5)])
+def test_beams_equal_transformers(pair: Any, beams: int, length_penalty: float) -> None:
+    for seed in range(3):
+        theirs = torch_tokens(
+            pair,
+            prompt_ids(pair, "the"),
+            seed,
+            max_new_tokens=12,
+            num_beams=beams,
+            length_penalty=length_penalty,
+        )
+        ours = our_tokens(pair, "the", seed, max_tokens=12, beams=beams, length_penalty=length_penalty)
+        assert ours == theirs
+
+
+def test_beams_that_end_equal_transformers(make_pair: Callable[..., Any]) -> None:
+    """With an end token that is often likely, hypotheses finish at different lengths."""
+    pair = make_pair()
+    ends = 0
+    for token in np.argsort(-pair.bitmar.logits([1, 100])[-1])[:6].tolist():
+        original = pair.torch_model.generation_config.eos_token_id
+        config = pair.bitmar.config
+        changed = type(config).from_dict({**config.to_dict(), "eos_token_id": token})
+        pair.torch_model.generation_config.eos_token_id = token
+        pair.bitmar.config = changed
+        try:
+            for length_penalty in (0.5, 1.0):
+                options = {"length_penalty": length_penalty}
+                theirs = torch_tokens(
+                    pair, prompt_ids(pair, "d"), 1, max_new_tokens=10, num_beams=3, **options
+                )
+                ours = our_tokens(pair, "d", 1, max_tokens=10, beams=3, **options)
+                assert ours == theirs
+                ends += len(ours) < 10
+        finally:
+            pair.torch_model.generation_config.eos_token_id = original
+            pair.bitmar.config = config
+    assert ends > 0
+
+
+@pytest.mark.parametrize(
+    "top_k, top_p, temperature", [(0, 1.0, 0.7), (5, 1.0, 1.0), (0, 0.6, 1.5), (20, 0.8, 2.0)]
+)
+def test_sampling_draws_from_the_distribution_of_transformers(
+    top_k: int, top_p: float, temperature: float
+) -> None:
+    torch = pytest.importorskip("torch")
+    process = pytest.importorskip("transformers.generation.logits_process")
+    logits = np.random.default_rng(0).normal(size=40).astype(np.float32) * 2
+    warped = process.TemperatureLogitsWarper(temperature)(None, torch.from_numpy(logits)[None])
+    if top_k:
+        warped = process.TopKLogitsWarper(top_k)(None, warped)
+    if top_p < 1:
+        warped = process.TopPLogitsWarper(top_p)(None, warped)
+    expected = warped.softmax(-1)[0].numpy()
+    options, rng = (
+        GenerationOptions(top_k=top_k, top_p=top_p, temperature=temperature),
+        np.random.default_rng(1),
+    )
+    draws = np.bincount([choose(logits, options, rng) for _ in range(4000)], minlength=40) / 4000
+    assert not draws[expected == 0].any()
+    np.testing.assert_allclose(draws, expected, atol=0.04)
+
+
+def test_sampling_repeats_with_its_seed(make_pair: Callable[..., Any]) -> None:
+    model = make_pair().bitmar
+    same = [model.generate("the", temperature=1.5, seed=7, max_tokens=15).tokens for _ in range(2)]
+    others = {model.generate("the", temperature=1.5, seed=seed, max_tokens=15).tokens for seed in range(4)}
+    assert same[0] == same[1] and len(others) > 1
+
+
+def test_penalty_pushes_both_signs_down() -> None:
+    scores = np.array([[2.0, -2.0, 1.0]], np.float32)
+    np.testing.assert_allclose(penalize(scores, [[0, 1, 1]], 2.0), [[1.0, -4.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 2.5}, "max_tokens must be a whole number"),
+        ({"temperature": -1}, "temperature"),
+        ({"temperature": float("nan")}, "temperature must be a number"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"seed": -3}, "seed"),
+        ({"beams": 0}, "beams"),
+        ({"beams": True}, "beams must be a whole number"),
+        ({"beams": 3, "temperature": 1.0}, "does not sample"),
+        ({"temprature": 1.0}, "did you mean 'temperature'"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        GenerationOptions.of(**options)
