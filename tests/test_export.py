@@ -82,9 +82,7 @@ def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
 def _weights(config: ModelConfig) -> dict[str, np.ndarray]:
     """Random tensors under the names and shapes of the torch model."""
     rng, weights = np.random.default_rng(0), {"logit_scale": np.array(2.6, np.float32)}
-    shapes = {
-        name: spec.shape for name, spec in expected_tensors(config).items() if not name.endswith(".scale")
-    }
+    shapes = {name: spec.shape for name, spec in expected_tensors(config).items() if not name.endswith(".scale")}
     for name, shape in {**shapes, **linear_shapes(config)}.items():
         if name.endswith("conv.weight"):
             shape = (shape[0], shape[1] // 9, 3, 3)
@@ -139,9 +137,7 @@ def test_batch_norms_become_a_factor_and_an_offset(checkpoint: Path, tmp_path: P
         x = np.random.default_rng(0).standard_normal(len(weights[f"{norm}.bias"]))
         scaled = (x - weights[f"{norm}.running_mean"]) / np.sqrt(weights[f"{norm}.running_var"] + 1e-5)
         expected = scaled * weights[f"{norm}.weight"] + weights[f"{norm}.bias"]
-        np.testing.assert_allclose(
-            x * tensors[f"{norm}.weight"] + tensors[f"{norm}.bias"], expected, rtol=1e-4
-        )
+        np.testing.assert_allclose(x * tensors[f"{norm}.weight"] + tensors[f"{norm}.bias"], expected, rtol=1e-4)
 
 
 def test_a_photo_becomes_text_without_torch(checkpoint: Path, tmp_path: Path) -> None:
@@ -189,9 +185,7 @@ def test_an_incomplete_checkpoint_is_named(checkpoint: Path, tmp_path: Path, nam
         path.unlink()
     else:
         whole = path.read_bytes()
-        path.write_bytes(
-            {"cut": whole[: len(whole) // 2], "empty": b"", "binary": b"\xff\xfe\x00" * 9}[damage]
-        )
+        path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "binary": b"\xff\xfe\x00" * 9}[damage])
     with pytest.raises(FormatError, match=name.replace(".", r"\.")):
         export_checkpoint(checkpoint, tmp_path / "m.bitmar")
     assert not (tmp_path / "m.bitmar").exists()
@@ -201,7 +195,7 @@ def test_an_incomplete_checkpoint_is_named(checkpoint: Path, tmp_path: Path, nam
     "change, message",
     [
         (lambda w: w.pop("lm_head.weight"), "'lm_head.weight' is missing"),
-        (lambda w: w.pop("model.vision_tower.patch.norm.running_mean"), "running_mean' is missing"),
+        (lambda w: w.pop("model.vision_tower.stem.0.norm.running_mean"), "running_mean' is missing"),
         (lambda w: w.update(extra=np.zeros(2, np.float32)), "does not know, such as 'extra'"),
         (
             lambda w: w.update({"lm_head.weight": np.zeros((3, 4), np.float32)}),

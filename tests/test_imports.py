@@ -41,18 +41,13 @@ def test_the_runtime_half_imports_without_torch() -> None:
 
 
 def test_the_blocker_blocks() -> None:
-    run(
-        BLOCK
-        + "try:\n    import torch\nexcept ModuleNotFoundError:\n    pass\nelse:\n    raise SystemExit(1)"
-    )
+    run(BLOCK + "try:\n    import torch\nexcept ModuleNotFoundError:\n    pass\nelse:\n    raise SystemExit(1)")
 
 
 def test_importing_the_package_loads_nothing() -> None:
     heavy = "{'numpy', 'tokenizers', 'PIL', 'torch', 'transformers', 'safetensors', 'huggingface_hub'}"
     assert run(f"import sys, bitmar; print(sorted({heavy} & set(sys.modules)))").strip() == "[]"
-    seconds = run(
-        "import time; start = time.perf_counter(); import bitmar; print(time.perf_counter() - start)"
-    )
+    seconds = run("import time; start = time.perf_counter(); import bitmar; print(time.perf_counter() - start)")
     assert float(seconds) < 0.3
 
 

@@ -39,11 +39,7 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, card: Mapping[str,
     config = read_config(folder)
     weights = _read_weights(folder / "model.safetensors")
     if card is None:
-        card = (
-            _read_json(folder / "card.json")
-            if (folder / "card.json").is_file()
-            else {"name": folder.resolve().name}
-        )
+        card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {"name": folder.resolve().name}
     try:
         tensors = quantize_checkpoint(weights, config)
     except FormatError as error:
@@ -100,9 +96,7 @@ def quantize_checkpoint(weights: Mapping[str, F32], config: ModelConfig) -> dict
             matrix = take(name)
             matrix = matrix.reshape(len(matrix), -1)  # a convolution's kernel by (channel, row, column)
             if matrix.shape != matrices[name]:
-                raise FormatError(
-                    f"tensor {name!r} is {matrix.shape}, the configuration asks for {matrices[name]}"
-                )
+                raise FormatError(f"tensor {name!r} is {matrix.shape}, the configuration asks for {matrices[name]}")
             if is_packed(name, config):
                 codes, scale = absmean(matrix)
                 tensors[name], tensors[scale_name(name)] = pack2(codes), np.array([scale], np.float32)
@@ -128,9 +122,7 @@ def _read_weights(path: Path) -> dict[str, F32]:
         with safe_open(path, framework="numpy") as file:
             for name in file.keys():  # noqa: SIM118  (not a dict)
                 if (dtype := file.get_slice(name).get_dtype()) not in ("F64", "F32", "F16", "I64"):
-                    raise FormatError(
-                        f"{path}: tensor {name!r} is {dtype}; save the master weights as float32"
-                    )
+                    raise FormatError(f"{path}: tensor {name!r} is {dtype}; save the master weights as float32")
             return {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise FormatError(f"{path} is damaged: {error}") from error
@@ -153,9 +145,7 @@ def _read_tokenizer(path: Path, config: ModelConfig) -> str:
     except Exception as error:  # the library raises a bare Exception
         raise FormatError(f"{path} is damaged: {error}") from error
     if size > config.vocab_size:
-        raise FormatError(
-            f"{path} has {size} tokens, the model only {config.vocab_size}: it is another model's"
-        )
+        raise FormatError(f"{path} has {size} tokens, the model only {config.vocab_size}: it is another model's")
     return text
 
 

@@ -26,10 +26,7 @@ def main(folder: str, out: str) -> None:
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True, padding_side="right")
     assert processor.tokenizer.padding_side == "right"
     processor.tokenizer.padding_side = "left"
-    photos = [
-        Image.fromarray(np.random.default_rng(i).integers(0, 256, (33, 50, 3), dtype=np.uint8))
-        for i in range(2)
-    ]
+    photos = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (33, 50, 3), dtype=np.uint8)) for i in range(2)]
     texts = ["a dog", "two children play on the beach near"]
     batch = processor(text=texts, images=photos, padding=True, return_tensors="pt")
     offsets = processor(text=texts[1], return_offsets_mapping=True)["offset_mapping"]
@@ -51,9 +48,7 @@ def main(folder: str, out: str) -> None:
         found["sample"] = model.generate(**options, do_sample=True, top_k=20)
         torch.manual_seed(0)
         found["sample_uncached"] = model.generate(**options, do_sample=True, top_k=20, use_cache=False)
-        found["caption"] = model.generate(
-            pixel_values=batch["pixel_values"], max_new_tokens=8, do_sample=False
-        )
+        found["caption"] = model.generate(pixel_values=batch["pixel_values"], max_new_tokens=8, do_sample=False)
     model.train()
     model.gradient_checkpointing_enable()
     out_train = model(**batch, labels=batch["input_ids"])

@@ -41,6 +41,7 @@ TOWER: dict[str, Any] = {
     "image_size": 48,
     "stem_channels": [4, 4],
     "stem_blocks": 0,
+    "bottlenecks": [6, 7],
     "widths": [8],
     "depths": [1],
     "head_dim": 4,
@@ -66,7 +67,7 @@ def tiny_config() -> Callable[..., BitMarConfig]:
 
 @pytest.fixture
 def tiny_model(tiny_config: Callable[..., BitMarConfig]) -> Callable[..., BitMarForCausalLM]:
-    """tiny_model(name=value, ...) -> a model in evaluation mode; its memory speaks loudly enough to be heard in a test."""
+    """tiny_model(name=value, ...) -> a model in evaluation mode; its memory is loud enough to be heard in a test."""
 
     def make(**changes: Any) -> BitMarForCausalLM:
         torch.manual_seed(0)
@@ -89,9 +90,7 @@ def inputs() -> Callable[..., dict[str, Tensor]]:
         generator = torch.Generator().manual_seed(seed)
         return {
             "input_ids": torch.randint(3, TINY["vocab_size"], (batch, length), generator=generator),
-            "vision_features": torch.randn(
-                batch, TINY["vision_grid"] ** 2, TINY["vision_dim"], generator=generator
-            ),
+            "vision_features": torch.randn(batch, TINY["vision_grid"] ** 2, TINY["vision_dim"], generator=generator),
         }
 
     return make
@@ -101,8 +100,8 @@ def inputs() -> Callable[..., dict[str, Tensor]]:
 def assert_agree() -> Callable[[Tensor, Tensor], None]:
     """Equality of logits (..., T, V) that were summed in another order.
 
-    A scaled activation that lies on a tie of int8 rounding may fall to either side; such a token moves in the third decimal, and
-    there are few of them. A fault moves many, or far.
+    A scaled activation that lies on a tie of int8 rounding may fall to either side; such a token moves in the third
+    decimal, and there are few of them. A fault moves many, or far.
     """
 
     def check(a: Tensor, b: Tensor) -> None:
@@ -134,9 +133,7 @@ def tokenizer_json() -> str:
 
 
 @pytest.fixture
-def checkpoint_folder(
-    tiny_model: Callable[..., BitMarForCausalLM], tokenizer_json: str, tmp_path: Path
-) -> Path:
+def checkpoint_folder(tiny_model: Callable[..., BitMarForCausalLM], tokenizer_json: str, tmp_path: Path) -> Path:
     """A self-contained checkpoint with a built-in tower."""
     from bitmar.model.checkpoint import save_checkpoint
 

@@ -31,9 +31,7 @@ def by_loops(layer: SelfAttention, x: Tensor, sinks: int, window: int) -> Tensor
     """The rule of the module's first lines, one query and one key at a time, in float64."""
     q, k, v = layer.qkv_proj(x).unflatten(-1, (3, layer.num_heads, -1)).permute(2, 0, 3, 1, 4).double()
     out = torch.zeros_like(q)
-    for b, h, i in (
-        (b, h, i) for b in range(q.shape[0]) for h in range(q.shape[1]) for i in range(q.shape[2])
-    ):
+    for b, h, i in ((b, h, i) for b in range(q.shape[0]) for h in range(q.shape[1]) for i in range(q.shape[2])):
         scores, values = [], []
         for j in range(i + 1):
             if j >= sinks and j <= i - window:
@@ -89,9 +87,7 @@ def test_no_angle_grows_with_the_stream(place: int) -> None:
     last = rotary(torch.tensor([[SINKS + WINDOW - 1]]), HEAD, THETA)
     torch.testing.assert_close(found.query, last)
     torch.testing.assert_close(found.sink_query, last)
-    torch.testing.assert_close(
-        found.key[0][:, SINKS:], rotary(torch.arange(2, 8).unsqueeze(0), HEAD, THETA)[0]
-    )
+    torch.testing.assert_close(found.key[0][:, SINKS:], rotary(torch.arange(2, 8).unsqueeze(0), HEAD, THETA)[0])
     assert torch.equal(found.mask, torch.zeros_like(found.mask))
 
 
@@ -119,6 +115,4 @@ def test_fusion_attends_to_the_picture() -> None:
     expected = z + layer.o_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
     torch.testing.assert_close(layer(z, layer.keys_values(vision)), expected)
     # With one vision token the softmax is a constant, with several the text decides where to look.
-    assert not torch.allclose(
-        layer(z, layer.keys_values(vision)), layer(z, layer.keys_values(vision.mean(1, True)))
-    )
+    assert not torch.allclose(layer(z, layer.keys_values(vision)), layer(z, layer.keys_values(vision.mean(1, True))))

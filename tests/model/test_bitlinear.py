@@ -29,9 +29,7 @@ def test_absmean_by_hand() -> None:
     assert codes.tolist() == [[0, -1, 1], [1, 0, 0]]
 
 
-@given(
-    seed=st.integers(0, 10_000), rows=st.integers(1, 9), width=st.integers(1, 70), size=st.floats(1e-6, 1e4)
-)
+@given(seed=st.integers(0, 10_000), rows=st.integers(1, 9), width=st.integers(1, 70), size=st.floats(1e-6, 1e4))
 def test_quantisation_equals_the_runtime_reference(seed: int, rows: int, width: int, size: float) -> None:
     values = (np.random.default_rng(seed).standard_normal((rows, width)) * size).astype(np.float32)
     x_q, scale = quantize_activation(torch.from_numpy(values))
@@ -114,9 +112,7 @@ def test_bfloat16_autocast_keeps_the_integers() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         low = layer(x)
     assert low.dtype == torch.bfloat16
-    torch.testing.assert_close(
-        low.float(), layer(x), rtol=2**-6, atol=1e-6
-    )  # only the scaled result was rounded
+    torch.testing.assert_close(low.float(), layer(x), rtol=2**-6, atol=1e-6)  # only the scaled result was rounded
 
 
 def test_cached_codes_follow_the_weight() -> None:

@@ -106,9 +106,7 @@ def test_text(folder: Path) -> None:
     assert "".join(text[a:b] for a, b in out["offset_mapping"]) == text
     assert processor.decode(out["input_ids"], skip_special_tokens=True) == text
     batch = processor(text=[text, "two"], padding=True, return_tensors="pt")
-    assert (
-        batch["input_ids"][1, 0] == 0 and batch["input_ids"][1, -1] != 0
-    )  # generation continues on the right
+    assert batch["input_ids"][1, 0] == 0 and batch["input_ids"][1, -1] != 0  # generation continues on the right
     assert set(batch) == {"input_ids", "attention_mask"}
 
 
@@ -131,9 +129,7 @@ def test_from_photo_to_caption(folder: Path, photo: Image.Image) -> None:
     assert len(captions) == 2 and captions[1].startswith("a dog")
 
 
-def test_saving_again_keeps_strangers_and_replaces_its_own(
-    folder: Path, tiny_model: Any, tokenizer_json: str
-) -> None:
+def test_saving_again_keeps_strangers_and_replaces_its_own(folder: Path, tiny_model: Any, tokenizer_json: str) -> None:
     (folder / "optimizer.pt").write_bytes(b"state")
     model = tiny_model(image_token_id=3, vocab_size=300)
     vision = {"size": 16, "resize": "squash", "mean": [0.5] * 3, "std": [0.5] * 3}
@@ -199,7 +195,5 @@ assert type(AutoModelForCausalLM.from_pretrained({str(folder)!r})) is r.BitMarFo
 assert type(AutoProcessor.from_pretrained({str(folder)!r})) is r.BitMarProcessor
 assert type(AutoImageProcessor.from_pretrained({str(folder)!r})) is r.BitMarImageProcessor
 """
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120
-    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 0, result.stderr

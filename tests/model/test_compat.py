@@ -1,6 +1,7 @@
 """One checkpoint, two versions of transformers: the same tokens, pixels, logits and texts.
 
-Needs a second interpreter with the older version, named by BITMAR_COMPAT_PYTHON; `scripts/compat.sh` makes one and runs this.
+Needs a second interpreter with the older version, named by BITMAR_COMPAT_PYTHON; `scripts/compat.sh` makes one and
+runs this.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ def probe(python: str, folder: Path, work: Path) -> dict[str, np.ndarray]:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     environment |= {"HF_HOME": str(work), "HF_HUB_OFFLINE": "1"}
     command = [python, str(PROBE), str(folder), str(work / "out.npz")]
-    result = subprocess.run(
-        command, capture_output=True, text=True, env=environment, check=False, timeout=300
-    )
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
     assert result.returncode == 0, result.stderr[-4000:]
     with np.load(work / "out.npz") as found:
         return dict(found)
@@ -33,9 +32,7 @@ def probe(python: str, folder: Path, work: Path) -> dict[str, np.ndarray]:
 def test_both_versions_agree(checkpoint_folder: Path, tmp_path: Path) -> None:
     other = os.environ.get("BITMAR_COMPAT_PYTHON")
     if not other:
-        pytest.skip(
-            "BITMAR_COMPAT_PYTHON names no interpreter with transformers 4.51.3; `scripts/compat.sh` sets it"
-        )
+        pytest.skip("BITMAR_COMPAT_PYTHON names no interpreter with transformers 4.51.3; `scripts/compat.sh` sets it")
     ours = probe(sys.executable, checkpoint_folder, tmp_path / "ours")
     theirs = probe(other, checkpoint_folder, tmp_path / "theirs")
     versions = [json.loads(str(found.pop("versions"))) for found in (ours, theirs)]

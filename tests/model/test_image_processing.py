@@ -68,6 +68,4 @@ def test_only_photos(processor: BitMarImageProcessor) -> None:
 def test_save_and_load(processor: BitMarImageProcessor, tmp_path: Path) -> None:
     processor.save_pretrained(tmp_path)
     loaded = BitMarImageProcessor.from_pretrained(tmp_path)
-    np.testing.assert_array_equal(
-        loaded(photo("RGB"))["pixel_values"], processor(photo("RGB"))["pixel_values"]
-    )
+    np.testing.assert_array_equal(loaded(photo("RGB"))["pixel_values"], processor(photo("RGB"))["pixel_values"])

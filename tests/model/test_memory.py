@@ -50,18 +50,14 @@ def read_by_loops(memory: EpisodicMemory, q: Tensor, slots: Tensor, usage: Tenso
     return sum(weights[k] * slots[k] for k in range(K)), weights
 
 
-def write_by_loops(
-    memory: EpisodicMemory, q: Tensor, slots: Tensor, usage: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def write_by_loops(memory: EpisodicMemory, q: Tensor, slots: Tensor, usage: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Equation 1, slot by slot: the new slots, the new usage, the squared change."""
     if memory.write_rule == "literal":
         a = memory.write_weights
         new = torch.stack([slots[k] + memory.alpha * a[k] * q for k in range(K)])
     else:
         kappa = F.softplus(memory.protect)
-        a = softmax(
-            [memory.write_beta * (memory.address @ q) @ slots[k] - kappa * usage[k] for k in range(K)]
-        )
+        a = softmax([memory.write_beta * (memory.address @ q) @ slots[k] - kappa * usage[k] for k in range(K)])
         step = memory.alpha * a
         new = torch.stack([(1 - step[k]) * slots[k] + step[k] * q for k in range(K)])
     _, reads = read_by_loops(memory, q, slots, usage)
@@ -146,9 +142,7 @@ def query_by_loops(memory: EpisodicMemory, fused: Tensor, mask: Tensor) -> tuple
             members = []
         members.append(token)
         seen = torch.stack(members)
-        weight = (
-            torch.ones(len(seen)) if memory.pooling is None else (seen @ memory.pooling).clamp(-10, 10).exp()
-        )
+        weight = torch.ones(len(seen)) if memory.pooling is None else (seen @ memory.pooling).clamp(-10, 10).exp()
         mean = (weight.unsqueeze(1) * seen).sum(0) / weight.sum()
         queries.append(memory.query_norm(memory.query_proj(mean)))
         segments.append(len(segments) // SEGMENT)
@@ -156,9 +150,7 @@ def query_by_loops(memory: EpisodicMemory, fused: Tensor, mask: Tensor) -> tuple
 
 
 @pytest.mark.parametrize("pooling", ["mean", "learned"])
-def test_query_is_the_running_mean_of_the_segment(
-    make_memory: Callable[..., EpisodicMemory], pooling: str
-) -> None:
+def test_query_is_the_running_mean_of_the_segment(make_memory: Callable[..., EpisodicMemory], pooling: str) -> None:
     memory, fused = make_memory(query_pooling=pooling, quantization="none"), torch.randn(3, 13, 32)
     mask = torch.ones(3, 13, dtype=torch.bool)
     mask[1, :4] = False  # padded left
@@ -171,9 +163,7 @@ def test_query_is_the_running_mean_of_the_segment(
 
 
 @settings(max_examples=30)
-@given(
-    sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), pooling=st.sampled_from(["mean", "learned"])
-)
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), pooling=st.sampled_from(["mean", "learned"]))
 def test_query_in_pieces_equals_query_at_once(sizes: list[int], pooling: str) -> None:
     torch.manual_seed(len(sizes))
     config = BitMarConfig(

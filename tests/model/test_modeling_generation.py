@@ -58,9 +58,7 @@ def test_sampling_follows_the_seed(tiny_model: Make, inputs: Any) -> None:
 
     def sample(seed: int, **options: Any) -> Tensor:
         torch.manual_seed(seed)
-        return model.generate(
-            **batch, max_new_tokens=NEW, do_sample=True, top_p=0.9, eos_token_id=None, **options
-        )
+        return model.generate(**batch, max_new_tokens=NEW, do_sample=True, top_p=0.9, eos_token_id=None, **options)
 
     assert torch.equal(sample(1), sample(1))
     assert not torch.equal(sample(1), sample(2))
@@ -84,9 +82,7 @@ def test_a_caption_needs_only_a_picture(tiny_model: Make, inputs: Any) -> None:
 
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize("rows", [1, 2])
-def test_a_given_memory_lasts_through_generation(
-    tiny_model: Make, inputs: Any, rows: int, beams: int
-) -> None:
+def test_a_given_memory_lasts_through_generation(tiny_model: Make, inputs: Any, rows: int, beams: int) -> None:
     model, batch = tiny_model(), inputs(batch=2, length=5)
     state = model(**inputs(batch=rows, seed=9), write_memory=True).memory
     options = {"max_new_tokens": NEW, "num_beams": beams, "do_sample": False}
@@ -97,12 +93,8 @@ def test_a_given_memory_lasts_through_generation(
 
 def test_a_conversation_goes_on_from_its_cache(tiny_model: Make, inputs: Any) -> None:
     model, batch = tiny_model(), inputs(batch=1, length=5)
-    first = model.generate(
-        **batch, max_new_tokens=4, eos_token_id=None, do_sample=False, return_dict_in_generate=True
-    )
+    first = model.generate(**batch, max_new_tokens=4, eos_token_id=None, do_sample=False, return_dict_in_generate=True)
     more = torch.cat((first.sequences, torch.tensor([[7, 8]])), dim=1)
     again = model.generate(more, past_key_values=first.past_key_values, max_new_tokens=4, do_sample=False)
-    expected = model.generate(
-        more, vision_features=batch["vision_features"], max_new_tokens=4, do_sample=False
-    )
+    expected = model.generate(more, vision_features=batch["vision_features"], max_new_tokens=4, do_sample=False)
     assert torch.equal(again, expected)

@@ -1,4 +1,4 @@
-"""The promises of the architecture: no look ahead, no leak, one result however it is computed, no neighbours, no history."""
+"""The promises of the architecture: no look ahead, no leak, one result by every path, no neighbours, no history."""
 
 from __future__ import annotations
 
@@ -39,9 +39,7 @@ def changed_from(ids: Tensor, t: int) -> Tensor:
 
 @pytest.mark.parametrize("write", [False, True])
 @pytest.mark.parametrize("integration", INTEGRATIONS)
-def test_later_tokens_change_no_bit_before_them(
-    tiny_model: Make, inputs: Any, integration: str, write: bool
-) -> None:
+def test_later_tokens_change_no_bit_before_them(tiny_model: Make, inputs: Any, integration: str, write: bool) -> None:
     model, batch = tiny_model(memory_integration=integration), inputs(length=LENGTH)
     ids, picture = batch["input_ids"], batch["vision_features"]
     before = model(ids, vision_features=picture, write_memory=write).logits
@@ -61,9 +59,7 @@ def test_later_tokens_change_no_bit_with_cache_memory_and_padding(tiny_model: Ma
 
     def run(tokens: Tensor) -> Tensor:
         cache = model.model.new_cache()
-        model(
-            tokens[:, :start], mask[:, :start], vision_features=picture, past_key_values=cache, memory=state
-        )
+        model(tokens[:, :start], mask[:, :start], vision_features=picture, past_key_values=cache, memory=state)
         return model(tokens[:, start:], mask, past_key_values=cache, write_memory=True).logits
 
     before = run(ids)
@@ -75,7 +71,7 @@ def test_later_tokens_change_no_bit_with_cache_memory_and_padding(tiny_model: Ma
 
 
 def trained_loss(model: BitMarForCausalLM, alphabet: int, *, rows: int, length: int, steps: int) -> float:
-    """Mean loss in nats over the last twenty of `steps` batches of i.i.d. tokens; every batch is fresh, none is seen twice.
+    """Mean loss in nats over the last twenty of `steps` batches of i.i.d. tokens; no batch is seen twice.
 
     Rows have a picture, stand in chains of two and write to the memory at every segment: all paths are on.
     """
@@ -156,9 +152,7 @@ def test_trains_on_random_tokens(
 # 3. Cached, streamed and full-sequence logits agree.
 
 
-def in_pieces(
-    model: BitMarForCausalLM, ids: Tensor, picture: Tensor, size: int, **options: Any
-) -> tuple[Tensor, Any]:
+def in_pieces(model: BitMarForCausalLM, ids: Tensor, picture: Tensor, size: int, **options: Any) -> tuple[Tensor, Any]:
     cache, logits = model.model.new_cache(), []
     for start in range(0, ids.shape[1], size):
         # The picture comes once and stays in the cache.
@@ -231,9 +225,7 @@ def test_a_sequence_alone_and_among_others(
         assert_agree(together.logits[row, one], alone.logits[0])
         if quantization == "none":
             torch.testing.assert_close(together.logits[row, one], alone.logits[0], rtol=1e-4, atol=1e-5)
-            torch.testing.assert_close(
-                together.memory.slots[row], alone.memory.slots[0], rtol=1e-4, atol=1e-5
-            )
+            torch.testing.assert_close(together.memory.slots[row], alone.memory.slots[0], rtol=1e-4, atol=1e-5)
 
 
 def test_what_stands_in_the_padding_does_not_matter(tiny_model: Make, inputs: Any) -> None:

@@ -55,13 +55,13 @@ TOWERS: dict[str, dict[str, Any]] = {
         "image_size": 96,
         "stem_channels": [5, 7],
         "stem_blocks": 2,
+        "bottlenecks": [6, 8],
         "widths": [9],
         "depths": [1],
         "head_dim": 3,
         "mlp_ratio": 3,
         "activation": "gelu",
         "out_dim": 14,
-        "out_activation": "none",
     },
 }
 
@@ -97,9 +97,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def make_pair(
-    tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer
-) -> Iterator[Callable[..., Pair]]:
+def make_pair(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Iterator[Callable[..., Pair]]:
     """make_pair(name=value, ..., tower=name) -> a Pair of tiny random models, TINY with these changes; kept
     for the session.
     """
@@ -132,9 +130,7 @@ def _build(folder: Path, tokenizer: Tokenizer, changes: dict[str, Any]) -> Pair:
     model = BitMarForCausalLM(BitMarConfig(**{**TINY, "vision_tower": tower, **changes})).eval()
     with torch.no_grad():
         for module in model.modules():
-            if isinstance(
-                module, torch.nn.BatchNorm2d
-            ):  # statistics as after training, some factors negative
+            if isinstance(module, torch.nn.BatchNorm2d):  # statistics as after training, some factors negative
                 module.running_mean.normal_(std=0.3)
                 module.running_var.uniform_(0.5, 2)
                 module.weight.normal_(mean=0.5)

@@ -123,9 +123,7 @@ def test_a_generation_says_how_it_ended(blind: BitMar) -> None:
     assert ended.tokens == result.tokens[: result.tokens.index(result.tokens[2])]
 
 
-def test_scores_are_the_log_probabilities_of_the_logits(
-    blind: BitMar, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_scores_are_the_log_probabilities_of_the_logits(blind: BitMar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitmar.runtime.engine._CHUNK", 4)
     text = "the dog runs over the green grass"
     ids = [blind.config.bos_token_id, *blind.tokenizer.encode(text, add_special_tokens=False).ids]

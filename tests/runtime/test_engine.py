@@ -71,9 +71,7 @@ def test_tokens_one_by_one_equal_all_at_once(pair: Any) -> None:
     engine = pair.bitmar.engine
     image = pair.bitmar.encode_image(features=pair.image()["vision_features"][0])
     tokens, state = ids(40), engine.start(image)
-    streamed = np.concatenate(
-        [engine.head(engine.forward(tokens[None, i : i + 1], state)[0]) for i in range(40)]
-    )
+    streamed = np.concatenate([engine.head(engine.forward(tokens[None, i : i + 1], state)[0]) for i in range(40)])
     assert_agree(streamed, pair.bitmar.logits(tokens, image))
     config = pair.bitmar.config
     assert len(state.positions) == min(40, config.attention_sinks + config.attention_window)

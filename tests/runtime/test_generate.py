@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitmar.core.errors import ConfigError
-from bitmar.runtime.generate import GenerationOptions, choose, penalize
+from bitmar.runtime.generate import GenerationOptions, beam_search, choose, penalize
 
 
 @pytest.fixture(params=[{}, {"memory_integration": "concat"}, {"tower": "two stages"}], ids=str)
@@ -64,36 +64,52 @@ def test_beams_equal_transformers(pair: Any, beams: int, length_penalty: float) 
 
 
 def test_beams_that_end_equal_transformers(make_pair: Callable[..., Any]) -> None:
-    """With an end token that is often likely, hypotheses finish at different lengths."""
+    """With each of the likely first tokens as the end token, hypotheses finish early, late, and out of rank."""
     pair = make_pair()
-    ends = 0
-    for token in np.argsort(-pair.bitmar.logits([1, 100])[-1])[:6].tolist():
-        original = pair.torch_model.generation_config.eos_token_id
-        config = pair.bitmar.config
-        changed = type(config).from_dict({**config.to_dict(), "eos_token_id": token})
-        pair.torch_model.generation_config.eos_token_id = token
-        pair.bitmar.config = changed
-        try:
-            for length_penalty in (0.5, 1.0):
-                options = {"length_penalty": length_penalty}
-                theirs = torch_tokens(
-                    pair, prompt_ids(pair, "d"), 1, max_new_tokens=10, num_beams=3, **options
-                )
-                ours = our_tokens(pair, "d", 1, max_tokens=10, beams=3, **options)
-                assert ours == theirs
-                ends += len(ours) < 10
-        finally:
-            pair.torch_model.generation_config.eos_token_id = original
-            pair.bitmar.config = config
+    ours, theirs = pair.bitmar, pair.torch_model.generation_config
+    config, original, ends = ours.config, theirs.eos_token_id, 0
+    try:
+        for token in np.argsort(-ours.logits([1, 100])[-1])[:12].tolist():
+            theirs.eos_token_id = token
+            ours.config = type(config).from_dict({**config.to_dict(), "eos_token_id": token})
+            for beams, penalty in ((2, 0.5), (3, 1.0)):
+                options = {"num_beams": beams, "length_penalty": penalty}
+                expected = torch_tokens(pair, prompt_ids(pair, "d"), 1, max_new_tokens=5, **options)
+                found = our_tokens(pair, "d", 1, max_tokens=5, beams=beams, length_penalty=penalty)
+                assert found == expected
+                ends += len(found) < 5
+    finally:
+        ours.config, theirs.eos_token_id = config, original
     assert ends > 0
 
 
-@pytest.mark.parametrize(
-    "top_k, top_p, temperature", [(0, 1.0, 0.7), (5, 1.0, 1.0), (0, 0.6, 1.5), (20, 0.8, 2.0)]
-)
-def test_sampling_draws_from_the_distribution_of_transformers(
-    top_k: int, top_p: float, temperature: float
-) -> None:
+class Chain:
+    """An engine whose next token depends on the last one alone: row i of the table holds the chances after token i."""
+
+    def __init__(self, table: list[list[float]]) -> None:
+        self.logits = np.log(np.array(table, np.float32))
+
+    def forward(self, ids: np.ndarray, state: Any) -> np.ndarray:
+        return self.logits[ids]
+
+    def head(self, hidden: np.ndarray) -> np.ndarray:
+        return hidden
+
+    def select(self, sequences: np.ndarray) -> None:
+        """As the state of a search; a chain needs to remember nothing."""
+
+
+def test_a_search_stops_when_no_beam_can_win_at_its_present_length() -> None:
+    """Seven tokens would score better under this length penalty, but the rule looks at the present length only."""
+    chain = Chain([[1e-9, 0.5001, 0.4999], [0.9, 0.1, 1e-9], [0.8, 1e-9, 0.2]])
+    options = GenerationOptions(beams=2, length_penalty=2.0, max_tokens=12)
+    best = beam_search(chain, chain, chain.logits[:1], np.array([0]), 0, options)  # type: ignore[arg-type]
+    assert best.tokens == (1, 0) and best.ended
+    assert best.score == pytest.approx(np.log(0.5001 * 0.9) / 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("top_k, top_p, temperature", [(0, 1.0, 0.7), (5, 1.0, 1.0), (0, 0.6, 1.5), (20, 0.8, 2.0)])
+def test_sampling_draws_from_the_distribution_of_transformers(top_k: int, top_p: float, temperature: float) -> None:
     torch = pytest.importorskip("torch")
     process = pytest.importorskip("transformers.generation.logits_process")
     logits = np.random.default_rng(0).normal(size=40).astype(np.float32) * 2

@@ -58,16 +58,12 @@ def test_a_hub_id_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert find_model("someone/model") == file
 
 
-def test_without_a_connection_the_error_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_connection_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
     def offline(*_: object, **__: object) -> str:
         raise ConnectionError("Name or service not known")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    with pytest.raises(
-        BitMarError, match=r"'someone/model' is no file or folder here.*not known.*path of a \.bitmar"
-    ):
+    with pytest.raises(BitMarError, match=r"'someone/model' is no file or folder here.*not known.*path of a \.bitmar"):
         find_model("someone/model")

@@ -12,8 +12,13 @@ from bitmar.core.errors import ConfigError
 from bitmar.runtime.memory import Write
 
 
+# A fast decay keeps usages apart: at the usual one a memory this small is in use all over.
 @pytest.fixture(
-    params=[{}, {"write_rule": "literal"}, {"query_pooling": "learned", "memory_dim": 36}],
+    params=[
+        {"memory_decay": 0.3},
+        {"memory_decay": 0.3, "write_rule": "literal"},
+        {"query_pooling": "learned", "memory_dim": 36},
+    ],
     ids=["address", "literal", "learned pooling"],
 )
 def pair(request: pytest.FixtureRequest, make_pair: Callable[..., Any]) -> Any:
@@ -39,9 +44,7 @@ def test_remembering_equals_torch(pair: Any, length: int) -> None:
     np.testing.assert_allclose(state.usage, theirs.usage.numpy(), atol=1e-4)
 
 
-def test_a_long_text_in_chunks_equals_torch_in_one_forward(
-    pair: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_text_in_chunks_equals_torch_in_one_forward(pair: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
     monkeypatch.setattr("bitmar.runtime.engine._CHUNK", 7)  # ends within segments, which are of 5

@@ -9,9 +9,7 @@ import pytest
 from bitmar.runtime.vision import cut_squares, pool_patches
 
 
-@pytest.mark.parametrize(
-    "changes", [{"tower": "two stages"}, {"tower": "one stage, gelu", "vision_grid": 6}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"tower": "two stages"}, {"tower": "one stage, gelu", "vision_grid": 6}], ids=str)
 def test_the_tower_equals_torch(make_pair: Callable[..., Any], changes: dict[str, Any]) -> None:
     import torch
 

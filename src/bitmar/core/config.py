@@ -44,8 +44,9 @@ class VisionTowerConfig:
     """
 
     image_size: int = _int(224)  # pixels per side
-    stem_channels: tuple[int, ...] = _ints((64, 128), high=4096)  # of the maps at 1/4 and 1/8 of the side
+    stem_channels: tuple[int, ...] = _ints((48, 96), high=4096)  # of the maps at 1/4 and 1/8 of the side
     stem_blocks: int = _int(1, low=0, high=64)  # residual blocks on the second map
+    bottlenecks: tuple[int, ...] = _ints((48, 96, 192), high=1 << 16)  # channels that each stage and the head read
     widths: tuple[int, ...] = _ints((192, 384), high=1 << 16)  # of the stages, from 1/16 of the side on
     depths: tuple[int, ...] = _ints((4, 4), high=_MAX_LAYERS)
     head_dim: int = _int(64)
@@ -59,8 +60,8 @@ class VisionTowerConfig:
         _check_fields(self)
         if len(self.stem_channels) != 2:
             raise ConfigError(f"stem_channels needs two widths, not {list(self.stem_channels)}")
-        if len(self.widths) != len(self.depths):
-            raise ConfigError("depths needs one number for each of widths")
+        if not len(self.widths) == len(self.depths) == len(self.bottlenecks) - 1:
+            raise ConfigError("depths needs one number for each of widths, and bottlenecks one more, for the head")
         for width in self.widths:
             if width % self.head_dim:
                 raise ConfigError(f"widths must be multiples of head_dim {self.head_dim}, not {width}")

@@ -123,7 +123,6 @@ def _tower_convolutions(tower: VisionTowerConfig) -> Iterator[tuple[str, int, in
     for i in range(2, 2 + tower.stem_blocks):  # 1 is an activation
         yield f"model.vision_tower.stem.{i}.first", coarse, coarse
         yield f"model.vision_tower.stem.{i}.second", coarse, coarse
-    yield "model.vision_tower.patch", tower.widths[0], coarse
 
 
 def _tower_blocks(tower: VisionTowerConfig) -> Iterator[tuple[str, int]]:
@@ -133,10 +132,10 @@ def _tower_blocks(tower: VisionTowerConfig) -> Iterator[tuple[str, int]]:
             yield f"model.vision_tower.stages.{stage}.{i}", width
 
 
-def _tower_merges(tower: VisionTowerConfig) -> Iterator[tuple[str, int, int]]:
-    """(name, out, in) of every merging of 2x2 patches between two stages."""
-    for i, (width, out_width) in enumerate(zip(tower.widths, tower.widths[1:], strict=False)):
-        yield f"model.vision_tower.merges.{i}", out_width, 4 * width
+def _tower_bottlenecks(tower: VisionTowerConfig) -> Iterator[tuple[int, int, int]]:
+    """(number, width before, channels) of every bottleneck: one before each stage, one before the head."""
+    before = (tower.stem_channels[1], *tower.widths)
+    yield from zip(range(len(before)), before, tower.bottlenecks, strict=True)
 
 
 def _tower_linears(tower: VisionTowerConfig) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -147,9 +146,11 @@ def _tower_linears(tower: VisionTowerConfig) -> Iterator[tuple[str, tuple[int, i
         yield f"{block}.o_proj.weight", (d, d)
         yield f"{block}.up_proj.weight", (tower.mlp_ratio * d, d)
         yield f"{block}.down_proj.weight", (d, tower.mlp_ratio * d)
-    for merge, out_width, in_width in _tower_merges(tower):
-        yield f"{merge}.proj.weight", (out_width, in_width)
-    yield "model.vision_tower.head.weight", (tower.out_dim, tower.widths[-1])
+    for i, before, channels in _tower_bottlenecks(tower):
+        yield f"model.vision_tower.bottlenecks.{i}.proj.weight", (channels, before)
+    for i, (channels, width) in enumerate(zip(tower.bottlenecks, tower.widths, strict=False)):
+        yield f"model.vision_tower.merges.{i}.proj.weight", (width, 4 * channels)
+    yield "model.vision_tower.head.weight", (tower.out_dim, tower.bottlenecks[-1])
 
 
 def _tower_floats(tower: VisionTowerConfig) -> Iterator[tuple[str, Shape]]:
@@ -164,6 +165,7 @@ def _tower_floats(tower: VisionTowerConfig) -> Iterator[tuple[str, Shape]]:
     for block, d in _tower_blocks(tower):
         yield f"{block}.attn_norm.weight", (d,)
         yield f"{block}.mlp_norm.weight", (d,)
-    for merge, _, in_width in _tower_merges(tower):
-        yield f"{merge}.norm.weight", (in_width,)
-    yield "model.vision_tower.norm.weight", (tower.widths[-1],)
+    for i, before, _ in _tower_bottlenecks(tower):
+        yield f"model.vision_tower.bottlenecks.{i}.norm.weight", (before,)
+    yield "model.vision_tower.out_scale", (tower.out_dim,)
+    yield "model.vision_tower.out_bias", (tower.out_dim,)

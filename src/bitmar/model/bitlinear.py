@@ -82,8 +82,12 @@ class BitLinear(nn.Linear):
         self._cached: tuple[tuple, Tensor, Tensor] | None = None
 
     def codes(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Ternary codes (out, in) in `dtype` and gamma; kept between calls while the weight does not change."""
-        if torch.is_grad_enabled() or self.weight.device.type == "meta":
+        """Ternary codes (out, in) in `dtype` and gamma; without gradients they are kept from call to call.
+
+        A call with gradients announces that the weight will change, so it drops what was kept.
+        """
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            self._cached = None
             codes, gamma = quantize_weight(self.weight)
             return codes.to(dtype), gamma
         key = (self.weight.data_ptr(), self.weight._version, dtype)

@@ -1,4 +1,4 @@
-"""Writing a checkpoint: a Hugging Face folder that carries its own code and loads anywhere (docs: trust_remote_code)."""
+"""Writing a checkpoint: a Hugging Face folder that carries its own code (`trust_remote_code`) and loads anywhere."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def save_checkpoint(
     """Writes a self-contained checkpoint into `folder`, beside whatever else is in there (an optimizer's state, say).
 
     Args:
-        model: a BitMar model, unwrapped. tokenizer_json: the text of tokenizer.json; the copy in the folder puts BOS first.
+        model: a BitMar model, unwrapped. tokenizer_json: the text of tokenizer.json; the folder's copy puts BOS first.
         vision_preprocessing: {"size": pixels, "resize": "squash", "mean": [r, g, b], "std": [r, g, b], ...}; further
             keys (the tower's name, its hash) are kept.
     Returns:
@@ -91,9 +91,7 @@ def _put_bos_first(tokenizer: Tokenizer, bos: str, bos_id: int) -> None:
     """Rows of training begin with BOS, and harnesses leave it to the tokenizer to put it there."""
     if tokenizer.encode("a").ids[:1] == [bos_id]:
         return
-    template = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, bos_id)]
-    )
+    template = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, bos_id)])
     before = tokenizer.post_processor
     tokenizer.post_processor = template if before is None else processors.Sequence([before, template])
 

@@ -39,7 +39,7 @@ class BitMarImageProcessor(BaseImageProcessor):
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:
-        """pixel_values (B, 3, size, size) float32 of one photo or a list: PIL images, paths, or uint8 (H, W[, 3 or 4])."""
+        """pixel_values (B, 3, size, size) float32 of a photo or a list: PIL images, paths, uint8 (H, W[, 3 or 4])."""
         pixels = np.stack([self._pixels(photo) for photo in _flat(images)])
         return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 
@@ -66,9 +66,7 @@ def to_rgb(photo: Any) -> Image.Image:
     elif isinstance(photo, np.ndarray) and photo.dtype == np.uint8:
         photo = Image.fromarray(photo)
     if not isinstance(photo, Image.Image):
-        raise TypeError(
-            f"a photo is a PIL image, a path or a uint8 array (H, W, 3), not {type(photo).__name__}"
-        )
+        raise TypeError(f"a photo is a PIL image, a path or a uint8 array (H, W, 3), not {type(photo).__name__}")
     photo = ImageOps.exif_transpose(photo)
     if photo.mode in ("I", "F") or photo.mode.startswith("I;16"):  # `convert` would clip at 255
         levels = np.asarray(photo, dtype=np.float32)

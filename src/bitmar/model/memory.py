@@ -45,6 +45,11 @@ class EpisodicMemory(nn.Module):
     and writes; rho, kappa >= 0 are learned.
     """
 
+    read_beta: nn.Parameter
+    stale: nn.Parameter
+    write_beta: nn.Parameter
+    protect: nn.Parameter
+
     def __init__(self, config) -> None:
         super().__init__()
         d, c, k = config.hidden_size, config.memory_dim, config.memory_slots

@@ -145,6 +145,8 @@ class BitMarPreTrainedModel(PreTrainedModel):
                 nn.init.eye_(module.address)
         elif isinstance(module, BitViT):
             nn.init.normal_(module.position, std=0.02)
+            nn.init.ones_(module.out_scale)
+            nn.init.zeros_(module.out_bias)
         # What a checkpoint lacks is left uninitialised by transformers 5: scalars, too, get their value here.
         for name, value in getattr(module, "starts", {}).items():
             nn.init.constant_(getattr(module, name), value)

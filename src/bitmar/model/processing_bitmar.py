@@ -30,10 +30,8 @@ class BitMarProcessor(ProcessorMixin):
         self.image_token = getattr(tokenizer, "image_token", None)
 
     @classmethod
-    def _get_arguments_from_pretrained(
-        cls, pretrained_model_name_or_path: str, *_: Any, **kwargs: Any
-    ) -> list[Any]:
-        # Both parts are known, so neither version needs to look for them (and to ask again whether it may trust the code).
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path: str, *_: Any, **kwargs: Any) -> list[Any]:
+        # Both parts are known: no version needs to look for them, and to ask again whether it may trust the code.
         return [
             part.from_pretrained(pretrained_model_name_or_path, **kwargs)
             for part in (BitMarImageProcessor, PreTrainedTokenizerFast)
@@ -49,8 +47,8 @@ class BitMarProcessor(ProcessorMixin):
         """Encodes text, photos, or both.
 
         Args:
-            images: a photo or a list (see `BitMarImageProcessor`), one for each text. text: a string or a list. The picture
-                reaches the model beside the text, so an image placeholder that a prompt template has put in is taken out.
+            images: a photo or a list (see `BitMarImageProcessor`), one for each text. text: a string or a list. The
+                picture reaches the model beside the text, so a prompt template's placeholder for it is taken out.
             kwargs: the tokenizer's (padding, truncation, return_offsets_mapping, add_special_tokens, ...).
         Returns:
             input_ids and attention_mask where there is text, pixel_values (B, 3, S, S) where there are images.

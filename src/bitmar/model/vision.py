@@ -43,13 +43,15 @@ class BitViTConfig:
     """Numbers of the tower: a convolutional stem, then stages of transformer blocks, each on half the side of the one before.
 
     image_size: pixels a side. stem_channels: widths of the maps at 1/4 and 1/8 of the side; stem_blocks: residual blocks on
-    the second. widths, depths, head_dim: of the transformer stages; the first works on 1/16 of the side. out_dim: D_v of the
-    teacher. out_activation: "relu" for a teacher whose features are never negative, else "none".
+    the second. bottlenecks: channels of the map that each stage reads, and last of the map that the head reads; a teacher's
+    maps of the same shape can stand in for them while the tower is distilled. widths, depths, head_dim: of the transformer stages, on 1/16 of the side, 1/32, ...
+    out_dim: D_v of the teacher. out_activation: "relu" for a teacher whose features are never negative, else "none".
     """
 
     image_size: int = 224
-    stem_channels: tuple[int, int] = (64, 128)
+    stem_channels: tuple[int, int] = (48, 96)
     stem_blocks: int = 1
+    bottlenecks: tuple[int, ...] = (48, 96, 192)
     widths: tuple[int, ...] = (192, 384)
     depths: tuple[int, ...] = (4, 4)
     head_dim: int = 64
@@ -162,22 +164,33 @@ class ViTBlock(nn.Module):
 class PatchMerging(nn.Module):
     """2x2 neighbours become one token of the next stage's width (arXiv 2103.14030), ternary."""
 
-    def __init__(self, width: int, out_width: int, eps: float) -> None:
+    def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.norm = RMSNorm(4 * width, eps)
-        self.proj = BitLinear(4 * width, out_width)
+        self.proj = BitLinear(4 * channels, width)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, N, w) -> (B, N / 4, w')
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, c) -> (B, N / 4, w)
         side = math.isqrt(x.shape[1])
         quads = x.unflatten(1, (side // 2, 2, side // 2, 2)).transpose(2, 3).flatten(3).flatten(1, 2)
-        return self.proj(self.norm(quads))
+        return self.proj(quads)
+
+
+class Bottleneck(nn.Module):
+    """Narrows a map to the channels that the next stage reads, ternary."""
+
+    def __init__(self, width: int, channels: int, eps: float) -> None:
+        super().__init__()
+        self.norm = RMSNorm(width, eps)
+        self.proj = BitLinear(width, channels)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, w) -> (B, N, c)
+        return self.proj(self.norm(x))
 
 
 class BitViT(nn.Module):
     """Ternary vision tower whose output (B, grid^2, out_dim) stands where a teacher's patch features stood.
 
-    The first layer sees raw 4x4 patches and stays unquantised (3,072 weights); all else is ternary. Early convolutions
-    let transformers learn from little data (arXiv 2106.14881).
+    The first layer sees raw 4x4 patches and stays unquantised (a few thousand weights); all else is ternary. Early
+    convolutions let transformers learn from little data (arXiv 2106.14881).
     """
 
     def __init__(self, config: BitViTConfig) -> None:
@@ -189,34 +202,45 @@ class BitViT(nn.Module):
         self.stem = nn.Sequential(
             ConvNorm(fine, coarse, stride=2), nn.ReLU(), *(StemBlock(coarse) for _ in range(config.stem_blocks))
         )
-        self.patch = ConvNorm(coarse, config.widths[0], stride=2)
+        before = (coarse, *config.widths)
+        self.bottlenecks = nn.ModuleList(
+            Bottleneck(w, c, config.norm_eps) for w, c in zip(before, config.bottlenecks, strict=True)
+        )
+        self.merges = nn.ModuleList(
+            PatchMerging(c, w) for c, w in zip(config.bottlenecks, config.widths, strict=False)
+        )
         self.position = nn.Parameter(torch.zeros((config.image_size // 16) ** 2, config.widths[0]))
         self.stages = nn.ModuleList(
             nn.Sequential(*(ViTBlock(w, config) for _ in range(n)))
             for w, n in zip(config.widths, config.depths, strict=True)
         )
-        self.merges = nn.ModuleList(
-            PatchMerging(a, b, config.norm_eps) for a, b in zip(config.widths, config.widths[1:], strict=False)
-        )
-        self.norm = RMSNorm(config.widths[-1], config.norm_eps)
-        self.head = BitLinear(config.widths[-1], config.out_dim)
+        self.head = BitLinear(config.bottlenecks[-1], config.out_dim)
+        # A ternary matrix has one scale; a teacher's channels have many, and means that are not 0.
+        self.out_scale = nn.Parameter(torch.ones(config.out_dim))
+        self.out_bias = nn.Parameter(torch.zeros(config.out_dim))
 
-    def forward(self, pixels: Tensor, hints: bool = False):
+    def forward(self, pixels: Tensor, given: tuple[Tensor, ...] | None = None, force: Tensor | None = None):
         """Normalised pixels (B, 3, S, S) -> features (B, grid^2, out_dim).
 
-        hints=True also returns the map at 1/8 of the side (B, C, S/8, S/8) and the first stage's tokens (B, N, w), to be held
-        against a teacher's intermediate maps (FitNets, arXiv 1412.6550).
+        For distillation, `given` holds a teacher's maps (B, N_i, bottlenecks[i]), and where `force` (B,) is True a stage reads
+        the teacher's map in place of the tower's own; returned are the features before the activation, and the tower's maps.
         """
-        coarse = self.stem(self.embed_patches(pixels))
-        x = self.patch(coarse).flatten(2).transpose(1, 2).float() + self.position
-        first = None
-        for i, stage in enumerate(self.stages):
-            x = stage(x if i == 0 else self.merges[i - 1](x))
-            first = x if first is None else first
-        out = self.head(self.norm(x))
-        if self.config.out_activation == "relu":
-            out = F.relu(out)
-        return (out, coarse, first) if hints else out
+        x = self.stem(self.embed_patches(pixels)).flatten(2).transpose(1, 2)
+        maps = []
+        for i, bottleneck in enumerate(self.bottlenecks):
+            x = bottleneck(x).float()
+            maps.append(x)
+            if given is not None:
+                x = torch.where(force.view(-1, 1, 1), given[i], x)
+            if i < len(self.stages):
+                x = self.merges[i](x).float()
+                x = self.stages[i](x + self.position if i == 0 else x)
+        out = self.head(x).float() * self.out_scale + self.out_bias
+        return self.activate(out) if given is None else (out, maps)
+
+    def activate(self, out: Tensor) -> Tensor:
+        """The last step from the head to the features."""
+        return F.relu(out) if self.config.out_activation == "relu" else out
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """Raw 4x4 patches (row, column, channel) -> (B, C, S/4, S/4) in channels-last memory."""

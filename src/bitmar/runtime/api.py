@@ -70,9 +70,7 @@ class BitMar:
 
     # Pictures.
 
-    def encode_image(
-        self, photo: PhotoSource | None = None, *, features: npt.ArrayLike | None = None
-    ) -> ImageTokens:
+    def encode_image(self, photo: PhotoSource | None = None, *, features: npt.ArrayLike | None = None) -> ImageTokens:
         """Prepare a picture once for any number of captions and completions.
 
         photo: a path, bytes, a PIL image or a uint8 array (H, W, 3). features: instead of a photo, the patch
@@ -104,9 +102,7 @@ class BitMar:
         except (TypeError, ValueError) as error:
             raise ImageError(f"the patch features must be an array of numbers: {error}") from error
         if array.shape != self._feature_shape:
-            raise ImageError(
-                f"the patch features must have the shape {self._feature_shape}, not {array.shape}"
-            )
+            raise ImageError(f"the patch features must have the shape {self._feature_shape}, not {array.shape}")
         if not np.isfinite(array).all():
             raise ImageError("the patch features hold values that are not finite")
         return array
@@ -131,9 +127,7 @@ class BitMar:
 
     # Writing.
 
-    def caption(
-        self, image: PhotoSource | ImageTokens, *, beams: int = 1, max_tokens: int = 32, **options: Any
-    ) -> str:
+    def caption(self, image: PhotoSource | ImageTokens, *, beams: int = 1, max_tokens: int = 32, **options: Any) -> str:
         """A sentence on a picture. options: as in `GenerationOptions`. Raises ImageError or ConfigError."""
         if image is None:
             raise ImageError("caption needs a picture; `complete` writes without one")
@@ -158,9 +152,7 @@ class BitMar:
         """
         chosen = GenerationOptions.of(**options)
         if 2 * chosen.beams > self.config.vocab_size:
-            raise ConfigError(
-                f"{chosen.beams} beams are too many for a vocabulary of {self.config.vocab_size}"
-            )
+            raise ConfigError(f"{chosen.beams} beams are too many for a vocabulary of {self.config.vocab_size}")
         prompt, eos = self._prompt(text), self.config.eos_token_id
         start = perf_counter()
         state = self._start(image, memory)

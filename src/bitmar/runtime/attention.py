@@ -47,9 +47,7 @@ class Positions:
         # the stream.
         base = max(int(query[0]) - (sinks + window - 1), 0) if far else 0
         self.query = rotary(query - base, *self._rope)
-        self.key = rotary(
-            np.maximum(key - base, 0), *self._rope
-        )  # below 0 are only sinks, which have their own
+        self.key = rotary(np.maximum(key - base, 0), *self._rope)  # below 0 are only sinks, which have their own
         visible = key <= query[:, None]  # (T, n)
         self.is_sink: npt.NDArray[np.bool_] | None = None
         if far:

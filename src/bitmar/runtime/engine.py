@@ -41,24 +41,18 @@ class Block:
             self.memory_proj = weights.linear(f"{name}.memory_proj")
             self.memory_gate = weights.scalar(f"{name}.memory_gate")
 
-    def __call__(
-        self, x: F32, positions: Positions, state: DecodingState, layer: int, read: F32 | None
-    ) -> F32:
+    def __call__(self, x: F32, positions: Positions, state: DecodingState, layer: int, read: F32 | None) -> F32:
         """(B, T, d) -> (B, T, d). read: what the memory gave, (B, T, C)."""
         if read is not None:
             x = x + self.memory_gate * self.memory_proj(read)
         x = x + self.attn(rms_norm(x, self.attn_norm, self.eps), positions, state, layer)
-        return x + self.down_proj(
-            activate(self.activation, self.up_proj(rms_norm(x, self.mlp_norm, self.eps)))
-        )
+        return x + self.down_proj(activate(self.activation, self.up_proj(rms_norm(x, self.mlp_norm, self.eps))))
 
 
 class Stack:
     """Causal blocks and a final norm; `first_layer` is where its keys begin in the cache."""
 
-    def __init__(
-        self, weights: Weights, name: str, config: ModelConfig, layers: int, first_layer: int
-    ) -> None:
+    def __init__(self, weights: Weights, name: str, config: ModelConfig, layers: int, first_layer: int) -> None:
         conditioned = name == "decoder" and config.memory_integration == "per_layer"
         self.first_layer, self.eps = first_layer, config.norm_eps
         self.blocks = [Block(weights, f"model.{name}.layers.{i}", config, conditioned) for i in range(layers)]
@@ -128,9 +122,7 @@ class Engine:
             state.evict()
         return state.memory
 
-    def _understand(
-        self, ids: Ids, state: DecodingState, write: Write
-    ) -> tuple[F32, F32, Positions, F32 | None]:
+    def _understand(self, ids: Ids, state: DecodingState, write: Write) -> tuple[F32, F32, Positions, F32 | None]:
         """Up to the decoder: embeddings and fused text (B, T, d), positions, the memory's reads (B, T, C)."""
         x = self.embedding[ids].astype(np.float32) * self.embedding_scale[ids]
         new = state.advance(ids.shape[1])

@@ -55,8 +55,7 @@ class GenerationOptions:
             "repetition_penalty above 0": self.repetition_penalty > 0,
             "seed of at least 0": self.seed is None or self.seed >= 0,
             f"beams from 1 to {MAX_BEAMS}": 1 <= self.beams <= MAX_BEAMS,
-            "temperature 0 beside beams: beam search does not sample": self.beams == 1
-            or self.temperature == 0,
+            "temperature 0 beside beams: beam search does not sample": self.beams == 1 or self.temperature == 0,
         }
         for rule, met in allowed.items():
             if not met:
@@ -152,17 +151,14 @@ def beam_search(
             score = float(scores[source, token])
             tokens = (*running[source].tokens, token)
             if token == eos or length == options.max_tokens:
-                if True:
+                if rank < beams:
                     finished.append(Beam(score / length**options.length_penalty, tokens, token == eos))
             elif len(alive) < beams:
                 alive.append((source, Beam(score, tokens)))
         finished = sorted(finished, key=lambda beam: -beam.score)[:beams]
         if not alive:
             break
-        if (
-            len(finished) == beams
-            and alive[0][1].score / length**options.length_penalty <= finished[-1].score
-        ):
+        if len(finished) == beams and alive[0][1].score / length**options.length_penalty <= finished[-1].score:
             break
         running = [beam for _, beam in alive]
         state.select(np.array([source for source, _ in alive]))

@@ -112,8 +112,7 @@ class EpisodicMemory:
         weight = np.ones((batch, length, 1), np.float32)
         if self.pooling is not None:
             weight = np.exp(np.clip(fused @ self.pooling, -10, 10))[..., None]
-        # float64 inside the sum, so that it does not depend on how a text was cut into calls by more than a
-        # rounding
+        # Summed in float64: how a text was cut into calls then changes no more than a rounding.
         total = np.cumsum(fused * weight, axis=1, dtype=np.float64).astype(np.float32) + carry.total[:, None]
         count = np.cumsum(weight, axis=1, dtype=np.float64).astype(np.float32) + carry.weight[:, None]
         mean = total / np.maximum(count, np.float32(1e-6))

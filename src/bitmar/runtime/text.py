@@ -26,8 +26,7 @@ def check_ids(ids: object, vocab_size: int) -> Ids:
         raise TokenizerError("token ids must be one flat list of whole numbers") from error
     if array.ndim != 1 or not array.size or not np.issubdtype(array.dtype, np.integer):
         raise TokenizerError(
-            "token ids must be one flat, non-empty list of whole numbers, "
-            f"not {array.dtype} of shape {array.shape}"
+            f"token ids must be one flat, non-empty list of whole numbers, not {array.dtype} of shape {array.shape}"
         )
     if array.min() < 0 or array.max() >= vocab_size:
         raise TokenizerError(f"a token id lies outside this model's vocabulary, 0 to {vocab_size - 1}")

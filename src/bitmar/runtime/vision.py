@@ -66,24 +66,18 @@ class ViTBlock:
         normed = rms_norm(x[None], self.attn_norm, self.eps)
         q, k, v = split_heads(self.qkv_proj(normed), 3, self.num_heads)
         x = x + self.o_proj(join_heads(attend(q, k, v)))[0]
-        return x + self.down_proj(
-            activate(self.activation, self.up_proj(rms_norm(x, self.mlp_norm, self.eps)))
-        )
+        return x + self.down_proj(activate(self.activation, self.up_proj(rms_norm(x, self.mlp_norm, self.eps))))
 
 
-class PatchMerging:
-    """2x2 neighbours become one token of the next stage's width (arXiv 2103.14030)."""
+class Bottleneck:
+    """Narrows a map to the channels that the next stage, or the head, reads."""
 
     def __init__(self, weights: Weights, name: str, eps: float) -> None:
-        self.norm, self.proj, self.eps = (
-            weights.array(f"{name}.norm.weight"),
-            weights.linear(f"{name}.proj"),
-            eps,
-        )
+        self.norm, self.proj, self.eps = weights.array(f"{name}.norm.weight"), weights.linear(f"{name}.proj"), eps
 
     def __call__(self, x: F32) -> F32:
-        """(N, w) -> (N / 4, w')."""
-        return self.proj(rms_norm(cut_squares(x, 2), self.norm, self.eps))
+        """(N, w) -> (N, c)."""
+        return self.proj(rms_norm(x, self.norm, self.eps))
 
 
 class BitVit:
@@ -93,43 +87,35 @@ class BitVit:
         name, eps = "model.vision_tower", config.norm_eps
         self.config = config
         self.embed = Linear(weights.array(f"{name}.embed.weight"))  # sees raw pixels, so it is not ternary
-        self.embed_factor, self.embed_offset = (
-            weights.array(f"{name}.embed_norm.{p}") for p in ("weight", "bias")
-        )
+        self.embed_factor, self.embed_offset = (weights.array(f"{name}.embed_norm.{p}") for p in ("weight", "bias"))
         self.down = Convolution(weights, f"{name}.stem.0", stride=2)
         # In the checkpoint's numbering a ReLU stands behind the first convolution.
         self.stem_blocks = [StemBlock(weights, f"{name}.stem.{2 + i}") for i in range(config.stem_blocks)]
-        self.patch = Convolution(weights, f"{name}.patch", stride=2)
         self.position = weights.array(f"{name}.position")
         self.stages = [
             [ViTBlock(weights, f"{name}.stages.{stage}.{i}", width, config) for i in range(depth)]
             for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True))
         ]
-        self.merges = [
-            PatchMerging(weights, f"{name}.merges.{i}", eps) for i in range(len(config.widths) - 1)
-        ]
-        self.norm = weights.array(f"{name}.norm.weight")
+        self.bottlenecks = [Bottleneck(weights, f"{name}.bottlenecks.{i}", eps) for i in range(len(config.bottlenecks))]
+        self.merges = [weights.linear(f"{name}.merges.{i}.proj") for i in range(len(config.widths))]
         self.head = weights.linear(f"{name}.head")
+        self.out_scale, self.out_bias = (weights.array(f"{name}.out_{part}") for part in ("scale", "bias"))
 
     def __call__(self, pixels: F32) -> F32:
         """Normalised pixels (3, S, S) -> patch features (grid^2, D_v)."""
         side = self.config.image_size
-        patches = cut_squares(
-            pixels.transpose(1, 2, 0).reshape(side * side, 3), 4
-        )  # (row, column, channel) in each
-        fine = relu(self.embed(patches) * self.embed_factor + self.embed_offset).reshape(
-            side // 4, side // 4, -1
-        )
+        patches = cut_squares(pixels.transpose(1, 2, 0).reshape(side * side, 3), 4)  # (row, column, channel) in each
+        fine = relu(self.embed(patches) * self.embed_factor + self.embed_offset).reshape(side // 4, side // 4, -1)
         coarse = relu(self.down(fine))
         for block in self.stem_blocks:
             coarse = block(coarse)
-        x = self.patch(coarse)
-        x = x.reshape(-1, x.shape[-1]) + self.position  # (N, w)
+        x = coarse.reshape(-1, coarse.shape[-1])  # (N, w)
         for i, stage in enumerate(self.stages):
-            x = self.merges[i - 1](x) if i else x
+            x = self.merges[i](cut_squares(self.bottlenecks[i](x), 2))  # 2x2 become one token (arXiv 2103.14030)
+            x = x if i else x + self.position
             for vit_block in stage:
                 x = vit_block(x)
-        features = self.head(rms_norm(x, self.norm, self.config.norm_eps))
+        features: F32 = self.head(self.bottlenecks[-1](x)) * self.out_scale + self.out_bias
         return relu(features) if self.config.out_activation == "relu" else features
 
 

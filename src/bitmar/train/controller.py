@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
+from rich.console import Console
+
+from bitmar.train.state import StatefulCallback
 
 SPAN = 200  # steps of the moving average
 DROP = 0.12  # fall from the recent maximum that calls for action
@@ -29,17 +30,20 @@ class ControllerState:
 class AlignmentController:
     """Watches the cosine of text and picture, step by step. Pure logic: it says what to do and touches nothing.
 
-    `observe(step, cosine)` returns the action in force at that step, or None. The maximum is that of the averages since the
-    last intervention ended, so one bad period is answered once.
+    `observe(step, cosine)` returns the action in force at that step, or None; cosine is None in a step without pictures. The
+    maximum is that of the averages since the last intervention ended, so one bad period is answered once.
     """
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.state = ControllerState()
 
-    def observe(self, step: int, cosine: float) -> str | None:
+    def observe(self, step: int, cosine: float | None) -> str | None:
         s = self.state
-        s.ema = cosine if s.ema is None else s.ema + (cosine - s.ema) * 2 / (SPAN + 1)
+        if cosine is not None:
+            s.ema = cosine if s.ema is None else s.ema + (cosine - s.ema) * 2 / (SPAN + 1)
+        if s.ema is None:
+            return None
         if s.action is not None:
             if step < s.until:
                 return s.action
@@ -51,28 +55,30 @@ class AlignmentController:
         return s.action
 
 
-class ControllerCallback(TrainerCallback, ExportableState):
-    """Applies the controller's decisions to a `BitMarForCausalLM` and keeps its state in the checkpoints."""
+class ControllerCallback(StatefulCallback):
+    """Applies the controller's decisions to a `BitMarForCausalLM`; they survive a resume."""
 
     def __init__(self, model: Any, seed: int = 0) -> None:
         self.model = model
         self.controller = AlignmentController(seed)
         self.weight = model.contrastive_weight
-        self.cosine: float | None = None  # set by the trainer whenever a batch had pictures
+        self.cosine: float | None = None  # of this step's pictures, the same on all ranks; the trainer sets it
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        saved = state.stateful_callbacks.get(type(self).__name__)
-        if isinstance(saved, dict) and saved.get("attributes"):  # resumed
-            self.controller.state = ControllerState(**saved["attributes"]["controller_state"])
+    def remember(self) -> dict[str, Any]:
+        return asdict(self.controller.state)
+
+    def recall(self, saved: dict[str, Any]) -> None:
+        self.controller.state = ControllerState(**saved)
+        self._set_weight()  # the first loss comes before the first decision
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.cosine is None:
-            return
         before = self.controller.state.action
         action = self.controller.observe(state.global_step, self.cosine)
+        self.cosine = None
         if action != before:
-            print(f"controller: {action or 'back to normal'} at step {state.global_step}")
-        self.model.contrastive_weight = self.weight * (UPWEIGHT if action == "upweight" else 1.0)
+            self._set_weight()
+            if state.is_world_process_zero:
+                Console(stderr=True).print(f"controller: {action or 'back to normal'} at step {state.global_step}")
         frozen = {"freeze_text": ("encoder",), "freeze_vision": ("vision", "vision_tower")}.get(action or "", ())
         # Gradients are dropped instead of requires_grad being switched: data-parallel hooks stay as they are.
         for name in frozen:
@@ -80,6 +86,6 @@ class ControllerCallback(TrainerCallback, ExportableState):
             for parameter in module.parameters() if module is not None else ():
                 parameter.grad = None
 
-    def state(self) -> dict[str, Any]:
-        attributes = {"controller_state": asdict(self.controller.state)}
-        return {"args": {"seed": self.controller.seed}, "attributes": attributes}
+    def _set_weight(self) -> None:
+        upweighted = self.controller.state.action == "upweight"
+        self.model.contrastive_weight = self.weight * (UPWEIGHT if upweighted else 1.0)

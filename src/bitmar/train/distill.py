@@ -1,14 +1,18 @@
 """Distillation of `BitViT` from a teacher's patch features: patient and consistent (arXiv 2106.05237).
 
-Teacher and student see the very same random crop, every time a new one. Four terms pull the student:
-the patch features, their mean over the picture, the teacher's class probabilities computed from the student's features
-(arXiv 2003.13691), and two intermediate maps through linear projections (FitNets, arXiv 1412.6550).
+Teacher and student see the very same random crop, every time a new one. Four terms pull the student: the patch features,
+their mean over the picture, the teacher's class probabilities computed from the student's features (arXiv 2003.13691),
+and the teacher's maps at 1/8 and 1/16 of the side and before its last layer (FitNets, arXiv 1412.6550), which the student's
+bottlenecks imitate.
+
+Because the bottlenecks have the shape of those maps, a stage can be taught on the teacher's map while the stages before it are
+still learning theirs (block-wise supervision, arXiv 1911.13053). The share of pictures treated so falls linearly to 0, and
+from then on the tower is trained from end to end.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,31 +21,32 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from bitmar.core.errors import ConfigError
 from bitmar.core.files import write_atomically
 from bitmar.data.augment import ViewRange, random_view
 from bitmar.data.photos import PhotoStore
 from bitmar.data.towers.litert_torch import LiteRTTorch
 from bitmar.model.vision import BitViT, BitViTConfig
-from bitmar.train.monitor import Display
-from bitmar.train.recipe import Distill
-from bitmar.train.settings import from_mapping
-from bitmar.train.trainer import BatchTrainer, last_checkpoint
+from bitmar.train.ranks import is_main, main_first, wait, world_size
+from bitmar.train.recipe import Distill, DistillWeights
+from bitmar.train.trainer import BatchTrainer, reporting_full_disk
 from bitmar.train.workspace import MEAN, STD, Workspace
 
-HINT_SIDES = (28, 14)  # of the teacher's maps; the student's maps at 1/8 and 1/16 of 224 pixels
+MAP_SIDES = (28, 14)  # of the maps that the first bottlenecks imitate; the last imitates the input of the last layer
 CALIBRATION = 256  # photos on which the teacher's statistics are taken
+FRESH_SCALE = 0.25  # of the teacher's deviation: how much a fresh head may say
+LEAK = 0.1
 STD_FLOOR = 0.25  # of the median: a channel that hardly ever fires must not dominate
 
 
 class CropBatches:
-    """Batch k of random crops, a pure function of (seed, k): {"photos": uint8 (rows, size, size, 3)}.
+    """Batch k of random crops, a pure function of (seed, k).
 
-    Every photo is seen once per epoch; the order and the crops differ from epoch to epoch.
+    {"photos": uint8 (rows, size, size, 3), "forced": bool (rows,)}. Every photo is seen once per epoch; the order and the
+    crops differ from epoch to epoch. `forced` is True for a share of the rows that falls from 1 to 0 at batch `alone_from`.
     """
 
-    def __init__(self, store: PhotoStore, rows: int, ranges: ViewRange, seed: int) -> None:
-        self.store, self.rows, self.ranges, self.seed = store, rows, ranges, seed
+    def __init__(self, store: PhotoStore, rows: int, ranges: ViewRange, seed: int, alone_from: int) -> None:
+        self.store, self.rows, self.ranges, self.seed, self.alone_from = store, rows, ranges, seed, alone_from
         self._order: tuple[int, np.ndarray] | None = None
 
     def __getitem__(self, k: int) -> dict[str, np.ndarray]:
@@ -50,23 +55,14 @@ class CropBatches:
             random_view(self.store.photo(self._photo(k * self.rows + row)), rng, self.store.size, self.ranges)
             for row in range(self.rows)
         ]
-        return {"photos": np.stack(views)}
+        forced = np.arange(self.rows) < round(self.rows * max(0.0, 1 - k / self.alone_from))
+        return {"photos": np.stack(views), "forced": forced}
 
     def _photo(self, position: int) -> int:
         epoch, place = divmod(position, len(self.store))
         if self._order is None or self._order[0] != epoch:
             self._order = epoch, np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.store))
         return int(self._order[1][place])
-
-
-@dataclass(frozen=True)
-class DistillWeights:
-    """Weights of the terms: patches, their mean, class probabilities, intermediate maps."""
-
-    features: float = 1.0
-    pooled: float = 0.5
-    classes: float = 0.5
-    hints: float = 0.25
 
 
 class Distillation(nn.Module):
@@ -91,12 +87,8 @@ class Distillation(nn.Module):
         self.weights = weights
         self._teacher = [teacher]
         with torch.no_grad():
-            features, hints = teacher(torch.from_numpy(calibration), hints=HINT_SIDES)
-        widths = (config.stem_channels[1], config.widths[0])
-        self.hint_heads = nn.ModuleList(
-            nn.Linear(width, hint.shape[-1]) for width, hint in zip(widths, hints, strict=True)
-        )
-        for name, x in (("patch", features), ("pool", features.mean(1)), ("hint0", hints[0]), ("hint1", hints[1])):
+            features, maps = teacher(torch.from_numpy(calibration), hints=MAP_SIDES)
+        for name, x in (("patch", features), ("pool", features.mean(1)), *((f"map{i}", x) for i, x in enumerate(maps))):
             flat = x.flatten(0, -2)
             deviation = flat.std(0)
             self.register_buffer(f"{name}_mean", flat.mean(0))
@@ -111,34 +103,33 @@ class Distillation(nn.Module):
         """uint8 (B, S, S, 3) -> normalised (B, 3, S, S)."""
         return (photos.permute(0, 3, 1, 2).float() - self.pixel_mean) / self.pixel_std
 
-    def forward(self, photos: Tensor) -> dict[str, Tensor]:
+    def forward(self, photos: Tensor, forced: Tensor) -> dict[str, Tensor]:
+        """photos: uint8 (B, S, S, 3). forced: (B,) bool, True where the stages read the teacher's maps."""
         with torch.no_grad():
-            target, hint_targets = self._teacher[0](photos, hints=HINT_SIDES)
-        out, coarse, tokens = self.student(self.pixels(photos), hints=True)
-        out = out.float()
+            target, maps = self._teacher[0].to(photos.device)(photos, hints=MAP_SIDES)
+            maps = tuple((x - self.get_buffer(f"map{i}_mean")) / self.get_buffer(f"map{i}_std") for i, x in enumerate(maps))
+        linear, own = self.student(self.pixels(photos), maps, forced)
+        out = self.student.activate(linear)
+        # A leak lets a feature that is wrongly silent learn to speak.
+        leaky = F.leaky_relu(linear, LEAK) if self.student.config.out_activation == "relu" else linear
         terms = {
-            "features": F.mse_loss((out - target) / self.patch_std, torch.zeros_like(out)),
+            "features": (((leaky - target) / self.patch_std) ** 2).mean(),
             "pooled": (((out.mean(1) - target.mean(1)) / self.pool_std) ** 2).mean(),
+            "maps": torch.stack([F.mse_loss(a, b) for a, b in zip(own, maps, strict=True)]).sum(),
         }
         if self.weights.classes:
             goal = F.log_softmax(F.linear(target.mean(1), self.class_weight, self.class_bias), dim=-1)
             got = F.log_softmax(F.linear(out.mean(1), self.class_weight, self.class_bias), dim=-1)
             terms["classes"] = F.kl_div(got, goal, reduction="batchmean", log_target=True)
-        if self.weights.hints:
-            maps = (coarse.flatten(2).transpose(1, 2), tokens)
-            losses = [
-                ((head(x).float() - (hint - mean) / std) ** 2).mean()
-                for head, x, hint, mean, std in zip(
-                    self.hint_heads, maps, hint_targets,
-                    (self.hint0_mean, self.hint1_mean), (self.hint0_std, self.hint1_std), strict=True,
-                )
-            ]  # fmt: skip
-            terms["hints"] = torch.stack(losses).sum()
         terms["loss"] = sum(getattr(self.weights, name) * term for name, term in terms.items())
         # Share of the teacher's variance that the student explains, and cosine after the mean is taken out.
-        a, b = out.detach() - self.patch_mean, target - self.patch_mean
-        terms["explained"] = 1 - ((a - b) ** 2).sum() / (b**2).sum()
-        terms["cosine"] = F.cosine_similarity(a, b, dim=-1).mean()
+        # All of it on the pictures that the student did alone; while there are none the terms are left out.
+        a, b = out.detach()[~forced] - self.patch_mean, target[~forced] - self.patch_mean
+        if len(a):
+            terms["explained"] = 1 - ((a - b) ** 2).sum() / (b**2).sum()
+            terms["cosine"] = F.cosine_similarity(a, b, dim=-1).mean()
+        for i, (mine, theirs) in enumerate(zip(own, maps, strict=True)):
+            terms[f"map{i}"] = F.mse_loss(mine.detach()[~forced], theirs[~forced]) if len(a) else terms["maps"].detach() / 2
         return terms
 
 
@@ -148,35 +139,41 @@ def distill(stage: Distill, workspace: Workspace, output: Path) -> Path:
     The folder holds config.json, model.safetensors (the student alone) and preprocessor_config.json, so it serves as the
     tower `bitvit:FOLDER` and as `tower_from` of a later stage.
     """
-    recipe, settings = workspace.recipe, stage.settings
-    kind, _, path = stage.teacher.partition(":")
-    if kind not in ("litert", "litert-torch") or not path:
-        raise ConfigError(f"stage {stage.name}: the teacher of a distillation is litert:PATH, not {stage.teacher!r}")
-    store = workspace.photos("distill", (*recipe.data.captions, *recipe.data.photos))
+    recipe, settings = workspace.recipe, stage.training
+    path = stage.teacher.partition(":")[2]
+    with main_first():
+        store = workspace.photos("distill", (*recipe.data.captions, *recipe.data.photos))
     config = BitViTConfig.from_dict(recipe.tower or {})
     torch.manual_seed(settings.seed)
     native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     teacher = LiteRTTorch(path, dtype=torch.bfloat16 if native else torch.float32)
     calibration = np.random.default_rng(settings.seed).choice(len(store), min(CALIBRATION, len(store)), replace=False)
     model = Distillation(
-        config, teacher, from_mapping(DistillWeights, stage.weights, f"stage {stage.name}: weights"),
-        np.stack([store.photo(int(i)) for i in calibration]), MEAN, STD,
+        config, teacher, stage.weights, np.stack([store.photo(int(i)) for i in calibration]), MEAN, STD
     )  # fmt: skip
     model.student.apply(initialise)
+    with torch.no_grad():
+        # Small, because what a fresh ternary head says is noise, and its own scale shrinks slowly.
+        model.student.out_scale.copy_(FRESH_SCALE * model.patch_std)
+        model.student.out_bias.copy_(model.patch_mean)
     if settings.compile:
         model.student.compile()
     ranges = ViewRange(area=stage.area, colour=0.0)
+    batches = settings.steps * settings.accumulation * world_size()
     trainer = BatchTrainer(
         model,
-        CropBatches(store, stage.rows, ranges, settings.seed),
+        CropBatches(store, stage.rows, ranges, settings.seed, max(1, round(stage.alone_from * batches))),
         settings,
         output,
         terms=lambda terms: {name: value for name, value in terms.items() if name != "loss"},
-        callbacks=[Display(stage.name)],
+        name=stage.name,
     )
-    last = last_checkpoint(output)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return save_tower(output, model.student)
+    trainer.train_or_resume()
+    if is_main():
+        with reporting_full_disk(output, "Free some space and run the same command again to resume"):
+            save_tower(output, model.student)
+    wait()
+    return output
 
 
 def initialise(module: nn.Module) -> None:

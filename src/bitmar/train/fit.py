@@ -7,64 +7,82 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bitmar.core.errors import FormatError
+from bitmar.core.errors import ConfigError, FormatError
+from bitmar.core.config import ModelConfig
 from bitmar.core.files import write_atomically
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
 from bitmar.train.controller import ControllerCallback
-from bitmar.train.monitor import Display, WordCounter, babylm_milestones, evaluate, gates, loss_terms, zero_fractions
+from bitmar.train.monitor import evaluate, gates, loss_terms, zero_fractions
+from bitmar.train.ranks import is_main, main_first, wait, world_size
 from bitmar.train.recipe import Fit
-from bitmar.train.trainer import BatchTrainer, last_checkpoint
+from bitmar.train.trainer import BatchTrainer, reporting_full_disk
+from bitmar.train.words import WordCounter, WordsSeen
 from bitmar.train.workspace import MEAN, STD, Workspace
 
 
 class FitTrainer(BatchTrainer):
     """Adds to `BatchTrainer` what only a BitMar model has: chains of episodes, held-out checks, words seen."""
 
-    def __init__(self, *args: Any, stage: Fit, checks: dict[str, Any], words: WordCounter, **kwargs: Any) -> None:
-        self.stage, self.checks, self.words, self.words_seen = stage, checks, words, 0
-        self.controller = next((c for c in kwargs.get("callbacks", []) if isinstance(c, ControllerCallback)), None)
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        *args: Any,
+        stage: Fit,
+        checks: dict[str, Any],
+        counter: WordCounter,
+        words: WordsSeen,
+        controller: ControllerCallback | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.stage, self.checks, self.counter, self.words, self.controller = stage, checks, counter, words, controller
+        super().__init__(*args, callbacks=[c for c in (words, controller) if c is not None], **kwargs)
         self._initial_zeros = zero_fractions(self.model)
-        self._checked = -1
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if self.stage.episodes > 1 and "image_ids" in inputs:
             inputs["episodes"] = self.stage.episodes
-        self.words_seen += self.words.count(inputs["input_ids"])
+        words = self.counter.count(inputs["input_ids"], inputs["attention_mask"])
+        self.words.seen += int(self._over_ranks(words, "sum"))
         loss, output = super().compute_loss(model, inputs, return_outputs=True)
         if self.controller is not None and output.alignment is not None:
-            self.controller.cosine = output.alignment.item()
+            self.controller.cosine = float(self._over_ranks(output.alignment, "mean"))
         return (loss, output) if return_outputs else loss
+
+    def _over_ranks(self, value: torch.Tensor | int, how: str) -> torch.Tensor:
+        return self.accelerator.reduce(torch.as_tensor(value, device=self.args.device), how)
 
     def create_optimizer(self, model=None):
         """Adds the tower's own learning rate: a distilled tower wants smaller steps than the model around it."""
+        if self.optimizer is not None:
+            return self.optimizer
         optimizer = super().create_optimizer(model)
-        if self.stage.tower_rate != 1.0 and self.model.model.vision_tower is not None:
-            tower = {id(p) for p in self.model.model.vision_tower.parameters()}
+        tower = self.model.model.vision_tower
+        if self.stage.tower_rate != 1.0 and tower is not None:
+            inside = {id(p) for p in tower.parameters()}
             for group in list(optimizer.param_groups):
-                inside = [p for p in group["params"] if id(p) in tower]
-                group["params"] = [p for p in group["params"] if id(p) not in tower]
-                if inside:
+                own = [p for p in group["params"] if id(p) in inside]
+                group["params"] = [p for p in group["params"] if id(p) not in inside]
+                if own:
                     rest = {k: v for k, v in group.items() if k != "params"}
-                    optimizer.add_param_group({**rest, "params": inside, "lr": group["lr"] * self.stage.tower_rate})
+                    optimizer.add_param_group({**rest, "params": own, "lr": group["lr"] * self.stage.tower_rate})
         return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             zeros = zero_fractions(self.model)
-            logs |= gates(self.model) | {"words": self.words_seen}
+            logs |= gates(self.model) | {"words": self.words.seen}
             logs["zero_fraction"] = round(sum(zeros.values()) / max(1, len(zeros)), 5)
             logs["flops"] = float(self.state.total_flos + self.current_flos)
-            step = self.state.global_step
-            due = step // self.stage.evaluate_every > max(0, self._checked) // self.stage.evaluate_every
-            if self.checks and (due or step >= self.state.max_steps):
-                self._checked = step
+            step, every = self.state.global_step, self.stage.evaluate_every
+            before = self.state.log_history[-1]["step"] if self.state.log_history else 0
+            if self.checks and (step // every > before // every or step >= self.state.max_steps):
                 logs |= evaluate(self.model, self.checks)
-                self._write_zero_fractions(zeros)
+                if self.is_world_process_zero():
+                    self._write_zero_fractions(zeros)
         super().log(logs, start_time)
 
     def _write_zero_fractions(self, zeros: dict[str, float]) -> None:
@@ -87,7 +105,7 @@ def build_model(stage: Fit, workspace: Workspace, towers: dict[str, Path], start
         pad_token_id=special.pad,
         **({} if special.image is None else {"image_token_id": special.image}),
     )
-    torch.manual_seed(stage.settings.seed)
+    torch.manual_seed(stage.training.seed)
     model = BitMarForCausalLM(BitMarConfig(**config.to_dict()))
     if stage.start:
         _load(model, starts.get(stage.start, Path(stage.start)), allowed_missing="model.vision_tower.")
@@ -101,7 +119,7 @@ def _load(module: torch.nn.Module, folder: Path, allowed_missing: str = "\0") ->
     path = folder / "model.safetensors"
     try:
         found = module.load_state_dict(load_file(path), strict=False)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise FormatError(f"cannot start from {path}: {error}") from error
     missing = [name for name in found.missing_keys if not name.startswith(allowed_missing)]
     if missing or found.unexpected_keys:
@@ -115,14 +133,15 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
     """The stage's mixture of captions and text, and the held-out sources by name."""
     from bitmar.data.dataset import CaptionBatches, Mixture, TextBatches
 
-    recipe, settings, tokenizer = workspace.recipe, stage.settings, workspace.tokenizer()
+    recipe, settings, tokenizer = workspace.recipe, stage.training, workspace.tokenizer()
     length = workspace.recipe.model.get("sequence_length", 256)
     sources: dict[str, Any] = {}
     checks: dict[str, Any] = {}
     corpus = workspace.corpus() if stage.text_share > 0 else None
     if corpus is not None:
         sources["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed)
-        checks["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed, split="heldout")
+        if any(len(domain.heldout.tokens) for domain in corpus.domains.values()):
+            checks["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed, split="heldout")
     if stage.pictures != "none":
         train: dict[str, Any] = {"episodes": stage.episodes, "revisit": stage.revisit}
         held: dict[str, Any] = {"training": False}
@@ -130,6 +149,7 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
         if stage.pictures == "features":
             assert stage.tower is not None
             pictures = workspace.features("train", data.captions, stage.tower, data.views)
+            _check_features(pictures, workspace)
             heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else None
         else:
             pictures, heldout = None, None
@@ -142,68 +162,59 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
         if data.validation:
             checks["captions"] = CaptionBatches(heldout, tokenizer, rows, settings.seed, width, **held)
     shares = {"text": stage.text_share if "captions" in sources else 1.0, "captions": 1 - stage.text_share}
-    steps = settings.steps * settings.accumulation * _world()
+    steps = settings.steps * settings.accumulation * world_size()
     weights = {name: shares[name] for name in sources if shares[name] > 0}
-    return Mixture(sources, weights, steps, settings.seed, block=_world()), checks
+    # All ranks have the same kind of batch in a step: they meet in the gathering of the contrastive loss.
+    return Mixture(sources, weights, steps, settings.seed, block=world_size()), checks
 
 
-def _world() -> int:
-    import os
-
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def _check_features(store: Any, workspace: Workspace) -> None:
+    asked = ModelConfig.from_dict(workspace.recipe.model)
+    if (store.grid, store.dim) != (asked.vision_grid, asked.vision_dim):
+        raise ConfigError(
+            f"{store.tower} gives {store.grid} x {store.grid} patches of {store.dim}; the recipe's model asks for "
+            f"vision_grid: {asked.vision_grid} and vision_dim: {asked.vision_dim}"
+        )
 
 
 def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[str, Path], output: Path) -> Path:
     """Runs a fit stage, from its last complete checkpoint if there is one. Returns the folder with the result."""
-    settings = stage.settings
-    source, checks = batches(stage, workspace)
+    settings = stage.training
+    with main_first():
+        source, checks = batches(stage, workspace)
+        tokenizer = workspace.tokenizer()
+        vision = vision_preprocessing(stage, workspace)
     model = build_model(stage, workspace, towers, starts)
-    tokenizer = workspace.tokenizer()
     tokenizer_json = tokenizer.to_str()
-    vision = vision_preprocessing(stage, workspace)
     if settings.compile:
         for block in (*model.model.encoder.layers, *model.model.decoder.layers):
             block.compile()
         if model.model.vision_tower is not None:
             model.model.vision_tower.compile()
-    callbacks: list[Any] = [Display(stage.name)]
-    if stage.controller:
-        callbacks.append(ControllerCallback(model, settings.seed))
-    words = WordCounter(tokenizer, model.config.vocab_size)
+
+    def save(folder: Path) -> None:
+        with reporting_full_disk(folder, "Free some space and run the same command again to resume"):
+            save_checkpoint(folder, model, tokenizer_json, vision)
+
     trainer = FitTrainer(
         model,
         source,
         settings,
         output,
+        name=stage.name,
         terms=loss_terms,
-        on_checkpoint=lambda folder: save_checkpoint(folder, model, tokenizer_json, vision),
-        callbacks=callbacks,
+        on_checkpoint=save,
         stage=stage,
         checks=checks,
-        words=words,
+        counter=WordCounter(tokenizer, model.config.vocab_size),
+        words=WordsSeen((lambda millions: save(output / f"chck_{millions}M")) if settings.save_words else None),
+        controller=ControllerCallback(model, settings.seed) if stage.controller else None,
     )
-    if settings.save_words:
-        trainer.add_callback(_word_checkpoints(trainer, output, tokenizer_json, vision))
-    last = last_checkpoint(output)
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
-    return save_checkpoint(output, model, tokenizer_json, vision)
-
-
-def _word_checkpoints(trainer: FitTrainer, output: Path, tokenizer_json: str, vision: dict[str, Any]) -> Any:
-    from transformers import TrainerCallback
-
-    class WordCheckpoints(TrainerCallback):
-        """Keeps `chck_NM` when N million words have been seen (BabyLM 2025)."""
-
-        pending = babylm_milestones()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            while self.pending and trainer.words_seen >= self.pending[0] * 1_000_000:
-                folder = output / f"chck_{self.pending.pop(0)}M"
-                if state.is_world_process_zero and not folder.exists():
-                    save_checkpoint(folder, trainer.model, tokenizer_json, vision)
-
-    return WordCheckpoints()
+    trainer.train_or_resume()
+    if is_main():
+        save(output)
+    wait()
+    return output
 
 
 def vision_preprocessing(stage: Fit, workspace: Workspace) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""What a run says about itself: loss terms, memory, gates, quantisation, held-out perplexity, words seen."""
+"""What a run says about itself: loss terms, memory, gates, quantisation, held-out perplexity."""
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from transformers import TrainerCallback
 
+from bitmar.core.files import write_atomically
+
+LOG = "log.jsonl"
 LIVE = 0.1  # a slot is live when it gets at least this part of an even share of the reads
 
 
@@ -48,59 +52,40 @@ def zero_fractions(model: torch.nn.Module) -> dict[str, float]:
 
 def gates(model: torch.nn.Module) -> dict[str, float]:
     """|g_l| of every decoder layer."""
-    found = {n: p for n, p in model.named_parameters() if n.endswith("memory_gate")}
-    return {f"gate_{i}": round(abs(p.item()), 5) for i, (_, p) in enumerate(sorted(found.items()))}
+    found = [p for name, p in model.named_parameters() if name.endswith("memory_gate")]
+    return {f"gate_{i}": round(abs(p.item()), 5) for i, p in enumerate(found)}
 
 
 @torch.no_grad()
 def evaluate(model: torch.nn.Module, sources: dict[str, Any], batches: int = 16) -> dict[str, float]:
     """Held-out loss per source, with the memory read and with the read ablated, and alignment where there are pictures."""
-    was_training = model.training
+    was_training, device = model.training, next(model.parameters()).device
     model.eval()
     result: dict[str, float] = {}
-    device = next(model.parameters()).device
     for name, source in sources.items():
-        sums, count = {"loss": 0.0, "memory_off": 0.0, "alignment": 0.0}, 0
-        number = min(batches, len(source))
-        for k in range(number):
+        loss = without = alignment = 0.0
+        tokens = rows = 0
+        for k in range(min(batches, len(source))):
             batch = {n: torch.as_tensor(v).to(device) for n, v in source[k].items()}
-            items = int((batch["labels"][:, 1:] != -100).sum())
-            out = model(**batch, logits_to_keep=1)
+            count = int((batch["labels"][:, 1:] != -100).sum())
+            on = model(**batch, logits_to_keep=1)
             off = model(**batch, logits_to_keep=1, read_memory=False)
-            sums["loss"] += out.lm_loss.item() * items
-            sums["memory_off"] += off.lm_loss.item() * items
-            sums["alignment"] += (out.alignment.item() if out.alignment is not None else 0.0) / number
-            count += items
-        result[f"{name}_loss"] = round(sums["loss"] / count, 4)
-        result[f"{name}_perplexity"] = round(math.exp(sums["loss"] / count), 3)
-        result[f"{name}_memory_gain"] = round((sums["memory_off"] - sums["loss"]) / count, 5)
-        if sums["alignment"]:
-            result[f"{name}_alignment"] = round(sums["alignment"], 4)
+            loss, without, tokens = loss + on.lm_loss.item() * count, without + off.lm_loss.item() * count, tokens + count
+            if on.alignment is not None:
+                seen = len(batch["labels"])
+                alignment, rows = alignment + on.alignment.item() * seen, rows + seen
+        if tokens:
+            result[f"{name}_loss"] = round(loss / tokens, 4)
+            result[f"{name}_perplexity"] = round(math.exp(min(loss / tokens, 100.0)), 3)
+            result[f"{name}_memory_gain"] = round((without - loss) / tokens, 5)
+        if rows:
+            result[f"{name}_alignment"] = round(alignment / rows, 4)
     model.train(was_training)
     return result
 
 
-class WordCounter:
-    """Whitespace-separated words in a batch of ids: tokens that begin one, by a table over the vocabulary."""
-
-    def __init__(self, tokenizer: Any, vocab_size: int) -> None:
-        self.starts = torch.zeros(vocab_size, dtype=torch.bool)
-        for token, number in tokenizer.get_vocab().items():
-            self.starts[number] = token.startswith("Ġ")
-        special = [tokenizer.token_to_id(t) for t in ("<bos>", "<|endoftext|>")]
-        self.starts[[t for t in special if t is not None]] = True  # a text's first word has no space before it
-
-    def count(self, ids: Tensor) -> int:
-        return int(self.starts[ids.cpu()].sum())
-
-
-def babylm_milestones() -> list[int]:
-    """Words at which BabyLM wants a checkpoint, in millions: 1..10, then by 10 to 100, then by 100 to 1,000."""
-    return [*range(1, 10), *range(10, 100, 10), *range(100, 1001, 100)]
-
-
 class Display(TrainerCallback):
-    """A progress bar with the latest figures; on anything that is no terminal, a line per log."""
+    """A progress bar with the latest figures; on anything that is no terminal, a line per log. One process of many shows it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -109,11 +94,13 @@ class Display(TrainerCallback):
         self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.start()
-        self.task = self.bar.add_task(self.name, total=state.max_steps, completed=state.global_step)
+        if state.is_world_process_zero:
+            self.bar.add_task(self.name, total=state.max_steps, completed=state.global_step)
+            self.bar.start()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.bar.update(self.task, completed=state.global_step)
+        for task in self.bar.task_ids:
+            self.bar.update(task, completed=state.global_step)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if state.is_world_process_zero and logs:
@@ -121,13 +108,33 @@ class Display(TrainerCallback):
             line = "  ".join(f"{k} {v}" for k, v in shown.items())
             self.console.print(f"{self.name} {state.global_step}: {line}", highlight=False, soft_wrap=True)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def stop(self) -> None:
+        """Gives the terminal back, also after an error."""
         self.bar.stop()
 
 
-def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl."""
-    import json
+class LogFile(TrainerCallback):
+    """Every log as a line of `log.jsonl`. A resumed run cuts off the lines that its checkpoint does not know."""
 
-    path = Path(folder) / "log.jsonl"
+    def __init__(self, folder: str | Path) -> None:
+        self.path = Path(folder) / LOG
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, "".join(_line(entry) for entry in state.log_history).encode())
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line(state.log_history[-1]))
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return json.dumps(entry) + "\n"
+
+
+def read_log(folder: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's log.jsonl; none if it has not begun."""
+    path = Path(folder) / LOG
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

@@ -12,8 +12,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,23 @@ from bitmar.data.text import Domain
 from bitmar.train.settings import Training, from_mapping
 
 
+_SET_ELSEWHERE = {
+    **dict.fromkeys(
+        ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "image_token_id"), "it comes from the tokenizer"
+    ),
+    "vision_tower": "the top-level key `tower` describes it",
+    "quantization": "it is a stage's key",
+}
+
+
 @dataclass(frozen=True)
 class Data:
     """Where a run reads from.
 
     text: domain -> `bitmar.data.text.Domain` (path, weight, split, clean). captions: WebDataset patterns with human
     captions; photos: more of them for distillation, captions or not; validation: captioned shards that training never sees.
-    heldout: share of the text kept for perplexity. views: stored random views per photo when features are extracted.
+    heldout: share of the text kept for perplexity. views: stored views per photo when features are extracted,
+    the first as it is, the others random: crops of view_area of the photo, colours changed by up to view_colour.
     """
 
     text: dict[str, Any] = field(default_factory=dict)
@@ -38,9 +49,27 @@ class Data:
     validation: tuple[str, ...] = ()
     heldout: float = 0.01
     views: int = 8
+    view_area: tuple[float, float] = (0.35, 1.0)
+    view_colour: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.heldout < 1:
+            raise ConfigError(f"heldout is a share of the text, at least 0 and below 1, not {self.heldout}")
+        if self.views < 1:
+            raise ConfigError(f"views must be at least 1, not {self.views}")
+        if not 0 < self.view_area[0] <= self.view_area[1] <= 1:
+            raise ConfigError(f"view_area is [least, most], shares of a photo, not {list(self.view_area)}")
+        self.domains()
 
     def domains(self) -> dict[str, Domain]:
-        return {name: Domain.of(value) for name, value in self.text.items()}
+        """The text domains by name; ConfigError naming the one that cannot be read."""
+        found = {}
+        for name, value in self.text.items():
+            try:
+                found[name] = Domain.of(value)
+            except (ConfigError, TypeError) as error:
+                raise ConfigError(f"text.{name}: {error}") from None
+        return found
 
 
 @dataclass(frozen=True)
@@ -52,7 +81,7 @@ class Tokenizer:
 
     def __post_init__(self) -> None:
         if (self.train is None) == (self.load is None):
-            raise ConfigError("tokenizer: give either `train: SIZE` or `load: NAME_OR_FOLDER`")
+            raise ConfigError("give either `train: SIZE` or `load: NAME_OR_FOLDER`")
 
 
 @dataclass(frozen=True)
@@ -67,7 +96,7 @@ class Fit:
     """
 
     name: str
-    training: dict[str, Any]
+    training: Training
     kind: str = "fit"
     pictures: str = "features"
     tower: str | None = None
@@ -90,32 +119,59 @@ class Fit:
 
     def __post_init__(self) -> None:
         if self.pictures not in ("features", "photos", "none"):
-            raise ConfigError(f"stage {self.name}: pictures is features, photos or none, not {self.pictures!r}")
+            known = ("features", "photos", "none")
+            raise ConfigError(f"pictures is features, photos or none, not {self.pictures!r}{nearest(self.pictures, known)}")
         if self.pictures == "features" and self.tower is None:
-            raise ConfigError(f"stage {self.name}: pictures: features needs the teacher's name in `tower`")
-        if not 0 <= self.text_share <= 1:
-            raise ConfigError(f"stage {self.name}: text_share is between 0 and 1, not {self.text_share!r}")
+            raise ConfigError("pictures: features needs the teacher's name in `tower`")
+        for name in ("text_share", "revisit"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is between 0 and 1, not {getattr(self, name)}")
+        for name in ("text_rows", "caption_rows", "episodes", "evaluate_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.caption_length < 3:
+            raise ConfigError(f"caption_length must hold BOS, a token and EOS, not only {self.caption_length}")
+        if self.caption_rows % self.episodes:
+            raise ConfigError(f"caption_rows {self.caption_rows} must be a multiple of episodes {self.episodes}")
 
-    @property
-    def settings(self) -> Training:
-        return from_mapping(Training, self.training, f"stage {self.name}: training")
+
+@dataclass(frozen=True)
+class DistillWeights:
+    """Weights of the terms: patches, their mean, class probabilities, intermediate maps."""
+
+    features: float = 1.0
+    pooled: float = 0.5
+    classes: float = 1.0
+    maps: float = 1.0
 
 
 @dataclass(frozen=True)
 class Distill:
-    """A stage that trains the vision tower on a teacher. area: share of a photo that a crop covers."""
+    """A stage that trains the vision tower on a teacher.
+
+    area: share of a photo that a crop covers. weights: of the loss terms (`DistillWeights`). alone_from: share of the steps
+    after which no stage reads the teacher's maps any more.
+    """
 
     name: str
     teacher: str
-    training: dict[str, Any]
+    training: Training
     kind: str = "distill"
     rows: int = 32
     area: tuple[float, float] = (0.25, 1.0)
-    weights: dict[str, float] = field(default_factory=dict)
+    alone_from: float = 0.6
+    weights: DistillWeights = field(default_factory=DistillWeights)
 
-    @property
-    def settings(self) -> Training:
-        return from_mapping(Training, self.training, f"stage {self.name}: training")
+    def __post_init__(self) -> None:
+        kind, _, path = self.teacher.partition(":")
+        if kind not in ("litert", "litert-torch") or not path:
+            raise ConfigError(f"the teacher of a distillation is litert:FILE.tflite, not {self.teacher!r}")
+        if self.rows < 1:
+            raise ConfigError(f"rows must be at least 1, not {self.rows}")
+        if not 0 < self.area[0] <= self.area[1] <= 1:
+            raise ConfigError(f"area is [least, most], shares of a photo, not {list(self.area)}")
+        if not 0 <= self.alone_from <= 1:
+            raise ConfigError(f"alone_from is a share of the steps between 0 and 1, not {self.alone_from}")
 
 
 @dataclass(frozen=True)
@@ -132,7 +188,9 @@ class Recipe:
 
     def model_config(self, stage: Fit, **ids: int) -> ModelConfig:
         """The network of one stage; `ids` are the tokenizer's size and special tokens."""
-        tower = VisionTowerConfig.from_dict(self.tower) if self.tower and stage.pictures == "photos" else None
+        tower = None
+        if self.tower is not None and stage.pictures == "photos":
+            tower = VisionTowerConfig.from_dict(self.tower)
         values = {**self.model, **ids, "quantization": stage.quantization}
         for name in ("dropout", "vision_dropout"):
             if getattr(stage, name) is not None:
@@ -162,61 +220,98 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
     for assignment in overrides:
         _assign(values, assignment)
-    values = {
-        **values,
-        "tokenizer": from_mapping(Tokenizer, values.get("tokenizer"), "tokenizer"),
-        "data": from_mapping(Data, values.get("data"), "data"),
-        "stages": [_stage(stage, i) for i, stage in enumerate(values.get("stages") or [])],
-        "path": str(path),
-    }
-    recipe: Recipe = from_mapping(Recipe, values, str(path))
-    _check(recipe)
+    stages = values.get("stages")
+    if not isinstance(stages, list) or not stages:
+        raise ConfigError(f"{path}: `stages` is empty; there is nothing to do")
+    if "path" in values:
+        raise ConfigError(f"{path}: unknown key 'path'")  # a field of `Recipe`, but not a user's
+    stages = [_stage(stage, f"{path}: stages.{i}") for i, stage in enumerate(stages)]
+    recipe: Recipe = replace(from_mapping(Recipe, {**values, "stages": stages}, str(path)), path=str(path))
+    try:
+        _check(recipe)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return recipe
 
 
-def _stage(values: Any, position: int) -> Fit | Distill:
-    where = f"stages[{position}]"
+def _stage(values: Any, where: str) -> Fit | Distill:
     kinds = {"fit": Fit, "distill": Distill}
-    if not isinstance(values, dict) or values.get("kind") not in kinds:
-        kind = values.get("kind") if isinstance(values, dict) else values
-        raise ConfigError(f"{where}: kind must be fit or distill, not {kind!r}{nearest(str(kind), kinds)}")
-    stage: Fit | Distill = from_mapping(kinds[values["kind"]], values, f"{where} ({values.get('name', 'no name')})")
-    stage.settings  # noqa: B018  (a misspelt training key must not surface after an hour)
+    kind = values.get("kind") if isinstance(values, dict) else values
+    if not isinstance(values, dict) or kind not in kinds:
+        raise ConfigError(f"{where}: kind must be fit or distill, not {kind!r:.60}{nearest(str(kind), kinds)}")
+    stage: Fit | Distill = from_mapping(kinds[kind], values, f"{where} ({values.get('name', 'no name')})")
     return stage
 
 
 def _check(recipe: Recipe) -> None:
-    if not recipe.stages:
-        raise ConfigError(f"{recipe.path}: `stages` is empty; there is nothing to do")
+    """What no part of the recipe can see alone: that the stages lead to each other, and that the networks can be built."""
+    for key in recipe.model:
+        if key in _SET_ELSEWHERE:
+            raise ConfigError(f"model.{key} is not set here: {_SET_ELSEWHERE[key]}")
+    ModelConfig.from_dict(recipe.model)
+    if recipe.tower is not None:
+        VisionTowerConfig.from_dict(recipe.tower)
     seen: dict[str, Fit | Distill] = {}
     for stage in recipe.stages:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", stage.name):
+            raise ConfigError(f"a stage's name is a folder's: letters, digits, _ . and -, not {stage.name!r}")
         if stage.name in seen:
             raise ConfigError(f"two stages are called {stage.name!r}")
         if isinstance(stage, Fit):
-            tower = seen.get(stage.tower_from or "")
-            if stage.tower_from and not isinstance(tower, Distill):
-                raise ConfigError(f"stage {stage.name}: tower_from {stage.tower_from!r} is no earlier distill stage")
-            if stage.start and stage.start not in seen and not Path(stage.start).exists():
-                raise ConfigError(f"stage {stage.name}: start {stage.start!r} is no earlier stage and no folder")
-            if stage.pictures == "photos" and recipe.tower is None:
-                raise ConfigError(f"stage {stage.name}: pictures: photos needs the top-level key `tower`")
-            recipe.model_config(stage)
+            _check_fit(stage, recipe, seen)
         elif recipe.tower is None:
             raise ConfigError(f"stage {stage.name}: distillation needs the top-level key `tower`")
         seen[stage.name] = stage
 
 
+def _check_fit(stage: Fit, recipe: Recipe, seen: dict[str, Fit | Distill]) -> None:
+    if stage.tower_from and not isinstance(seen.get(stage.tower_from), Distill):
+        hint = nearest(stage.tower_from, [name for name, earlier in seen.items() if isinstance(earlier, Distill)])
+        raise ConfigError(f"stage {stage.name}: tower_from {stage.tower_from!r} is no earlier distill stage{hint}")
+    if stage.tower_from and stage.pictures != "photos":
+        raise ConfigError(f"stage {stage.name}: tower_from is for pictures: photos, not for pictures: {stage.pictures}")
+    start = seen.get(stage.start or "")
+    if stage.start and not isinstance(start, Fit) and (start or not Path(stage.start).is_dir()):
+        hint = nearest(stage.start, [name for name, earlier in seen.items() if isinstance(earlier, Fit)])
+        raise ConfigError(f"stage {stage.name}: start {stage.start!r} is no earlier fit stage and no folder{hint}")
+    if stage.pictures == "photos" and recipe.tower is None:
+        raise ConfigError(f"stage {stage.name}: pictures: photos needs the top-level key `tower`")
+    try:
+        recipe.model_config(stage)
+    except ConfigError as error:
+        raise ConfigError(f"stage {stage.name}: {error}") from None
+
+
 def _assign(values: dict[str, Any], assignment: str) -> None:
+    """Carries out `a.b.0.c=value`; what is missing on the way is made."""
     import yaml
 
     key, sign, text = assignment.partition("=")
-    if not sign:
+    if not sign or not key:
         raise ConfigError(f"--set needs KEY=VALUE, found {assignment!r}")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {assignment}: {text!r} is not valid YAML") from None
     *parents, last = key.split(".")
     node: Any = values
-    try:
-        for name in parents:
-            node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
-        node[int(last) if isinstance(node, list) else last] = yaml.safe_load(text)
-    except (TypeError, ValueError, IndexError, AttributeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--set {assignment}: {error}") from None
+    for name in parents:
+        place = _place(node, name, assignment)
+        if isinstance(node, dict) and node.get(place) is None:
+            node[place] = {}
+        node = node[place]
+    node[_place(node, last, assignment)] = value
+
+
+def _place(node: Any, name: str, assignment: str) -> Any:
+    """Where `name` is in a mapping (its key) or in a list (its position; a stage can also be called by its name)."""
+    if isinstance(node, dict):
+        return name
+    if not isinstance(node, list):
+        raise ConfigError(f"--set {assignment}: there is no key {name!r} in {node!r:.60}")
+    names = [str(item.get("name")) if isinstance(item, dict) else "" for item in node]
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and int(name) < len(node):
+        return int(name)
+    raise ConfigError(f"--set {assignment}: no item {name!r} in a list of {len(node)}{nearest(name, names)}")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.files import write_atomically
+from bitmar.train.ranks import is_main, wait
 from bitmar.train.recipe import Distill, Fit, Recipe
 from bitmar.train.workspace import Workspace
 
@@ -34,16 +35,26 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
         if (folder / FINISHED).exists():
             workspace.console.print(f"{stage.name}: finished before, in {folder}")
             continue
+        _check_predecessors(stage, folders)
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(stage, Distill):
             distill(stage, workspace, folder)
         else:
             fit(stage, workspace, folders, folders, folder)
-        write_atomically(folder / FINISHED, json.dumps({"recipe": recipe.path}).encode())
+        if is_main():
+            write_atomically(folder / FINISHED, json.dumps({"recipe": recipe.path}).encode())
+        wait()
     last = next((s for s in reversed(recipe.stages) if isinstance(s, Fit)), None)
-    if last is not None and (folders[last.name] / FINISHED).exists():
+    if last is not None and is_main() and (folders[last.name] / FINISHED).exists():
         export(recipe, folders[last.name], output, workspace)
     return output
+
+
+def _check_predecessors(stage: Fit | Distill, folders: dict[str, Path]) -> None:
+    needed = (stage.start, stage.tower_from) if isinstance(stage, Fit) else ()
+    for name in needed:
+        if name in folders and not (folders[name] / FINISHED).exists():
+            raise ConfigError(f"stage {stage.name} starts from {name}, which is not finished: run that stage first")
 
 
 def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> None:

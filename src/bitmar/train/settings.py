@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from bitmar.core.errors import ConfigError, nearest
 
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 
-def from_mapping(cls: type, values: dict[str, Any] | None, where: str) -> Any:
-    """Builds a dataclass from a recipe's mapping; an unknown or missing key is a ConfigError that names it."""
-    values = values or {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"{where}: expected a mapping, found {type(values).__name__}")
+
+def from_mapping(cls: type, values: Mapping[str, Any] | None, where: str) -> Any:
+    """Builds a dataclass from a recipe's mapping, nested ones too.
+
+    Raises ConfigError, beginning with `where`, for a key that is unknown (it names the nearest) or missing, for a value
+    of another type than the field's, and for whatever the class itself refuses.
+    """
+    values = {} if values is None else values
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected a mapping, found {values!r:.60}")
     known = {f.name: f for f in fields(cls)}
     for key in values:
         if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}{nearest(key, known)}")
+            raise ConfigError(f"{where}: unknown key {key!r}{nearest(str(key), known)}")
+    for name, f in known.items():
+        if name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{where}: the key {name!r} is missing")
+    kinds = get_type_hints(cls)
+    arguments = {key: _value(value, kinds[key], f"{where}: {key}") for key, value in values.items()}
     try:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except TypeError as error:
+        return cls(**arguments)
+    except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _value(value: Any, kind: Any, where: str) -> Any:
+    """`value` as the annotation `kind` wants it. YAML reads 4e-3 as text, and a list of one may come without its dash."""
+    if get_origin(kind) in (Union, types.UnionType):  # X | None
+        kind = next(k for k in get_args(kind) if k is not type(None)) if value is not None else type(None)
+    if kind is type(None) or is_dataclass(value):
+        return value
+    if is_dataclass(kind):
+        return from_mapping(kind, value, where)  # type: ignore[arg-type]
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if origin is tuple:
+        return _items([value] if isinstance(value, str) else value, inner, where)
+    if origin is float and type(value) in (int, str):
+        value = _number(value)
+    if type(value) is not origin or (origin is float and not math.isfinite(value)):
+        raise ConfigError(f"{where} must be {_WORDS[origin]}, not {value!r:.60}")
+    return value
+
+
+def _items(values: Any, kinds: tuple[Any, ...], where: str) -> tuple[Any, ...]:
+    """For tuple[X, ...] any number of items, for tuple[X, Y] two."""
+    open_ended = kinds[-1] is ...
+    if not isinstance(values, list | tuple) or not (open_ended or len(values) == len(kinds)):
+        raise ConfigError(f"{where} must be a list{'' if open_ended else f' of {len(kinds)}'}, not {values!r:.60}")
+    return tuple(_value(v, kinds[0] if open_ended else kinds[i], where) for i, v in enumerate(values))
+
+
+def _number(value: int | str) -> Any:
+    try:
+        return float(value)
+    except ValueError:
+        return value  # its type is reported
 
 
 @dataclass(frozen=True)
@@ -30,8 +77,9 @@ class Training:
     steps: optimiser steps. accumulation: batches per step. schedule: "restarts" (SGDR, arXiv 1608.03983: first period t0,
     growing by t_mult, never below eta_min * learning_rate), "cosine", "linear", "constant" or "wsd" (constant, then linear
     to 0 over the last `decay_share`). optimizer: "adamw8bit" (bitsandbytes; plain AdamW where that has no kernel for the
-    device) or "adamw". precision: "bf16", "fp16" or "fp32". compile: fuse the blocks with torch.compile (needs a C++
-    compiler). save_words: also keep `chck_NM` checkpoints at 1..10, 20..100, 200.. million words, as BabyLM asks.
+    device) or "adamw". precision: "bf16", "fp16" (GPU) or "fp32". compile: fuse the blocks with torch.compile (needs a C++
+    compiler). workers: processes that prepare batches. log_every, save_every: in steps; keep: how many checkpoints.
+    save_words: also keep `chck_NM` checkpoints at 1..10, 20..100, 200.. million words, as BabyLM asks.
     threads: CPU threads (0 = all).
     """
 
@@ -67,20 +115,34 @@ class Training:
             "precision": ("bf16", "fp16", "fp32"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"training.{name}: {getattr(self, name)!r}{nearest(getattr(self, name), allowed)}")
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ConfigError(f"{name} is one of {', '.join(allowed)}, not {value!r}{nearest(value, allowed)}")
         for name in ("steps", "accumulation", "log_every", "save_every", "keep", "t0", "t_mult"):
-            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
-                raise ConfigError(f"training.{name} must be a whole number of at least 1, not {getattr(self, name)!r}")
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "clip", "workers", "threads", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be below 0, but is {getattr(self, name)}")
         if not self.learning_rate > 0:
-            raise ConfigError(f"training.learning_rate must be above 0, not {self.learning_rate!r}")
+            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
+        if not 0 <= self.eta_min <= 1:
+            raise ConfigError(f"eta_min is a share of learning_rate between 0 and 1, not {self.eta_min}")
+        if not 0 < self.decay_share <= 1:
+            raise ConfigError(f"decay_share is a share of the steps above 0, at most 1, not {self.decay_share}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas must be at least 0 and below 1, not {list(self.betas)}")
 
     def arguments(self, output: str) -> Any:
-        """transformers' TrainingArguments for this run on the device at hand."""
+        """transformers' TrainingArguments for this run on the device at hand. ConfigError if the device cannot do it."""
         import torch
         from transformers import TrainingArguments
 
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
+        if cpu and self.precision == "fp16":
+            raise ConfigError("precision: fp16 needs a GPU and there is none here; take bf16 or fp32")
+        names = TrainingArguments.__dataclass_fields__
+        recompute = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
         return TrainingArguments(
             output_dir=output,
             max_steps=self.steps,
@@ -96,13 +158,12 @@ class Training:
             fp16=self.precision == "fp16",
             use_cpu=cpu,
             optim="adamw_torch_fused",
-            gradient_checkpointing=self.gradient_checkpointing,
             logging_steps=self.log_every,
             logging_nan_inf_filter=False,
             save_steps=self.save_every,
-            save_total_limit=self.keep,
             dataloader_num_workers=self.workers,
             dataloader_prefetch_factor=4 if self.workers else None,
+            dataloader_pin_memory=not cpu,
             remove_unused_columns=False,
             report_to=list(self.report_to) or "none",
             disable_tqdm=True,
@@ -110,7 +171,5 @@ class Training:
             data_seed=self.seed,
             ddp_find_unused_parameters=True,  # a batch of text leaves the vision side without gradients
             ddp_broadcast_buffers=False,
+            **{recompute: self.gradient_checkpointing},
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)

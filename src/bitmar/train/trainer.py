@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
-from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, LambdaLR, SequentialLR
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer
+from transformers import PrinterCallback, Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from bitmar.core.errors import BitMarError, DataError
+from bitmar.core.errors import BitMarError, DataError, FormatError
+from bitmar.train.interrupt import StopOnInterrupt
+from bitmar.train.monitor import Display, LogFile
+from bitmar.train.ranks import wait, world_size
 from bitmar.train.settings import Training
 
-COMPLETE = "trainer_state.json"  # the last file that the Trainer writes into a checkpoint
+UNFINISHED = ".unfinished"  # where a checkpoint is written before it gets its name
 
 
 class NonFiniteLoss(BitMarError):
-    """The loss became NaN or infinite; the message names the batch."""
+    """The loss or a weight became NaN or infinite; the message names the batch or the step."""
 
 
 class Batches(Dataset):
@@ -53,8 +58,9 @@ class BatchTrainer(Trainer):
 
     Args:
         source: `source[k]` is batch k, a pure function of the seed, so resuming in the middle is asking for the next k.
+        name: of the stage, for the display.
         terms: from a model output to the scalars that are averaged between two log lines.
-        on_checkpoint: called with a finished checkpoint's folder.
+        on_checkpoint: called with the folder of a checkpoint that has everything but what this adds.
     """
 
     def __init__(
@@ -64,6 +70,7 @@ class BatchTrainer(Trainer):
         training: Training,
         output: str | Path,
         *,
+        name: str = "",
         terms: Callable[[Any], dict[str, Tensor]],
         on_checkpoint: Callable[[Path], None] | None = None,
         callbacks: list[Any] | None = None,
@@ -73,16 +80,30 @@ class BatchTrainer(Trainer):
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
         self._tokens, self._since = 0, time.perf_counter()
+        self._saving_to: Path | None = None
+        self._display, self._interrupt = Display(name), StopOnInterrupt()
         if training.threads:
             torch.set_num_threads(training.threads)
         super().__init__(
             model=model,
             args=training.arguments(str(output)),
-            train_dataset=Batches(source, training.steps * training.accumulation * _world_size()),
+            train_dataset=Batches(source, training.steps * training.accumulation * world_size()),
             data_collator=only,
-            callbacks=callbacks,
+            callbacks=[*(callbacks or ()), LogFile(output), self._display, self._interrupt],
         )
+        self.remove_callback(PrinterCallback)  # prints every log again, as a dict
         self.model_accepts_loss_kwargs = False  # every batch of an accumulated step weighs the same
+
+    def train_or_resume(self) -> None:
+        """Trains to the end, from the last complete checkpoint if there is one. Raises KeyboardInterrupt after Ctrl-C."""
+        last = last_checkpoint(self.args.output_dir)
+        try:
+            self.train(resume_from_checkpoint=str(last) if last else None)
+        finally:
+            self._interrupt.restore()
+            self._display.stop()
+        if self._interrupt.asked:
+            raise KeyboardInterrupt
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
         return SequentialSampler(train_dataset or self.train_dataset)  # the source has shuffled
@@ -94,8 +115,8 @@ class BatchTrainer(Trainer):
         if not torch.isfinite(loss):
             keys = {name: tuple(value.shape) for name, value in inputs.items() if isinstance(value, Tensor)}
             raise NonFiniteLoss(
-                f"the loss is {loss.item()} at step {self.state.global_step}, batch {number} ({keys}). The last checkpoint "
-                f"in {self.args.output_dir} is intact: resume with a smaller learning_rate or clip"
+                f"the loss is {loss.item()} at step {self.state.global_step}, batch {number} ({keys}). {self._kept()}: "
+                "resume with a smaller learning_rate or clip"
             )
         for name, value in self._terms(output).items():
             self._sums[name] = self._sums.get(name, 0) + value.detach().float()
@@ -113,11 +134,6 @@ class BatchTrainer(Trainer):
             self._sums, self._tokens, self._since = {}, 0, now
             self._counts.clear()
         super().log(logs, start_time)
-        if self.is_world_process_zero():
-            folder = Path(self.args.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            with open(folder / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(self.state.log_history[-1]) + "\n")
 
     def create_optimizer(self, model=None):
         if self.optimizer is None and self.training.optimizer == "adamw8bit" and self.args.device.type == "cuda":
@@ -130,61 +146,105 @@ class BatchTrainer(Trainer):
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
+    # Checkpoints. Whatever has the name checkpoint-N is complete: it gets the name last.
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self._saving_to or self.args.output_dir)
+
     def _save_checkpoint(self, model, trial) -> None:
-        folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
+            raise NonFiniteLoss(
+                f"a weight is not finite after step {self.state.global_step}. {self._kept()}: "
+                "resume with a smaller learning_rate or clip"
+            )
+        output = Path(self.args.output_dir)
+        final = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        self._saving_to = output / UNFINISHED
         try:
-            super()._save_checkpoint(model, trial)
-            if self._on_checkpoint is not None and self.is_world_process_zero():
-                self._on_checkpoint(folder)
-        except (OSError, RuntimeError) as error:  # safetensors and torch.save report a full disk as RuntimeError
-            if not isinstance(error, OSError) and "space" not in str(error) and "write" not in str(error):
-                raise
-            shutil.rmtree(folder, ignore_errors=True)
-            last = last_checkpoint(self.args.output_dir)
-            kept = f"{last.name} is intact" if last else "no earlier checkpoint exists"
-            raise DataError(
-                f"could not write {folder}: {error}. {kept}; free some space and start the same command again to resume"
+            with reporting_full_disk(final, f"{self._kept()}; free some space and run the same command again to resume"):
+                super()._save_checkpoint(model, trial)
+                wait()  # every rank has written its random state
+                if self.is_world_process_zero():
+                    written = self._saving_to / final.name
+                    if self._on_checkpoint is not None:
+                        self._on_checkpoint(written)
+                    shutil.rmtree(final, ignore_errors=True)
+                    os.replace(written, final)
+                    for old in checkpoints(output)[: -self.training.keep]:
+                        shutil.rmtree(old, ignore_errors=True)
+        finally:
+            if self.is_world_process_zero():
+                shutil.rmtree(self._saving_to, ignore_errors=True)
+            self._saving_to = None
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except (RuntimeError, SafetensorError, OSError) as error:  # another recipe's tensors, or a damaged file
+            raise FormatError(
+                f"cannot resume from {resume_from_checkpoint}: {error}. Delete that folder, or choose another `output`"
             ) from error
 
-
-def _world_size() -> int:
-    import os
-
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    def _kept(self) -> str:
+        last = last_checkpoint(self.args.output_dir)
+        return f"The last checkpoint, {last}, is intact" if last else "There is no earlier checkpoint"
 
 
-def last_checkpoint(output: str | Path) -> Path | None:
-    """The newest checkpoint that was written to its end; a half-written one, left by a kill, is passed over."""
+@contextmanager
+def reporting_full_disk(target: Path, advice: str) -> Iterator[None]:
+    """Turns a failed write, however torch, safetensors or the system report it, into one DataError."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch.save's file writer
+            raise
+        raise DataError(f"could not write {target}: {error}. {advice}") from error
+
+
+def checkpoints(output: str | Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
     numbered = [
         (int(path.name.rsplit("-", 1)[1]), path)
         for path in Path(output).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if path.name.rsplit("-", 1)[1].isdigit() and (path / COMPLETE).exists()
+        if path.name.rsplit("-", 1)[1].isdecimal() and (path / "trainer_state.json").is_file()
     ]
-    return max(numbered)[1] if numbered else None
+    return [path for _, path in sorted(numbered)]
 
 
-def schedule(training: Training, optimizer: torch.optim.Optimizer):
-    """The learning rate's course; the paper's is cosine with warm restarts (T_0, T_mult, eta_min)."""
-    steps, warmup = training.steps, training.warmup_steps
-    if training.schedule == "restarts":
-        main = CosineAnnealingWarmRestarts(
-            optimizer, training.t0, training.t_mult, eta_min=training.eta_min * training.learning_rate
-        )
-        if not warmup:
-            return main
-        rise = LambdaLR(optimizer, lambda step: (step + 1) / warmup)
-        return SequentialLR(optimizer, [rise, main], [warmup])
+def last_checkpoint(output: str | Path) -> Path | None:
+    """The newest checkpoint of a run; None if there is none."""
+    found = checkpoints(output)
+    return found[-1] if found else None
+
+
+def schedule(training: Training, optimizer: torch.optim.Optimizer) -> LambdaLR:
+    """The learning rate's course after a linear rise; the paper's is cosine with warm restarts (T_0, T_mult, eta_min)."""
+    steps, warmup, least = training.steps, training.warmup_steps, training.eta_min
+
+    def cosine(done: float) -> float:
+        return least + (1 - least) * (1 + math.cos(math.pi * min(1.0, done))) / 2
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
+        if training.schedule == "restarts":
+            return cosine(_place_in_period(step - warmup, training.t0, training.t_mult))
         done = (step - warmup) / max(1, steps - warmup)
         if training.schedule == "cosine":
-            return training.eta_min + (1 - training.eta_min) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+            return cosine(done)
         if training.schedule == "linear":
-            return max(training.eta_min, 1 - done)
+            return max(least, 1 - done)
         if training.schedule == "wsd":
             return min(1.0, max(0.0, (1 - done) / training.decay_share))
         return 1.0
 
     return LambdaLR(optimizer, factor)
+
+
+def _place_in_period(step: int, period: int, growth: int) -> float:
+    """How much of its period `step` has behind it, in [0, 1)."""
+    if growth == 1:
+        step %= period
+    while step >= period:
+        step, period = step - period, period * growth
+    return step / period

@@ -71,13 +71,18 @@ class Workspace:
 
     def features(self, name: str, patterns: tuple[str, ...], tower: str, views: int) -> FeatureStore:
         """A teacher's patch features of the shards."""
+        from bitmar.data.augment import ViewRange
         from bitmar.data.features import FeatureStore, extract_features
         from bitmar.data.towers import load_tower
 
-        folder = self.cache / f"features-{name}-{_digest([list(patterns), tower, views])}"
+        data = self.recipe.data
+        ranges = ViewRange(area=data.view_area, colour=data.view_colour)
+        folder = self.cache / f"features-{name}-{_digest([list(patterns), tower, views, data.view_area, data.view_colour])}"
 
         def build(samples: Iterable[Any], bad: Callable[[str, str], None], tick: Callable[[int], None]) -> None:
-            extract_features(samples, folder, load_tower(tower), views=views, on_bad=bad, on_progress=tick)
+            extract_features(
+                samples, folder, load_tower(tower), views=views, ranges=ranges, on_bad=bad, on_progress=tick
+            )
 
         self._once(folder, patterns, f"Extracting features of {name} photos", build)
         return FeatureStore(folder)

@@ -199,9 +199,12 @@ class LiteRTTorch(nn.Module):
     ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
         """uint8 (B, size, size, 3) RGB -> float32 patch features (B, grid^2, dim).
 
-        With `hints=(28, 14)` also the last narrow maps of those sides, each float32 (B, side^2, channels).
+        With `hints=(28, 14)` also the last narrow maps of those sides, each float32 (B, side^2, channels), and after them
+        the map that the last layer reads.
         """
         wanted = [self._target, *(self.hint_tensor(grid) for grid in hints)]
+        if hints:
+            wanted.append(self._steps[-1][0][0])
         chunks = torch.split(photos, _CPU_CHUNK if photos.device.type == "cpu" else len(photos))
         with torch.autocast(photos.device.type, enabled=False):  # the module's own dtype decides
             maps = [self._run(chunk, wanted) for chunk in chunks]

@@ -1,0 +1,146 @@
+"""`bitmar caption`: of photos named one by one, or of whole shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitmar.cli.common import FAILED, SKIPPED, Beams, Model, print_json, say
+from bitmar.core.errors import ConfigError, ImageError
+
+if TYPE_CHECKING:
+    from bitmar.runtime.api import BitMar
+
+IN_A_GRID = 12  # photos, where the command names shards and no limit
+
+
+def caption(
+    photos: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PHOTO", help="Photos; beside --data the file that --json writes.", show_default=False),
+    ] = None,
+    model: Model = None,
+    beams: Beams = 1,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest caption, in tokens.")] = 32,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON document; with --data, write a JSON line per photo to a file."),
+    ] = False,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", metavar="SHARDS", help="WebDataset shards instead of photos: paths, globs, braces, URLs."
+        ),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            "--features", metavar="FOLDER", help="Beside --data: their patch features, for a model without a tower."
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Beside --data: stop after so many photos.")] = None,
+    grid: Annotated[
+        Path | None,
+        typer.Option("--grid", metavar="OUT.png", help="Draw photos, captions and references as one picture."),
+    ] = None,
+) -> None:
+    """Describe photographs, each in a sentence.
+
+    A photo that cannot be read is named and left out; the others go on.
+
+    With --data the file has a line {"key", "caption", "references"} per photo. The same command goes on where a
+    stopped one was.
+    """
+    from bitmar import load
+
+    names = photos or []
+    if data:
+        _check_shards(names, as_json, grid, limit)
+        out = Path(names[0]) if names else None
+        limit = limit if limit or out else IN_A_GRID
+        _caption_shards(load(model), data, out, features, grid, limit, beams, max_tokens)
+        return
+    if not names:
+        raise ConfigError("name a photo, or shards with --data")
+    if features or limit is not None:
+        raise ConfigError("--features and --limit belong to --data")
+    loaded = load(model)
+    captions, skipped = [], []
+    for result in caption_photos(loaded, names, beams=beams, max_tokens=max_tokens):
+        (skipped if "error" in result else captions).append(result)
+        if "error" in result:
+            say(f"skipped {result['error']}")
+        elif not as_json:
+            typer.echo(result["caption"] if len(names) == 1 else f"{result['photo']}: {result['caption']}")
+    if grid and captions:
+        from bitmar.cli.grid import Cell, write_grid
+
+        write_grid(grid, [Cell(result["photo"], result["caption"]) for result in captions])
+    if as_json:
+        print_json({"model": str(loaded.path), "captions": captions, "skipped": skipped})
+    if skipped:
+        say(f"{len(skipped)} of {len(names)} photos skipped")
+        raise typer.Exit(SKIPPED if captions else FAILED)
+
+
+def caption_photos(model: BitMar, photos: Sequence[str], **options: Any) -> Iterator[dict[str, Any]]:
+    """A result per photo: photo, caption, tokens, finish_reason, seconds; or photo and error.
+
+    A single photo that cannot be read is an ImageError, and so is a model that can read none.
+    """
+    for photo in photos:
+        try:
+            written = model.generate("", model.encode_image(photo), **options)
+        except ImageError as error:
+            if len(photos) == 1 or model.config.vision_tower is None:
+                raise
+            yield {"photo": photo, "error": str(error)}
+            continue
+        yield {
+            "photo": photo,
+            "caption": written.text.strip(),
+            "tokens": len(written.tokens),
+            "finish_reason": written.finish_reason,
+            "seconds": {part: round(seconds, 4) for part, seconds in asdict(written.timings).items()},
+        }
+
+
+def _check_shards(names: Sequence[str], as_json: bool, grid: Path | None, limit: int | None) -> None:
+    """The words beside --data make sense together."""
+    if len(names) > 1 or bool(names) != as_json or not (names or grid):
+        raise ConfigError(
+            "with --data say where captions go: --json captions.json, or --grid grid.png for a few of them"
+        )
+    if names and Path(names[0]).suffix not in (".json", ".jsonl"):  # a photo named by mistake stays what it is
+        raise ConfigError(f"--data writes its captions to a .json or .jsonl file, not to {names[0]}")
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit is a number of photos, at least 1, not {limit}")
+
+
+def _caption_shards(
+    model: BitMar,
+    data: Sequence[str],
+    out: Path | None,
+    features: Path | None,
+    grid: Path | None,
+    limit: int | None,
+    beams: int,
+    max_tokens: int,
+) -> None:
+    from tempfile import TemporaryDirectory
+
+    from bitmar.cli.shards import ShardCaptioner, grid_cells
+
+    captioner = ShardCaptioner(model, data, features, {"beams": beams, "max_tokens": max_tokens})
+    with TemporaryDirectory() as temporary:
+        written = out or Path(temporary) / "captions.json"
+        count, skipped = captioner.run(written, limit)
+        if grid:
+            from bitmar.cli.grid import write_grid
+
+            write_grid(grid, grid_cells(data, written, IN_A_GRID if out else count))
+    say(f"{count} captions in {out or grid}; {skipped}")

@@ -1,0 +1,95 @@
+"""`bitmar info` and `bitmar export`: from a run or a checkpoint to a `.bitmar` file, and what is in any of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitmar.cli.common import Json, megabytes, print_json
+
+
+def export(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="A checkpoint folder, or a run with a finished stage.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT.bitmar", help="The file to write.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Pack a checkpoint into one .bitmar file: ternary weights at two bits, the embedding at eight."""
+    from bitmar.cli.runs import is_run, last_model, run_card
+    from bitmar.cli.summary import summarize
+    from bitmar.export import export_checkpoint
+
+    card = run_card(checkpoint) if is_run(checkpoint) else None
+    folder = last_model(checkpoint) if is_run(checkpoint) else checkpoint
+    out = out / "model.bitmar" if out.is_dir() else out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    about = summarize(export_checkpoint(folder, out, card=card))
+    if as_json:
+        print_json(about)
+    else:
+        typer.echo(f"{out}: {megabytes(about['bytes'])}, {about['parameters']:,} parameters, from {folder}")
+
+
+def info(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE|FOLDER", help="A .bitmar file, a checkpoint or a run. Default: the bundled model."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Print what a model is made of: sizes by part, bits per weight, zeros, tokenizer, training data, licence."""
+    from bitmar.cli.summary import summarize
+
+    about = summarize(source)
+    if as_json:
+        print_json(about)
+    else:
+        _print(about)
+
+
+def _print(about: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"{about['path']}: {about['kind']}", markup=False, soft_wrap=True)
+    for stage in about.get("stages", ()):
+        state = "finished" if stage["finished"] else "not finished"
+        loss = f", loss {stage['loss']:.4g}" if stage["loss"] is not None else ""
+        console.print(f"  {stage['name']}: {state}, step {stage['step']}{loss}", markup=False, soft_wrap=True)
+    if "stages" in about:
+        if about["model"]:
+            console.print()
+            _print(about["model"])
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("part")
+    for column in ("parameters", "size", "bits/weight", "zeros"):
+        table.add_column(column, justify="right")
+    for name, part in [*about["parts"].items(), ("in all", about)]:
+        zeros = part["zero_fraction"]
+        table.add_row(
+            name,
+            f"{part['parameters']:,}",
+            megabytes(part["bytes"]),
+            f"{part['bits_per_weight']:.2f}",
+            "" if zeros is None else f"{zeros:.1%}",
+        )
+    console.print(table)
+    for name in ("checksum", "tokenizer", "vision", "licence", "training_data"):
+        value = about.get(name)
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else "not stated" if value is None else value
+        if isinstance(value, dict):
+            shown = ", ".join(f"{key} {entry}" for key, entry in value.items())
+        console.print(f"{name.replace('_', ' ')}: {shown}", markup=False, soft_wrap=True)
+    for name, value in about["card"].items():
+        if name not in ("licence", "training_data"):
+            console.print(f"{name}: {value}", markup=False, soft_wrap=True)

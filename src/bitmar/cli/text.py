@@ -1,0 +1,91 @@
+"""`bitmar complete` and `bitmar score`: text, with a picture beside it or without."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from bitmar.cli.common import Beams, Image, Json, Model, print_json
+
+Text = Annotated[str, typer.Argument(metavar="TEXT", show_default=False)]
+
+
+def complete(
+    text: Text,
+    model: Model = None,
+    image: Image = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Stop after so many tokens.")] = 64,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="0 takes the likeliest token, 1 samples as is.")
+    ] = 0.0,
+    top_k: Annotated[int, typer.Option("--top-k", help="Sample from the k likeliest tokens; 0 is all.")] = 0,
+    top_p: Annotated[float, typer.Option("--top-p", help="Sample from the likeliest that reach this share.")] = 1.0,
+    repetition_penalty: Annotated[
+        float, typer.Option("--repetition-penalty", help="Above 1: divides the logits of what already stands there.")
+    ] = 1.0,
+    seed: Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")] = None,
+    beams: Beams = 1,
+    as_json: Json = False,
+) -> None:
+    """Print TEXT and go on with it, token by token as they come."""
+    from bitmar import load
+
+    loaded = load(model)
+    tokens = loaded.encode_image(image) if image else None
+    options = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+        "repetition_penalty": repetition_penalty,
+        "seed": seed,
+    }
+    if as_json:
+        written = loaded.generate(text, tokens, beams=beams, **options)
+        print_json(
+            {
+                "model": str(loaded.path),
+                "text": text,
+                "completion": written.text,
+                "tokens": len(written.tokens),
+                "finish_reason": written.finish_reason,
+                "seconds": {part: round(seconds, 4) for part, seconds in asdict(written.timings).items()},
+            }
+        )
+    elif beams > 1:  # knows its text only at the end
+        typer.echo(text + loaded.complete(text, tokens, beams=beams, **options))
+    else:
+        pieces = loaded.stream(text, tokens, **options)
+        typer.echo(text, nl=False)
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+        typer.echo()
+
+
+def score(text: Text, model: Model = None, image: Image = None, as_json: Json = False) -> None:
+    """Print how likely TEXT is: the natural log-probability of every token, their sum, and the perplexity."""
+    from bitmar import load
+    from bitmar.runtime.text import encode
+
+    loaded = load(model)
+    values = [round(float(value), 5) for value in loaded.score(text, loaded.encode_image(image) if image else None)]
+    pieces = [loaded.tokenizer.decode([token]) for token in encode(loaded.tokenizer, text)]
+    total = sum(values)
+    perplexity = math.exp(-total / len(values)) if values else None
+    if as_json:
+        tokens = [{"token": piece, "log_probability": value} for piece, value in zip(pieces, values, strict=True)]
+        document = {
+            "model": str(loaded.path),
+            "text": text,
+            "log_probability": round(total, 5),
+            "perplexity": perplexity,
+        }
+        print_json({**document, "tokens": tokens})
+        return
+    for piece, value in zip(pieces, values, strict=True):
+        typer.echo(f"{value:10.4f}  {piece!r}")
+    rest = f", perplexity {perplexity:.2f}" if perplexity is not None else ""
+    typer.echo(f"{total:10.4f}  in all, {len(values)} tokens{rest}")

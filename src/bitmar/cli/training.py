@@ -1,0 +1,46 @@
+"""`bitmar train` and `bitmar distill`: the stages of a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitmar.cli.common import Assignments, needs, say
+
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A YAML file; see docs/recipes.md.", show_default=False)
+]
+
+
+def train(
+    recipe: RecipeFile,
+    assignments: Assignments = None,
+    stage: Annotated[str | None, typer.Option("--stage", metavar="NAME", help="Run this stage alone.")] = None,
+) -> None:
+    """Train a model: run the stages of RECIPE that are not finished, and pack the last one's model.
+
+    What a stopped run has done is kept: the same command goes on from the last checkpoint. A processor core is enough;
+    under torchrun it uses every GPU.
+    """
+    with needs("train"):
+        from bitmar.train.recipe import load_recipe
+        from bitmar.train.run import run
+
+        output = run(load_recipe(recipe, assignments or ()), only=stage)
+    if (output / "model.bitmar").exists():
+        say(f"try it: bitmar caption PHOTO --model {output}")
+
+
+def distill(recipe: RecipeFile, assignments: Assignments = None) -> None:
+    """Train the vision tower alone: run the distill stages of RECIPE that are not finished."""
+    with needs("train"):
+        from bitmar.core.errors import ConfigError
+        from bitmar.train.recipe import Distill, load_recipe
+        from bitmar.train.run import run
+
+        loaded = load_recipe(recipe, assignments or ())
+        if not any(isinstance(stage, Distill) for stage in loaded.stages):
+            raise ConfigError(f"{recipe} has no stage of the kind distill; run it with `bitmar train {recipe}`")
+        run(loaded, kind=Distill)

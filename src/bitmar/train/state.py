@@ -1,0 +1,32 @@
+"""Callbacks whose state travels in the checkpoints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+
+class StatefulCallback(TrainerCallback, ExportableState):
+    """`remember()` goes into trainer_state.json, and `recall()` gets it back when a run resumes.
+
+    transformers would rather build the callback anew from its arguments; ours hold models and cannot be written down.
+    """
+
+    def remember(self) -> dict[str, Any]:
+        """What to keep, as JSON has it."""
+        raise NotImplementedError
+
+    def recall(self, saved: dict[str, Any]) -> None:
+        """Continues from what an earlier `remember()` gave."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """`ExportableState`'s hook."""
+        return {"args": {}, "attributes": self.remember()}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # A checkpoint from before this callback was switched on knows nothing of it.
+        saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
+        self.recall(saved["attributes"])

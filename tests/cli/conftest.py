@@ -1,0 +1,205 @@
+"""A tiny model and tiny shards for the commands, and a way to call them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from typer.testing import CliRunner
+
+from bitmar.cli import app
+from bitmar.core.config import ModelConfig, VisionTowerConfig
+from bitmar.core.container import write_container
+from bitmar.core.tensors import expected_tensors, linear_shapes
+from bitmar.core.ternary import pack2
+
+Cli = Callable[..., Any]
+CARD = {"licence": "research only", "training_data": ["two shards", "a book"], "command": "bitmar train it.yaml"}
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """cli("caption", path, ...) -> the result, with exit_code, stdout and stderr. A fault of ours is raised."""
+
+    def run(*arguments: Any) -> Any:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def fails(cli: Cli) -> Callable[..., str]:
+    """fails("caption", path, ...) -> the one line of the error that the command has to end with."""
+
+    def run(*arguments: Any) -> str:
+        result = cli(*arguments)
+        assert result.exit_code == 2, result.output
+        line = result.stderr.splitlines()[-1]
+        assert line.startswith("error: ") and "Traceback" not in result.output
+        return line
+
+    return run
+
+
+def _make_model(path: Path, *, tower: bool = True, seed: int = 0) -> Path:
+    """A random model of 260 tokens; without a tower it takes 2x2 patches of 10."""
+    vision = VisionTowerConfig(
+        image_size=64, stem_channels=(5, 6), widths=(6, 10), depths=(1, 1), head_dim=2, mlp_ratio=2, out_dim=10
+    )
+    config = ModelConfig(
+        vocab_size=260,
+        hidden_size=12,
+        encoder_layers=1,
+        decoder_layers=1,
+        num_heads=2,
+        intermediate_size=18,
+        vision_dim=10,
+        vision_grid=2,
+        vision_hidden=7,
+        memory_slots=4,
+        memory_dim=6,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        vision_tower=vision if tower else None,
+    )
+    rng, columns = np.random.default_rng(seed), {name: shape[1] for name, shape in linear_shapes(config).items()}
+    tensors: dict[str, np.ndarray] = {}
+    for name, (dtype, shape) in expected_tensors(config).items():
+        if dtype == "U8":
+            tensors[name] = pack2(rng.integers(-1, 2, (shape[0], columns[name]), dtype=np.int8))
+        elif dtype == "I8":
+            tensors[name] = rng.integers(-127, 128, shape, dtype=np.int8)
+        else:
+            tensors[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32).reshape(shape)
+    characters = ["<pad>", "<bos>", "<eos>", "<image>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(characters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    pixels = {"size": 64, "resize": "squash", "mean": [0.5] * 3, "std": [0.25] * 3}
+    vision_card = {**pixels, "tower": "bitvit" if tower else "features"}
+    write_container(path, tensors, config=config, tokenizer_json=tokenizer.to_str(), vision=vision_card, card=CARD)
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Path]:
+    """make_model(path, tower=True, seed=0) -> path."""
+    return _make_model
+
+
+@pytest.fixture(scope="session")
+def card() -> dict[str, Any]:
+    """The card of these models."""
+    return CARD
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _make_model(tmp_path_factory.mktemp("model") / "tiny.bitmar")
+
+
+def _jpeg(colour: str = "green", size: tuple[int, int] = (40, 30)) -> bytes:
+    data = io.BytesIO()
+    Image.new("RGB", size, colour).save(data, "JPEG")
+    return data.getvalue()
+
+
+@pytest.fixture(scope="session")
+def jpeg() -> Callable[..., bytes]:
+    """jpeg(colour, size) -> a file of one colour."""
+    return _jpeg
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(_jpeg())
+    return path
+
+
+def _write_shard(path: Path, samples: Iterable[tuple[str, bytes, list[str]]]) -> Path:
+    """A WebDataset shard: (key, the photo's file, captions)."""
+    with tarfile.open(path, "w") as tar:
+        for key, image, captions in samples:
+            parts = {"jpg": image, "txt": captions[0].encode(), "json": json.dumps({"captions": captions}).encode()}
+            for suffix, data in parts.items():
+                member = tarfile.TarInfo(f"{key}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_shard() -> Callable[..., Path]:
+    """write_shard(path, samples) -> path."""
+    return _write_shard
+
+
+@pytest.fixture(scope="session")
+def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five photos, of which the third is cut off."""
+    colours = ["red", "green", "blue", "white", "black"]
+    samples = [
+        (f"{i:03d}", _jpeg(colour)[: 300 if i == 2 else None], [f"A {colour} thing .", f"All {colour}."])
+        for i, colour in enumerate(colours)
+    ]
+    return _write_shard(tmp_path_factory.mktemp("shard") / "things-00000.tar", samples)
+
+
+TINY_RECIPE = """
+output: {folder}/run
+cache: {folder}/cache
+tokenizer: {{train: 270}}
+model: {{hidden_size: 16, num_heads: 2, intermediate_size: 24, encoder_layers: 1, decoder_layers: 1,
+         sequence_length: 32, memory_slots: 4, memory_dim: 8, memory_segment: 16, vision_hidden: 12}}
+tower: {{image_size: 64, stem_channels: [4, 6], widths: [8, 12], depths: [1, 1], head_dim: 4, out_dim: 10}}
+data:
+  captions: ["{shard}"]
+  validation: ["{shard}"]
+  text: {{book: {{path: "{folder}/book.txt", split: line}}}}
+stages:
+  - name: joint
+    kind: fit
+    pictures: photos
+    text_rows: 2
+    caption_rows: 4
+    training: {{steps: 2, precision: fp32, optimizer: adamw, workers: 0, threads: 1, log_every: 1}}
+card: {{licence: none}}
+"""
+
+
+def _write_recipe(folder: Path, shard: Path) -> Path:
+    """A recipe that trains a model of a few thousand weights for two steps."""
+    sentences = [
+        f"The {animal} runs over the {place}." for animal in ("dog", "cat", "man") for place in ("grass", "road")
+    ]
+    (folder / "book.txt").write_text("\n".join(sentences * 20))
+    path = folder / "tiny.yaml"
+    path.write_text(TINY_RECIPE.format(folder=folder, shard=shard))
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, shard: Path) -> Path:
+    """A recipe of one stage that nothing has run yet."""
+    return _write_recipe(tmp_path, shard)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, shard: Path) -> Path:
+    """The folder of a finished run of two steps: run/joint is its checkpoint, run/model.bitmar its model."""
+    for package in ("torch", "transformers", "webdataset", "yaml"):
+        pytest.importorskip(package, reason="training needs bitmar[train]")
+    folder = tmp_path_factory.mktemp("trained")
+    result = CliRunner().invoke(app, ["train", str(_write_recipe(folder, shard))], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return folder / "run"

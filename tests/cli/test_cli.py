@@ -1,0 +1,131 @@
+"""Help, exit statuses, and what happens around the commands."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bitmar
+
+COMMANDS = ["caption", "complete", "score", "info", "train", "distill", "features", "export"]
+COMMANDS += ["tokenizer", "tokenizer train", "tokenizer info"]
+HEAVY = {"numpy", "PIL", "tokenizers", "torch", "transformers", "safetensors", "webdataset"}
+
+
+def python(code: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples(cli: Callable[..., Any], command: str) -> None:
+    result = cli(*command.split(), "--help")
+    assert result.exit_code == 0
+    text = result.stdout[result.stdout.index("Examples") :]
+    assert f"$ bitmar {command} " in text
+
+
+def test_help_is_cheap() -> None:
+    """Processor time and not a clock's, because other tests may run beside this one."""
+    code = f"""
+import sys
+from bitmar.cli import app
+app(["--help"], standalone_mode=False)
+assert not {HEAVY!r} & set(sys.modules), {HEAVY!r} & set(sys.modules)
+"""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = python(code)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert result.returncode == 0, result.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_the_module_is_the_command(model: Path) -> None:
+    result = subprocess.run([sys.executable, "-m", "bitmar", "--version"], capture_output=True, text=True, timeout=300)
+    assert (result.returncode, result.stdout.strip()) == (0, f"bitmar {bitmar.__version__}")
+
+
+def test_using_a_model_needs_no_torch(model: Path, photo: Path, tmp_path: Path) -> None:
+    code = """
+import sys
+for name in ("torch", "transformers", "webdataset", "yaml"):
+    sys.modules[name] = None
+from bitmar.cli import app
+model, photo = sys.argv[1:]
+for command in (["caption", photo], ["complete", "a", "--max-tokens", "3"], ["score", "a"]):
+    assert not app([*command, "--model", model], standalone_mode=False), command
+assert not app(["info", model], standalone_mode=False)
+assert app(["export", "nowhere", "out.bitmar"], standalone_mode=False) == 2
+"""
+    result = python(code, model, photo)
+    assert result.returncode == 0, result.stderr
+    assert "error: nowhere" in result.stderr
+
+
+def test_a_missing_extra_is_named(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("output: x")
+    assert "pip install 'bitmar[train]'" in fails("train", recipe)
+
+
+def test_ctrl_c_says_how_to_go_on(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitmar.runtime.api.load", stop)
+    result = cli("complete", "text")
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "stopped; run the same command again to go on\n"
+
+
+def test_a_full_disk_is_one_line(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out.json")
+
+    monkeypatch.setattr("bitmar.runtime.api.load", full)
+    assert fails("complete", "text") == "error: out.json: No space left on device"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitmar.runtime.api.load", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cli("complete", "text")
+
+
+def test_a_closed_pipe_is_silent(model: Path) -> None:
+    command = [sys.executable, "-m", "bitmar", "complete", "a", "--model", str(model), "--max-tokens", "9"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()  # as `| head` does when it has enough
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=300) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["caption"], "name a photo"),
+        (["caption", "a.jpg", "--limit", 3], "--limit belong to --data"),
+        (["caption", "--data", "a.tar"], "--json captions.json"),
+        (["caption", "--data", "a.tar", "b.json"], "--json captions.json"),
+        (["caption", "--data", "a.tar", "--json", "photo.jpg"], "not to photo.jpg"),
+        (["caption", "--data", "a.tar", "--json", "b.json", "--limit", 0], "at least 1"),
+        (["tokenizer", "train", "out"], "--text PATH"),
+        (["tokenizer", "train", "out", "--text", "a/x.txt", "--text", "b/x.txt"], "NAME=PATH"),
+        (["tokenizer", "info", "./nowhere"], "no tokenizer at"),
+        (["features", "a.tar", "out", "--tower", "dinov3:base"], "did you mean 'dinov2'"),
+        (["info", "./nowhere"], "no such file or folder"),
+        (["complete", "a", "--model", "./nowhere"], "no such file or folder"),
+    ],
+)
+def test_arguments_that_make_no_sense(fails: Callable[..., str], arguments: list[Any], message: str) -> None:
+    assert message in fails(*arguments)

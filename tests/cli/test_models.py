@@ -1,0 +1,83 @@
+"""`bitmar info` and `bitmar export`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitmar.core.container import open_container
+from bitmar.core.tensors import linear_shapes
+from bitmar.core.ternary import unpack2
+
+Cli = Callable[..., Any]
+
+
+def about(cli: Cli, path: Path) -> dict[str, Any]:
+    result = cli("info", path, "--json")
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    return document
+
+
+def test_info_counts_a_packed_model(cli: Cli, model: Path, card: dict[str, Any]) -> None:
+    found, container = about(cli, model), open_container(model)
+    shapes = linear_shapes(container.config)
+    codes = [unpack2(container.tensors[name], shape[1]) for name, shape in shapes.items()]
+    zeros = sum(int((code == 0).sum()) for code in codes) / sum(code.size for code in codes)
+    assert found["zero_fraction"] == pytest.approx(zeros, abs=1e-5)
+    assert found["bytes"] == model.stat().st_size == sum(part["bytes"] for part in found["parts"].values())
+    assert found["parameters"] == sum(part["parameters"] for part in found["parts"].values())
+    head = found["parts"]["head"]
+    assert head["parameters"] == 260 * 12 and head["bits_per_weight"] == pytest.approx(2, abs=0.02)
+    assert found["parts"]["embedding"]["zero_fraction"] is None
+    assert (found["checksum"], found["licence"]) == ("ok", card["licence"])
+    assert found["training_data"] == card["training_data"] and found["tokenizer"] == {"entries": 260}
+
+
+def test_info_in_words(cli: Cli, model: Path) -> None:
+    text = cli("info", model).stdout
+    for word in ("vision tower", "bits/weight", "checksum: ok", "licence: research only", "two shards, a book"):
+        assert word in text
+
+
+def test_info_refuses_a_damaged_model(fails: Callable[..., str], model: Path, tmp_path: Path) -> None:
+    whole, path = model.read_bytes(), tmp_path / "m.bitmar"
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert "checksum" in fails("info", path)
+
+
+def test_a_run_its_checkpoint_and_its_model_agree(cli: Cli, trained: Path) -> None:
+    run, checkpoint, packed = (about(cli, path) for path in (trained, trained / "joint", trained / "model.bitmar"))
+    assert run["stages"] == [{"name": "joint", "finished": True, "step": 2, "loss": pytest.approx(6, abs=4)}]
+    assert run["model"] == packed
+    assert checkpoint["kind"] == "training checkpoint"
+    assert checkpoint["parameters"] == packed["parameters"] + 1  # the contrastive temperature stays behind
+    assert checkpoint["zero_fraction"] == packed["zero_fraction"]
+    assert "joint: finished, step 2" in cli("info", trained).stdout
+
+
+def test_export_from_a_run_and_from_a_checkpoint(cli: Cli, trained: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "out" / "a.bitmar", tmp_path / "out"
+    assert cli("export", trained, first).exit_code == 0
+    assert first.read_bytes() == (trained / "model.bitmar").read_bytes()
+    result = cli("export", trained / "joint", second, "--json")
+    assert json.loads(result.stdout)["path"] == str(second / "model.bitmar")
+    tensors, packed = open_container(second / "model.bitmar").tensors, open_container(first).tensors
+    assert all(np.array_equal(tensors[name], packed[name]) for name in packed)
+
+
+def test_an_unfinished_run_has_nothing_to_export(fails: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "run" / "language").mkdir(parents=True)
+    (tmp_path / "run" / "language" / "log.jsonl").write_text('{"step": 50, "loss": 4.5}\n{"step": 10')
+    message = fails("export", tmp_path / "run", tmp_path / "m.bitmar")
+    assert "language" in message and "bitmar train" in message
+    assert not (tmp_path / "m.bitmar").exists()
+
+
+def test_a_caption_by_the_name_of_the_run(cli: Cli, trained: Path, photo: Path) -> None:
+    assert cli("caption", photo, "--model", trained).exit_code == 0

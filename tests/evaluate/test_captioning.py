@@ -1,0 +1,133 @@
+"""Captions of shards, and what their scores say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bitmar.core.errors import DataError, DependencyError
+from bitmar.data.features import FeatureStore, extract_features
+from bitmar.data.sources import iter_webdataset
+from bitmar.evaluate.captioning import Captioned, caption_shards, read_captions, score_captions
+from bitmar.evaluate.coco_metrics import tokenize
+
+needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="the COCO tokenizer needs Java")
+
+
+class Describer:
+    """Says the size or the first value of a picture, and how many it was shown at once."""
+
+    name, pictures_at_once = "describer", 2
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def caption(self, images: Sequence, *, beams: int = 1, max_tokens: int = 32) -> list[str]:
+        self.batches.append(len(images))
+        return [f"{i.flat[0]:.0f}" if isinstance(i, np.ndarray) else f"{i.width} by {i.height}" for i in images]
+
+
+class Tower:
+    """Patch features that hold a counter."""
+
+    name, fingerprint, size, grid, dim, scale = "counter", "0", 8, 1, 2, None
+    mean = std = (0.5, 0.5, 0.5)
+    count = 0
+
+    def __call__(self, photos: np.ndarray) -> np.ndarray:
+        first, self.count = self.count, self.count + len(photos)
+        return np.arange(first, self.count, dtype=np.float32)[:, None, None].repeat(2, 2)
+
+
+def test_every_photo_gets_a_line_and_broken_ones_are_named(shard: Callable[..., Path]) -> None:
+    pytest.importorskip("webdataset")
+    model, bad = Describer(), []
+    lines = list(caption_shards(model, str(shard(6, broken=(2,))), on_bad=lambda key, why: bad.append(key)))
+    assert [line.key for line in lines] == [f"photos-00000/{i:03d}" for i in (0, 1, 3, 4, 5)]
+    assert lines[2].to_dict() == {
+        "key": "photos-00000/003",
+        "caption": "120 by 90",
+        "references": ["Photo 3.", "The dog runs."],
+    }
+    assert bad == ["photos-00000/002"] and model.batches == [2, 2, 1]
+
+
+def test_limit_counts_photos(shard: Callable[..., Path]) -> None:
+    pytest.importorskip("webdataset")
+    assert len(list(caption_shards(Describer(), str(shard(5)), limit=3))) == 3
+
+
+def test_features_stand_in_for_photos(shard: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    path = shard(4)
+    extract_features(iter_webdataset(str(path)), tmp_path / "features", Tower())
+    store, bad = FeatureStore(tmp_path / "features"), []
+    lines = caption_shards(Describer(), str(shard(5)), features=store, on_bad=lambda key, why: bad.append((key, why)))
+    assert [line.caption for line in lines] == ["0", "1", "2", "3"]
+    assert [key for key, _ in bad] == ["photos-00000/004"] and "no features" in bad[0][1]
+
+
+def test_captions_file_is_read_back(tmp_path: Path) -> None:
+    lines = [Captioned("a", "A dog.", ("One.", "Two.")), Captioned("b", "Ein Hündchen.", ())]
+    path = tmp_path / "captions.json"
+    path.write_text("".join(json.dumps(line.to_dict(), ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
+    assert list(read_captions(path)) == lines
+    path.write_text('{"key": "a", "caption": "A dog.", "references": []}\n{"key": "b"}\n')
+    with pytest.raises(DataError, match=r"captions\.json:2"):
+        list(read_captions(path))
+    with pytest.raises(DataError, match="cannot be read"):
+        list(read_captions(tmp_path / "none.json"))
+
+
+@needs_java
+def test_scores_tell_right_from_wrong() -> None:
+    pytest.importorskip("pycocoevalcap")
+    subjects = ["black dog", "small child", "old man", "red car", "white horse", "young woman"]
+    places = ["on the beach", "in the snow", "at a table", "down the street", "over the grass", "behind a fence"]
+    lines = [
+        Captioned(str(i), f"A {who} {where} .", (f"A {who} {where}.", f"There is a {who}, {where}!"))
+        for i, (who, where) in enumerate(zip(subjects, places, strict=True))
+    ]
+    found = score_captions(lines)
+    assert found.scores.bleu_4 == pytest.approx(1.0) and found.scores.rouge_l == pytest.approx(1.0)
+    assert found.scores.cider > 5
+    assert found.wrong_image is not None and found.wrong_image.cider < 0.1 * found.scores.cider
+    assert (found.photos, found.unscored, found.distinct) == (6, 0, 1.0)
+    assert json.loads(json.dumps(found.to_dict()))["scores"]["cider"] == found.scores.cider
+    # The same everywhere is as right beside the wrong photo as beside its own.
+    same = score_captions([Captioned(line.key, "A dog runs.", line.references) for line in lines])
+    assert same.wrong_image is not None and same.wrong_image.cider == pytest.approx(same.scores.cider)
+    assert same.distinct == pytest.approx(1 / 6)
+
+
+@needs_java
+def test_hostile_captions_keep_their_places() -> None:
+    pytest.importorskip("pycocoevalcap")
+    nasty = ["", "a\nb", "line\u2028separator\x85and\x0bmore", "dog " * 2000, "\N{DOG FACE}", "end"]
+    found = tokenize([[text] for text in nasty])
+    assert found[0] == [""] and found[1] == ["a b"] and found[5] == ["end"]
+    assert len(found[3][0].split()) == 2000
+
+
+@needs_java
+def test_photos_without_references_are_left_out_and_counted() -> None:
+    pytest.importorskip("pycocoevalcap")
+    lines = [Captioned("0", "A dog.", ("A dog.",)), Captioned("1", "A cat.", ())]
+    found = score_captions(lines)
+    assert (found.photos, found.unscored, found.wrong_image) == (1, 1, None)
+
+
+def test_nothing_to_score_is_a_clear_error() -> None:
+    with pytest.raises(DataError, match="none of 1 captions has references"):
+        score_captions([Captioned("0", "A dog.", ())])
+
+
+def test_without_java_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DependencyError, match="default-jre"):
+        tokenize([["A dog."]])
