@@ -39,7 +39,7 @@ def main(
         return
     skip_without_shared_data(data)
     scorer = load_scorer(model, half)
-    figures = {"model": scorer.name, "half": type(scorer).__name__}
+    figures: dict[str, Any] = {"model": scorer.name, "half": type(scorer).__name__}
     for count in beams or [1, 3]:
         figures["greedy" if count == 1 else f"beams {count}"] = measure(scorer, data, features, count, limit)
     publish("captions", figures, data=data, out=json)

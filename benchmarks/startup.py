@@ -85,7 +85,8 @@ def installed_megabytes() -> float | None:
             if name == "bitmar":
                 return None
             continue  # asked for on another system only
-        size += sum(Path(str(file.locate())).stat().st_size for file in found.files or () if file.locate().exists())
+        files = (Path(str(file.locate())) for file in found.files or ())
+        size += sum(file.stat().st_size for file in files if file.is_file())
         for line in found.requires or ():
             requirement = Requirement(line)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Annotated, Any
 
 import torch
@@ -52,7 +52,9 @@ def main(
     step = make_step(model, make_batch(model.config, rows, pictures, device))
     for _ in range(warmup):
         step()
+    cpu = process_time()
     seconds = [_timed(step, device) for _ in range(steps)]
+    cpu = (process_time() - cpu) / steps
     if profile:
         print_profile(step)
     tokens = rows * LENGTH
@@ -62,6 +64,7 @@ def main(
         "tokens_per_second": speed,
         "fastest_step": tokens / min(seconds),
         "slowest_step": tokens / max(seconds),
+        "tokens_per_cpu_second": tokens / cpu,  # what a busy machine would give if it were idle, with one thread
         "times_authors_940": speed / AUTHORS if device.type == "cpu" else None,
         "peak_memory_mb": peak_memory(device),
         "share_of_peak": operations / median(seconds) / reachable,
@@ -99,7 +102,7 @@ def make_step(model: BitMarForCausalLM, batch: dict[str, torch.Tensor]) -> Calla
     return step
 
 
-def _timed(step: Callable[[], None], device: torch.device) -> float:
+def _timed(step: Callable[[], object], device: torch.device) -> float:
     start = perf_counter()
     step()
     if device.type == "cuda":

@@ -18,7 +18,12 @@ from bitmar.evaluate.scorer import load_scorer
 
 LINES = [
     {"sentence_good": "She runs.", "sentence_bad": "She run.", "UID": "agreement", "field": "morphology"},
-    {"sentence_good": "Who did he see?", "sentence_bad": "Who did he see her?", "UID": "island", "field": "syntax"},
+    {
+        "sentence_good": "Who did he see?",
+        "sentence_bad": "Who did he see her?",
+        "UID": "island",
+        "field": "syntax/semantics",
+    },
 ]
 
 
@@ -46,7 +51,11 @@ def test_zip_folder_and_file_give_the_same_pairs(tmp_path: Path) -> None:
         for file in files:
             archive.write(file, f"blimp_filtered/{file.name}")
         archive.writestr("blimp_filtered/readme.txt", "no pairs")
-    wanted = [Pair(line["sentence_good"], line["sentence_bad"], line["UID"], line["field"]) for line in LINES]
+    fields = ["morphology", "syntax_semantics"]
+    wanted = [
+        Pair(line["sentence_good"], line["sentence_bad"], line["UID"], field)
+        for line, field in zip(LINES, fields, strict=True)
+    ]
     assert read_pairs(tmp_path / "blimp.zip") == read_pairs(tmp_path / "folder") == wanted
     assert read_pairs(files[0]) == wanted[:1]
 
@@ -108,3 +117,4 @@ def test_a_real_model_goes_through(folder: Path) -> None:
 def test_all_of_babylm_is_read(shared_data: Path) -> None:
     pairs = read_pairs(shared_data / "eval" / "babylm2025" / "blimp_filtered.zip")
     assert len(pairs) == 59_875 and len({pair.file for pair in pairs}) == 67
+    assert {pair.field for pair in pairs} == {"syntax", "morphology", "semantics", "syntax_semantics"}

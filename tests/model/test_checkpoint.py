@@ -195,5 +195,5 @@ assert type(AutoModelForCausalLM.from_pretrained({str(folder)!r})) is r.BitMarFo
 assert type(AutoProcessor.from_pretrained({str(folder)!r})) is r.BitMarProcessor
 assert type(AutoImageProcessor.from_pretrained({str(folder)!r})) is r.BitMarImageProcessor
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=600)
     assert result.returncode == 0, result.stderr

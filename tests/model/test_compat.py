@@ -23,7 +23,7 @@ def probe(python: str, folder: Path, work: Path) -> dict[str, np.ndarray]:
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     environment |= {"HF_HOME": str(work), "HF_HUB_OFFLINE": "1"}
     command = [python, str(PROBE), str(folder), str(work / "out.npz")]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=600)
     assert result.returncode == 0, result.stderr[-4000:]
     with np.load(work / "out.npz") as found:
         return dict(found)

@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 
 class Teacher(nn.Module):
-    """Stands in for `LiteRTTorch` where no .tflite file is at hand: fixed random projections of the photo."""
+    """Stands in for `LiteRTTorch` where no .tflite file is at hand: fixed random mixtures of a photo's colours."""
 
     def __init__(self, path: str, **_: Any) -> None:
         super().__init__()
         self.path = path
         generator = torch.Generator().manual_seed(1)
-        self.mixes = [torch.randn(3, width, generator=generator) for width in (12, 6, 8)]
+        self.mixes = [torch.randn(3, width, generator=generator) for width in (12, 6, 8, 10)]
 
-    def forward(self, photos: Tensor, hints: tuple[int, int]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """uint8 (B, 64, 64, 3) -> features (B, 4, 12), maps (B, 64, 6) and (B, 16, 8)."""
+    def forward(self, photos: Tensor, hints: tuple[int, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """uint8 (B, 64, 64, 3) -> features (B, 4, 12), maps (B, 64, 6), (B, 16, 8) and (B, 4, 10)."""
         pixels = photos.permute(0, 3, 1, 2).float() / 255
-        maps = [nn.functional.adaptive_avg_pool2d(pixels, side).flatten(2).transpose(1, 2) for side in (2, 8, 4)]
-        features, fine, coarse = (m @ mix for m, mix in zip(maps, self.mixes, strict=True))
-        return features.relu(), (fine, coarse)
+        maps = [nn.functional.adaptive_avg_pool2d(pixels, side).flatten(2).transpose(1, 2) for side in (2, 8, 4, 2)]
+        features, *rest = (x @ mix for x, mix in zip(maps, self.mixes, strict=True))
+        return features.relu(), tuple(rest)
 
     def classifier(self) -> tuple[Tensor, Tensor]:
         return torch.eye(5, 12), torch.zeros(5)

@@ -55,15 +55,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     write_shard(folder / "train.tar", 0, 24)
     write_shard(folder / "val.tar", 24, 6)
-    lines = [f"The {c} {p} was {n} steps away." for c in COLOURS for p in PLACES for n in ("two", "five", "nine", "ten")]
+    numbers = ("two", "five", "nine", "ten")
+    lines = [f"The {c} {p} was {n} steps away." for c in COLOURS for p in PLACES for n in numbers]
     (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
     return folder
 
 
 @pytest.fixture
 def recipe(world: Path, tmp_path: Path) -> dict[str, Any]:
-    """Everything that can make a resume go wrong at once: a tower with batch norms, dropout, two kinds of batches, memory
-    chains, accumulation, the controller, words counted. Its run is `tmp_path/run`, ten steps, a checkpoint every four."""
+    """Everything that can make a resume go wrong at once: a tower with batch norms, dropout, two kinds of batches,
+    memory chains, accumulation, the controller, words counted. Ten steps in `tmp_path/run`, a checkpoint every four."""
     return {
         "output": str(tmp_path / "run"),
         "cache": str(world / "data"),
@@ -85,7 +86,7 @@ def recipe(world: Path, tmp_path: Path) -> dict[str, Any]:
             "image_size": 64,
             "stem_channels": [4, 8],
             "stem_blocks": 1,
-            "bottlenecks": [6, 8],
+            "bottlenecks": [6, 8, 10],
             "widths": [8, 16],
             "depths": [1, 1],
             "head_dim": 8,

@@ -93,7 +93,8 @@ def read_pairs(source: str | Path, on_bad: OnBad | None = None) -> list[Pair]:
                 if on_bad is not None:
                     on_bad(f"{name}:{number}", 'not a line with "sentence_good" and "sentence_bad"')
                 continue
-            pairs.append(Pair(good, bad, str(values.get("UID", Path(name).stem)), str(values.get("field", "other"))))
+            field = str(values.get("field", "other")).replace("/", "_")  # one field is written both ways
+            pairs.append(Pair(good, bad, str(values.get("UID", Path(name).stem)), field))
     if not pairs:
         raise DataError(f"{source} holds no pairs: give BabyLM's blimp_filtered.zip, its folder, or a .jsonl of it")
     return pairs

@@ -68,6 +68,19 @@ class _TernaryLinear(torch.autograd.Function):
         return grad_x, grad_w, None, None
 
 
+class _StraightThrough(torch.autograd.Function):
+    """The second argument forwards, its gradient to the first."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, quantized: Tensor) -> Tensor:
+        ctx.dtype = x.dtype
+        return quantized.view_as(quantized)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad.to(ctx.dtype), None
+
+
 class BitLinear(nn.Linear):
     """Linear layer without bias whose weights are ternary and whose inputs are int8 per token.
 
@@ -110,10 +123,9 @@ class BitLinear(nn.Linear):
         dtype = compute_dtype(x)
         if self.quantization == "none":
             return x.to(dtype), self.weight.to(dtype)
-        codes, gamma = self.codes(torch.float32)
+        codes, gamma = self.codes(dtype)
         x_q, scale = quantize_activation(x)
-        weight = self.weight + (codes * gamma - self.weight).detach()
-        return (x + (x_q * scale - x).detach()).to(dtype), weight.to(dtype)
+        return _StraightThrough.apply(x, (x_q * scale).to(dtype)), _StraightThrough.apply(self.weight, codes * gamma.to(dtype))
 
     def zero_fraction(self) -> float:
         """Share of zero codes, the E_q of the paper's Figure 3."""

@@ -6,33 +6,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 1024  # tokens whose logits exist at the same time
+CHUNK = 512  # tokens whose logits exist at the same time
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Summed cross-entropy of softmax(x W^T); each chunk's gradient is taken while its logits exist, then they go."""
+    """Summed cross-entropy of softmax(x W^T); each chunk's gradient is taken while its logits exist, then they go.
+
+    Both buffers are made once: fresh ones of this size would cost more, page by page, than the products.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
         total = torch.zeros((), device=x.device)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grad_w = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
-        for start in range(0, x.shape[0], CHUNK):
+        logits = x.new_empty(min(CHUNK, len(x)), len(weight))
+        # float16 would lose small probabilities; bfloat16 has float32's range.
+        p = logits.float() if x.dtype == torch.float16 else torch.empty_like(logits)
+        for start in range(0, len(x), CHUNK):
             part, label = x[start : start + CHUNK], labels[start : start + CHUNK].unsqueeze(1)
-            logits = (part @ weight.T).float()
-            top = logits.amax(dim=1, keepdim=True)
-            target = logits.gather(1, label) - top
-            p = logits.sub_(top).exp_()
-            norm = p.sum(dim=1, keepdim=True)
-            total += (norm.log() - target).sum()
-            if grad_x is None and grad_w is None:
-                continue
-            p.div_(norm).scatter_add_(1, label, -torch.ones_like(target))
-            p = p.to(x.dtype)
+            logits, p = logits[: len(part)], p[: len(part)]
+            torch.matmul(part, weight.T, out=logits)
+            torch.softmax(logits, dim=-1, dtype=p.dtype, out=p)
+            right = p.gather(1, label)
+            total -= right.float().clamp(min=torch.finfo(torch.float32).tiny).log().sum()
+            p.scatter_(1, label, right - 1)
             if grad_x is not None:
-                torch.matmul(p, weight, out=grad_x[start : start + CHUNK])
+                torch.matmul(p.to(x.dtype), weight, out=grad_x[start : start + CHUNK])
             if grad_w is not None:
-                grad_w += p.T @ part
+                grad_w += p.to(x.dtype).T @ part
         ctx.save_for_backward(grad_x, grad_w)
         ctx.weight_dtype = weight.dtype
         return total

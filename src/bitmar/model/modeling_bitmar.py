@@ -79,7 +79,6 @@ class Block(nn.Module):
         self.attn = SelfAttention(config.hidden_size, config.num_heads, config.quantization)
         self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(config.dropout)
         if conditioned:
             self.memory_proj = BitLinear(config.memory_dim, config.hidden_size, config.quantization)
             self.memory_gate = nn.Parameter(torch.tensor(config.memory_gate_init))
@@ -88,8 +87,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, positions: Positions, memory: Tensor | None = None, cache=None, layer: int = 0) -> Tensor:
         if memory is not None:
             x = x + self.memory_gate * self.memory_proj(memory)
-        x = x + self.dropout(self.attn(self.attn_norm(x), positions, cache, layer))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        x = x + self.attn(self.attn_norm(x), positions, cache, layer)
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class Stack(nn.Module):
@@ -245,7 +244,7 @@ class BitMarModel(BitMarPreTrainedModel):
                 retrieved = torch.zeros_like(retrieved)
             retrieved = self.memory.read_norm(retrieved)
 
-        h = x + f
+        h = x + self.dropout(f)
         if config.memory_integration == "add":
             h = h + self.memory_proj(retrieved)
         elif config.memory_integration == "concat":

@@ -187,7 +187,7 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
     model = build_model(stage, workspace, towers, starts)
     tokenizer_json = tokenizer.to_str()
     if settings.compile:
-        for block in (*model.model.encoder.layers, *model.model.decoder.layers):
+        for block in (*model.model.encoder.layers, *model.model.decoder.layers, model.model.vision, model.model.fusion):
             block.compile()
         if model.model.vision_tower is not None:
             model.model.vision_tower.compile()
