@@ -76,9 +76,7 @@ def parts(config: ModelConfig) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def good_file(
-    tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, np.ndarray], parts: dict[str, Any]
-) -> Path:
+def good_file(tmp_path_factory: pytest.TempPathFactory, tensors: dict[str, np.ndarray], parts: dict[str, Any]) -> Path:
     path = tmp_path_factory.mktemp("container") / "tiny.bitmar"
     write_container(path, tensors, **parts)
     return path

@@ -89,9 +89,7 @@ def without(name: str) -> Callable[[Header, bytearray], None]:
     return attack
 
 
-def extra(
-    dtype: str, shape: list[int], size: int, name: str = "extra"
-) -> Callable[[Header, bytearray], None]:
+def extra(dtype: str, shape: list[int], size: int, name: str = "extra") -> Callable[[Header, bytearray], None]:
     def attack(header: Header, data: bytearray) -> None:
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + size]}
         data.extend(bytes(size))

@@ -45,9 +45,7 @@ def test_the_stock_library_reads_it(good_file: Path, tensors: Tensors) -> None:
     assert json.loads(metadata["config"])["hidden_size"] == 12
 
 
-def test_writing_is_reproducible(
-    good_file: Path, tensors: Tensors, parts: dict[str, Any], tmp_path: Path
-) -> None:
+def test_writing_is_reproducible(good_file: Path, tensors: Tensors, parts: dict[str, Any], tmp_path: Path) -> None:
     again = tmp_path / "again.bitmar"
     write_container(again, dict(reversed(tensors.items())), **parts)
     assert open_container(again).tensors.keys() == tensors.keys()
@@ -55,9 +53,7 @@ def test_writing_is_reproducible(
         assert one.metadata() == other.metadata()
 
 
-def test_transposed_views_are_written_as_they_read(
-    tensors: Tensors, parts: dict[str, Any], tmp_path: Path
-) -> None:
+def test_transposed_views_are_written_as_they_read(tensors: Tensors, parts: dict[str, Any], tmp_path: Path) -> None:
     turned = {name: np.array(t.T, order="C").T for name, t in tensors.items()}
     write_container(tmp_path / "m.bitmar", turned, **parts)
     opened = open_container(tmp_path / "m.bitmar")
@@ -102,9 +98,7 @@ def test_a_full_disk_keeps_the_old_file(
     assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.bitmar"]
 
 
-def test_features_from_outside_need_no_tower(
-    config: ModelConfig, tensors: Tensors, parts: dict[str, Any]
-) -> None:
+def test_features_from_outside_need_no_tower(config: ModelConfig, tensors: Tensors, parts: dict[str, Any]) -> None:
     with pytest.raises(FormatError, match="'features', but the configuration"):
         write_container("m.bitmar", tensors, **{**parts, "vision": {**parts["vision"], "tower": "features"}})
     plain = dataclasses.replace(config, vision_tower=None)

@@ -52,9 +52,7 @@ def test_the_held_out_share_depends_on_the_text_alone(tmp_path: Path) -> None:
     assert set(_texts(forward.heldout)) < set(_texts(wider.heldout))
 
 
-def test_built_once_and_again_only_when_an_input_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_built_once_and_again_only_when_an_input_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[str] = []
     build = corpus_module._build
     monkeypatch.setattr(corpus_module, "_build", lambda name, *more: (built.append(name), build(name, *more)))
@@ -73,9 +71,7 @@ def test_built_once_and_again_only_when_an_input_changes(
     assert len(built) == 5
 
 
-def test_a_killed_build_leaves_nothing_that_looks_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_build_leaves_nothing_that_looks_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, cache = _source(tmp_path), tmp_path / "cache"
     with monkeypatch.context() as patch:
         patch.setattr(corpus_module, "_held_out", lambda text, share: 1 / 0)
@@ -119,9 +115,7 @@ def test_gpt2_separates_documents_by_one_token(tmp_path: Path, shared_data: Path
     from bitmar.data.tokenizer import load_tokenizer
 
     gpt2 = load_tokenizer(shared_data / "gpt2_bpe")
-    tokens = _build(_source(tmp_path, texts=["Hello", "world"]), tmp_path / "cache", gpt2, heldout=0.0)[
-        "stories"
-    ].train
+    tokens = _build(_source(tmp_path, texts=["Hello", "world"]), tmp_path / "cache", gpt2, heldout=0.0)["stories"].train
     assert tokens.tokens.tolist() == [15496, 50256, 6894, 50256]
 
 

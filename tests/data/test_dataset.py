@@ -65,9 +65,7 @@ def test_gpt2_eos_is_trained_although_it_is_also_bos_and_padding() -> None:
 
 def test_weights_are_how_often_a_domain_is_seen() -> None:
     source = TextBatches(_corpus(once=1, half=0.5, twice=2), rows=1, length=15, seed=3)
-    tokens = Counter(
-        np.concatenate([source[k]["input_ids"].ravel() for k in range(2 * len(source))]).tolist()
-    )
+    tokens = Counter(np.concatenate([source[k]["input_ids"].ravel() for k in range(2 * len(source))]).tolist())
     assert {tokens[10 + i] for i in range(36)} == {2 * 3}  # two epochs, three times in a document
     assert {tokens[1010 + i] for i in range(36)} == {3}
     assert {tokens[2010 + i] for i in range(36)} == {4 * 3}
@@ -129,12 +127,8 @@ def _captions(batch: Batch) -> list[str]:
     revisit=st.floats(0, 1),
     seed=st.integers(0, 9),
 )
-def test_every_image_is_new_once_per_epoch(
-    count: int, chains: int, episodes: int, revisit: float, seed: int
-) -> None:
-    source = CaptionBatches(
-        Images(count), TOKENIZER, chains * episodes, seed, episodes=episodes, revisit=revisit
-    )
+def test_every_image_is_new_once_per_epoch(count: int, chains: int, episodes: int, revisit: float, seed: int) -> None:
+    source = CaptionBatches(Images(count), TOKENIZER, chains * episodes, seed, episodes=episodes, revisit=revisit)
     new: list[int] = []
     for k in range(3 * len(source)):
         for chain in source[k]["image_ids"].reshape(chains, episodes).tolist():

@@ -18,9 +18,7 @@ def _stream(sizes: list[int]) -> TokenStream:
 
 
 @given(SIZES, st.integers(1, 9), st.integers(0, 3), st.booleans())
-def test_a_pass_holds_every_document_whole_and_once(
-    sizes: list[int], length: int, turn: int, shuffled: bool
-) -> None:
+def test_a_pass_holds_every_document_whole_and_once(sizes: list[int], length: int, turn: int, shuffled: bool) -> None:
     stream = _stream(sizes)
     packing = Packing(stream, length, (5,) if shuffled else None)
     rows = [packing.row(turn * len(packing) + i) for i in range(len(packing))]

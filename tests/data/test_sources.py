@@ -51,11 +51,7 @@ def test_braces_and_globs_name_the_same_shards(tmp_path: Path) -> None:
     for number in range(3):
         _shard(tmp_path / f"s-{number}.tar", _sample("0", str(number)))
     braces = [photo.captions[0] for photo in iter_webdataset(str(tmp_path / "s-{0..2}.tar"))]
-    assert (
-        braces
-        == [photo.captions[0] for photo in iter_webdataset(str(tmp_path / "s-*.tar"))]
-        == ["0", "1", "2"]
-    )
+    assert braces == [photo.captions[0] for photo in iter_webdataset(str(tmp_path / "s-*.tar"))] == ["0", "1", "2"]
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.35, 0.5, 0.75, 0.9])
@@ -126,9 +122,7 @@ def test_localized_narratives_gathers_an_images_captions(tmp_path: Path) -> None
     records = [("coco", "139", "First."), ("flickr", "abc", "Other."), ("coco", "139", "Second.")]
     lines = [json.dumps({"dataset_id": d, "image_id": i, "caption": c}) for d, i, c in records]
     path = tmp_path / "narratives.jsonl"
-    path.write_text(
-        "\n".join([*lines, "{broken", json.dumps({"dataset_id": "coco", "image_id": "7", "caption": "x"})])
-    )
+    path.write_text("\n".join([*lines, "{broken", json.dumps({"dataset_id": "coco", "image_id": "7", "caption": "x"})]))
     (tmp_path / "000000000139.jpg").write_bytes(b"coco")
     (tmp_path / "abc.jpg").write_bytes(b"flickr")
     bad: Bad = []
@@ -142,9 +136,7 @@ def test_localized_narratives_gathers_an_images_captions(tmp_path: Path) -> None
 
 def test_the_real_shards(shared_data: Path) -> None:
     bad: Bad = []
-    photos = list(
-        iter_webdataset(str(shared_data / "captions" / "coco-*.tar"), lambda *fault: bad.append(fault))
-    )
+    photos = list(iter_webdataset(str(shared_data / "captions" / "coco-*.tar"), lambda *fault: bad.append(fault)))
     assert len(photos) == 322 + 43 and not bad
     assert all(len(photo.captions) >= 5 and photo.image[:2] == b"\xff\xd8" for photo in photos)
     assert len({photo.key for photo in photos}) == len(photos)

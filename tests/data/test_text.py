@@ -82,9 +82,7 @@ def test_long_documents_are_cut_and_nothing_is_lost(
 
 
 def test_a_title_stays_with_its_long_paragraph(tmp_path: Path) -> None:
-    first = next(
-        iter_documents(_write(tmp_path / "a.txt", "= Title =\n" + "word " * 100), "file", max_chars=100)
-    )
+    first = next(iter_documents(_write(tmp_path / "a.txt", "= Title =\n" + "word " * 100), "file", max_chars=100))
     assert first.startswith("= Title =\nword word") and len(first) <= 100
 
 

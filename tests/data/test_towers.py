@@ -101,9 +101,7 @@ class TinyInterpreter:
             else:
                 weight = self.values[inputs[1]].astype(np.int64) - self.TENSORS[inputs[1]][2]
                 sums = self.convolve(x, weight, self.TENSORS[out][0][1], name.startswith("DEPTH"))
-                steps = self.rescale(
-                    sums + self.values[inputs[2]], scale * self.TENSORS[inputs[1]][1] / out_scale
-                )
+                steps = self.rescale(sums + self.values[inputs[2]], scale * self.TENSORS[inputs[1]][1] / out_scale)
             maps[out] = np.clip(steps + out_zero, 0, 255).astype(np.int64)
         return maps
 

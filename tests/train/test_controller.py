@@ -72,8 +72,8 @@ def test_steps_without_pictures_change_no_average() -> None:
 def model() -> BitMarForCausalLM:
     torch.manual_seed(0)
     tower = {
-        "image_size": 32, "stem_channels": [4, 4], "stem_blocks": 0, "bottlenecks": [4, 4], "widths": [8], "depths": [1],
-        "head_dim": 4, "out_dim": 6,
+        "image_size": 32, "stem_channels": [4, 4], "stem_blocks": 0, "bottlenecks": [4, 4], "widths": [8],
+        "depths": [1], "head_dim": 4, "out_dim": 6,
     }  # fmt: skip
     config = BitMarConfig(
         vocab_size=40, hidden_size=16, num_heads=2, encoder_layers=1, decoder_layers=1, intermediate_size=16,

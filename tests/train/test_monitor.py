@@ -22,7 +22,9 @@ def test_utilisation_of_even_and_of_narrow_reads() -> None:
         {"read_entropy": 1.0, "slot_entropy": 1.0, "live_slots": 1.0}
     )
     narrow = memory_utilisation(torch.eye(8)[torch.zeros(3, 5, dtype=torch.long)])
-    assert [narrow[name].item() for name in ("read_entropy", "slot_entropy", "live_slots")] == pytest.approx([0, 0, 1 / 8])
+    assert [narrow[name].item() for name in ("read_entropy", "slot_entropy", "live_slots")] == pytest.approx(
+        [0, 0, 1 / 8]
+    )
     turns = memory_utilisation(torch.eye(8).unsqueeze(0))  # every read is narrow, together they are even
     assert [turns[name].item() for name in ("read_entropy", "slot_entropy")] == pytest.approx([0, 1])
 
@@ -96,7 +98,9 @@ def test_evaluation_weighs_tokens_not_batches(built: tuple[Any, dict[str, Any]])
             labels = inputs["labels"][:, 1:]
             total += torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum").item()
             tokens += int((labels != -100).sum())
-    assert evaluate(model, {"text": source}, batches=len(source))["text_loss"] == pytest.approx(total / tokens, abs=1e-3)
+    assert evaluate(model, {"text": source}, batches=len(source))["text_loss"] == pytest.approx(
+        total / tokens, abs=1e-3
+    )
 
 
 def test_one_process_of_many_shows_and_logs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

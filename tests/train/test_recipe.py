@@ -117,7 +117,9 @@ def test_numbers_and_lists_as_yaml_has_them(recipe: dict[str, Any], write: Write
     path = write(recipe)
     path.write_text(path.read_text().replace("learning_rate: 0.004", "learning_rate: 4e-3"))
     assert yaml.safe_load(path.read_text())["stages"][0]["training"]["learning_rate"] == "4e-3"
-    loaded = load_recipe(path, ["data.captions=one.tar", "stages.0.training.clip=1", "stages.0.training.report_to=trackio"])
+    loaded = load_recipe(
+        path, ["data.captions=one.tar", "stages.0.training.clip=1", "stages.0.training.report_to=trackio"]
+    )
     training = loaded.stages[0].training
     assert training.learning_rate == 0.004 and training.clip == 1.0
     assert loaded.data.captions == ("one.tar",) and training.report_to == ("trackio",)

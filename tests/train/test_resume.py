@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -26,10 +27,9 @@ TIMED = ("seconds", "tokens_per_second", "train_runtime", "train_samples_per_sec
 
 def killed_at(step: int, recipe: Path) -> None:
     program = Path(__file__).with_name("child.py")
+    command = [sys.executable, program, "kill", recipe, str(step)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, program, "kill", recipe, str(step)], env=environment, capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr[-3000:]
 
 
@@ -44,8 +44,6 @@ def log_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def state_of(checkpoint: Path, callback: str) -> dict[str, Any]:
-    import json
-
     return json.loads((checkpoint / "trainer_state.json").read_text())["stateful_callbacks"][callback]["attributes"]
 
 

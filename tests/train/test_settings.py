@@ -60,7 +60,9 @@ def test_the_defaults_are_the_papers() -> None:
 
 
 def test_transformers_words(tmp_path) -> None:
-    arguments = Training(steps=3, accumulation=2, gradient_checkpointing=True, precision="fp32").arguments(str(tmp_path))
+    arguments = Training(steps=3, accumulation=2, gradient_checkpointing=True, precision="fp32").arguments(
+        str(tmp_path)
+    )
     assert (arguments.max_steps, arguments.gradient_accumulation_steps, arguments.max_grad_norm) == (3, 2, 0.3)
     assert getattr(arguments, "activation_checkpointing", arguments.gradient_checkpointing) is True
     assert not arguments.bf16 and not arguments.fp16 and arguments.report_to == []

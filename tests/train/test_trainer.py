@@ -147,7 +147,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on_from_it(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_save_optimizer_and_scheduler", full)
-        with pytest.raises(DataError, match=r"could not write .*checkpoint-4: .*No space left.*checkpoint-2, is intact"):
+        with pytest.raises(DataError, match=r"checkpoint-4: .*No space left.*checkpoint-2, is intact"):
             trainer(tmp_path / "run", keep=1).train_or_resume()
     assert names(tmp_path / "run") == ["checkpoint-2"]
     assert not any(path.name.startswith((".unf", "checkpoint-4")) for path in (tmp_path / "run").iterdir())
@@ -181,7 +181,7 @@ def test_a_real_failing_write(tmp_path: Path, size: int) -> None:
 
 def test_only_failed_writes_are_called_a_full_disk(tmp_path: Path) -> None:
     for error in (OSError(errno.ENOSPC, "full"), SafetensorError("I/O error"), RuntimeError("inline_container.cc: x")):
-        with pytest.raises(DataError, match="could not write .*Then this"), reporting_full_disk(tmp_path, "Then this"):
+        with pytest.raises(DataError, match=r"could not write .*Then this"), reporting_full_disk(tmp_path, "Then this"):
             raise error
     with pytest.raises(RuntimeError, match="CUDA"), reporting_full_disk(tmp_path, ""):
         raise RuntimeError("CUDA error")
@@ -206,10 +206,10 @@ def test_a_checkpoint_of_another_model_or_a_damaged_one_is_refused(tmp_path: Pat
     trainer(tmp_path, steps=2).train_or_resume()
     other = Toy()
     other.layer = nn.Linear(WIDTH, WIDTH + 1, bias=False)
-    with pytest.raises(FormatError, match="cannot resume from .*checkpoint-2: .*size mismatch.*another `output`"):
+    with pytest.raises(FormatError, match=r"cannot resume from .*checkpoint-2: .*size mismatch.*another `output`"):
         trainer(tmp_path, model=other).train_or_resume()
     (tmp_path / "checkpoint-2" / "model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
-    with pytest.raises(FormatError, match="cannot resume from .*checkpoint-2"):
+    with pytest.raises(FormatError, match=r"cannot resume from .*checkpoint-2"):
         trainer(tmp_path).train_or_resume()
 
 

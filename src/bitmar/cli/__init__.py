@@ -113,7 +113,7 @@ app.command(
 )(train)
 app.command(
     rich_help_panel=MAKE,
-    epilog=examples("bitmar distill recipes/default.yaml", "bitmar distill my.yaml --set stages.0.rows=64"),
+    epilog=examples("bitmar distill recipes/default.yaml", "bitmar distill my.yaml --set stages.tower.rows=64"),
 )(distill)
 app.command(
     rich_help_panel=MAKE,

@@ -221,6 +221,4 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 def _check_divides(config: ModelConfig | VisionTowerConfig, whole: str, parts: str) -> None:
     if getattr(config, whole) % getattr(config, parts):
-        raise ConfigError(
-            f"{whole} {getattr(config, whole)} must be a multiple of {parts} {getattr(config, parts)}"
-        )
+        raise ConfigError(f"{whole} {getattr(config, whole)} must be a multiple of {parts} {getattr(config, parts)}")

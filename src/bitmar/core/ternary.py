@@ -56,9 +56,7 @@ def pack2(codes: I8) -> U8:
 def unpack2(packed: U8, in_features: int) -> I8:
     """Undo `pack2`: codes (out, in_features). Raises FormatError for a wrong width or as `check_codes`."""
     if packed.ndim != 2 or packed.shape[1] != -(-in_features // 4):
-        raise FormatError(
-            f"{in_features} packed weights a row need {-(-in_features // 4)} bytes, found {packed.shape}"
-        )
+        raise FormatError(f"{in_features} packed weights a row need {-(-in_features // 4)} bytes, found {packed.shape}")
     check_codes(packed, in_features)
     codes: I8 = ((packed[..., None] >> _SHIFTS) & 3).astype(np.int8) - np.int8(1)
     return codes.reshape(len(packed), -1)[:, :in_features]

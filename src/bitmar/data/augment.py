@@ -36,9 +36,7 @@ def view_rng(seed: int, key: str, view: int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest, "little"))
 
 
-def random_view(
-    photo: np.ndarray, rng: np.random.Generator, size: int, ranges: ViewRange | None = None
-) -> np.ndarray:
+def random_view(photo: np.ndarray, rng: np.random.Generator, size: int, ranges: ViewRange | None = None) -> np.ndarray:
     """A random view of `photo`: uint8 (H, W, 3) -> uint8 (size, size, 3)."""
     ranges = ranges or ViewRange()
     box = _crop_box(photo.shape[1], photo.shape[0], rng, ranges)

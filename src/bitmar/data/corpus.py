@@ -89,9 +89,7 @@ class Corpus:
                 "train_tokens": len(domain.train.tokens),
                 "heldout_tokens": len(domain.heldout.tokens),
                 "weight": domain.weight,
-                "bytes_per_token": round(
-                    domain.bytes / (len(domain.train.tokens) + len(domain.heldout.tokens)), 3
-                ),
+                "bytes_per_token": round(domain.bytes / (len(domain.train.tokens) + len(domain.heldout.tokens)), 3),
             }
             for domain in self.domains.values()
         }
@@ -190,9 +188,7 @@ def _write(
     with open(folder / "train.bin", "wb") as train, open(folder / "heldout.bin", "wb") as held:
         files = {"train": train, "heldout": held}
         while chunk := list(islice(documents, _CHUNK)):
-            for text, encoding in zip(
-                chunk, encoder.encode_batch_fast(chunk, add_special_tokens=False), strict=True
-            ):
+            for text, encoding in zip(chunk, encoder.encode_batch_fast(chunk, add_special_tokens=False), strict=True):
                 part: Part = "heldout" if _held_out(text, heldout) else "train"
                 ids = np.array([*start, *encoding.ids, special.eos], dtype)
                 files[part].write(ids.tobytes())

@@ -74,9 +74,7 @@ class TextBatches(BatchSource):
 
     def __init__(self, corpus: Corpus, rows: int, length: int, seed: int, split: Part = "train") -> None:
         if split not in PARTS:
-            raise ConfigError(
-                f"split is 'train' or 'heldout', not {split!r}{nearest(split, ('train', 'heldout'))}"
-            )
+            raise ConfigError(f"split is 'train' or 'heldout', not {split!r}{nearest(split, ('train', 'heldout'))}")
         _positive(rows=rows, length=length, seed=seed + 1)
         self.rows, self.length, self.seed, self.training = rows, length, seed, split == "train"
         self.special = corpus.special
@@ -230,9 +228,7 @@ class CaptionBatches(BatchSource):
             return batch | {"vision_features": stacked.astype(np.float32, copy=False)}
         assert self._photos is not None
         photos = [self._photos.photo(image) for image in image_ids.tolist()]
-        return batch | {
-            "pixel_values": np.stack([self._pixels(photo, k, row) for row, photo in enumerate(photos)])
-        }
+        return batch | {"pixel_values": np.stack([self._pixels(photo, k, row) for row, photo in enumerate(photos)])}
 
     def _draws(self, k: int) -> Iterator[_Draw]:
         """Batch k's rows."""
@@ -369,9 +365,7 @@ def _row_range(k: int, rows: int, total: int, endless: bool) -> tuple[int, int]:
     return k * rows, (k + 1) * rows if endless else min((k + 1) * rows, total)
 
 
-def _labels(
-    ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], special: SpecialIds
-) -> npt.NDArray[np.int64]:
+def _labels(ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], special: SpecialIds) -> npt.NDArray[np.int64]:
     """`ids` where they are to be predicted: not padding (by the mask: GPT-2 pads with its EOS), not BOS."""
     ignored = mask == 0
     if special.bos != special.eos:

@@ -37,9 +37,7 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def open_shards(
-    folder: Path, stem: str, row_shape: tuple[int, ...], dtype: np.dtype[Any]
-) -> list[np.ndarray]:
+def open_shards(folder: Path, stem: str, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[np.ndarray]:
     """The folder's `stem-*.npy` shards in order, memory-mapped for reading, each (n, *row_shape)."""
     shards = []
     for path in sorted(folder.glob(f"{stem}-*.npy")):

@@ -114,9 +114,7 @@ def _from_sample(key: str, sample: Mapping[str, Any], report: OnBad) -> Captione
     return CaptionedPhoto(key, image, tuple(text for text in captions if isinstance(text, str)), meta)
 
 
-def iter_cc3m(
-    tsv: str | Path, image_root: str | Path, on_bad: OnBad | None = None
-) -> Iterator[CaptionedPhoto]:
+def iter_cc3m(tsv: str | Path, image_root: str | Path, on_bad: OnBad | None = None) -> Iterator[CaptionedPhoto]:
     """Conceptual Captions: lines "caption<TAB>url[<TAB>file]" and a folder of the photos that were fetched.
 
     A photo is looked for under its third column, then under its line number as img2dataset numbers files

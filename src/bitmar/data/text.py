@@ -96,9 +96,7 @@ class Domain:
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.dataset is None):
-            raise ConfigError(
-                "a text domain needs exactly one of `path` (files) and `dataset` (Hugging Face)"
-            )
+            raise ConfigError("a text domain needs exactly one of `path` (files) and `dataset` (Hugging Face)")
         _one_of("split", self.split, SPLITS)
         _one_of("clean", self.clean, CLEANERS)
         if not isinstance(self.weight, int | float) or not 0 < self.weight <= 1000:
@@ -128,9 +126,7 @@ class Domain:
         if self.dataset is not None:
             raw = iter_hf_dataset(self.dataset, self.subset, self.column, self.config)
         else:
-            raw = (
-                text for file in self.files() for text in iter_documents(file, self.split, on_read=on_read)
-            )
+            raw = (text for file in self.files() for text in iter_documents(file, self.split, on_read=on_read))
         for text in raw:
             if document := clean_text(text, self.clean).strip():
                 yield document
@@ -151,9 +147,7 @@ def _text_files(pattern: str) -> list[Path]:
     else:
         found = [Path(file) for file in glob(pattern, recursive=True)] if has_magic(pattern) else []
     if not found:
-        raise DataError(
-            f"no text at {pattern}{near_path(path)}; give a text file, a folder of them, or a glob"
-        )
+        raise DataError(f"no text at {pattern}{near_path(path)}; give a text file, a folder of them, or a glob")
     return sorted(found)
 
 
@@ -259,9 +253,7 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def iter_hf_dataset(
-    name: str, split: str = "train", column: str = "text", config: str | None = None
-) -> Iterator[str]:
+def iter_hf_dataset(name: str, split: str = "train", column: str = "text", config: str | None = None) -> Iterator[str]:
     """The texts in `column` of a Hugging Face dataset (Hub name or local folder), streamed.
 
     Raises DataError where the dataset or the column is missing, DependencyError without `datasets`.

@@ -175,15 +175,11 @@ def train_from_sources(
     return {
         "path": str(path),
         "vocab_size": tokenizer.get_vocab_size(),
-        "bytes_per_token": {
-            name: round(bytes_per_token(tokenizer, sample), 3) for name, sample in samples.items()
-        },
+        "bytes_per_token": {name: round(bytes_per_token(tokenizer, sample), 3) for name, sample in samples.items()},
     }
 
 
-def _all_documents(
-    domains: Mapping[str, Domain], captions: Sequence[str]
-) -> Iterator[tuple[str, Iterable[str]]]:
+def _all_documents(domains: Mapping[str, Domain], captions: Sequence[str]) -> Iterator[tuple[str, Iterable[str]]]:
     for name, domain in domains.items():
         yield name, domain.documents()
     if captions:

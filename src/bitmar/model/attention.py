@@ -1,7 +1,7 @@
 """Causal attention with sinks (arXiv 2309.17453; paper section 3.1) and cross-attention, written as plain products.
 
-One rule serves training, prefill and streaming: a query at position i sees the keys j <= i with j < S (sinks) or
-j > i - W (window). While a sequence fits into S + W tokens this is plain causal attention with rotary positions. Past that,
+One rule serves training, prefill and streaming: a query at position i sees the keys j <= i with j < S (sinks) or j > i
+- W (window). While a sequence fits into S + W tokens this is plain causal attention with rotary positions. Past that,
 every window key keeps its distance to the query, and the sinks stand right before the window: for them the query's
 position is clamped to S + W - 1, so no rotation angle ever leaves the range that training has seen.
 """
@@ -92,7 +92,7 @@ class SelfAttention(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Cross-modal fusion (section 3.3): text queries, vision keys and values, residual. Softmax and residual in float32."""
+    """Cross-modal fusion (section 3.3): text queries, vision keys and values; softmax and residual in float32."""
 
     def __init__(self, hidden_size: int, num_heads: int, quantization: str, eps: float) -> None:
         super().__init__()

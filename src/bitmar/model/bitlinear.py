@@ -1,4 +1,5 @@
-"""BitLinear: the ternary linear layer of BitNet b1.58 (arXiv 2402.17764, 2504.12285), trained through a straight-through estimator.
+"""BitLinear: the ternary linear layer of BitNet b1.58 (arXiv 2402.17764, 2504.12285), trained through a
+straight-through estimator.
 
 The integers are exact. Activations are integers in [-127, 127] and weights are in {-1, 0, 1}; both are exact in
 bfloat16, and in float32 their dot products are exact too, whatever the order of the sum. So in float32 a row's result
@@ -118,14 +119,16 @@ class BitLinear(nn.Linear):
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Input and weight as the layer multiplies them, dequantised, with straight-through gradients.
 
-        For a loss that has to take the product apart: `operands(x)[0] @ operands(x)[1].T` equals `self(x)` up to rounding.
+        For a loss that has to take the product apart: `operands(x)[0] @ operands(x)[1].T` equals `self(x)` up to
+        rounding.
         """
         dtype = compute_dtype(x)
         if self.quantization == "none":
             return x.to(dtype), self.weight.to(dtype)
         codes, gamma = self.codes(dtype)
         x_q, scale = quantize_activation(x)
-        return _StraightThrough.apply(x, (x_q * scale).to(dtype)), _StraightThrough.apply(self.weight, codes * gamma.to(dtype))
+        weight = _StraightThrough.apply(self.weight, codes * gamma.to(dtype))
+        return _StraightThrough.apply(x, (x_q * scale).to(dtype)), weight
 
     def zero_fraction(self) -> float:
         """Share of zero codes, the E_q of the paper's Figure 3."""

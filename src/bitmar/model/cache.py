@@ -12,8 +12,8 @@ from .memory import MemoryState, QueryCarry
 class BitMarCache(Cache):
     """Keys and values of the first S and the last W tokens in every layer of both stacks; constant size for ever.
 
-    It also carries the image's keys and values in the fusion, the memory's state and the running query, so that a cached
-    step and a full forward compute the same thing. Keys are stored unrotated (see `attention.py`).
+    It also carries the image's keys and values in the fusion, the memory's state and the running query, so that a
+    cached step and a full forward compute the same thing. Keys are stored unrotated (see `attention.py`).
     """
 
     is_compileable = False

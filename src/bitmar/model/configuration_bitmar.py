@@ -12,11 +12,12 @@ class BitMarConfig(PretrainedConfig):
 
     Args:
         vocab_size: V, rows of the embedding and of the head.
-        hidden_size: d. encoder_layers, decoder_layers, num_heads, intermediate_size: the two stacks (section 3.1, 3.4.1).
+        hidden_size: d. encoder_layers, decoder_layers, num_heads, intermediate_size: the two stacks (section 3.1,
+        3.4.1).
         activation: "relu2" or "gelu" in the feed-forward layers.
         sequence_length: tokens in a training row. attention_sinks: S. attention_window: W.
-        vision_dim: D_v of the patch features, vision_grid x vision_grid of them; vision_pool: side of the average pooling
-            (1 = none); vision_hidden: width between the two layers of the vision MLP (section 3.2).
+        vision_dim: D_v of the patch features, vision_grid x vision_grid of them; vision_pool: side of the average
+            pooling (1 = none); vision_hidden: width between the two layers of the vision MLP (section 3.2).
         query_pooling: "mean" or "learned". memory_slots: K. memory_dim: C. memory_alpha: write rate of eq. 1.
         memory_decay: factor on a slot's usage at each write. memory_segment: tokens between two writes.
         write_rule: "address" or "literal" (eq. 1 unchanged).
@@ -26,7 +27,7 @@ class BitMarConfig(PretrainedConfig):
     """
 
     model_type = "bitmar"
-    keys_to_ignore_at_inference = ("past_key_values", "memory")  # noqa: RUF012  (transformers reads a sequence)
+    keys_to_ignore_at_inference = ("past_key_values", "memory")
 
     def __init__(
         self,

@@ -53,8 +53,9 @@ def language_modelling_loss(hidden: Tensor, head, labels: Tensor, num_items: Ten
     """Mean next-token cross-entropy without ever holding T x V logits.
 
     Args:
-        hidden: (B, T, d) before the head. head: a BitLinear (d -> V). labels: (B, T), -100 where nothing is to be predicted;
-            position t is scored on label t + 1. num_items: tokens to divide by when a step is made of several batches.
+        hidden: (B, T, d) before the head. head: a BitLinear (d -> V). labels: (B, T), -100 where nothing is to be
+            predicted; position t is scored on label t + 1. num_items: tokens to divide by when a step is made of
+            several batches.
     """
     target = labels[:, 1:].flatten()
     keep = target != -100
@@ -65,7 +66,11 @@ def language_modelling_loss(hidden: Tensor, head, labels: Tensor, num_items: Ten
 
 def gather(x: Tensor) -> Tensor:
     """The rows of all ranks, with gradients; the tensor itself when there is one process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+    if (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    ):
         from torch.distributed.nn.functional import all_gather
 
         return torch.cat(all_gather(x))
@@ -76,8 +81,8 @@ def contrastive_loss(text: Tensor, vision: Tensor, scale: Tensor, group: Tensor 
     """Symmetric InfoNCE (arXiv 1807.03748, 2103.00020) over all pairs of all ranks.
 
     Args:
-        text, vision: pooled caption and pooled vision tokens, (B, d). scale: 1 / temperature. group: (B,) equal for pairs that
-            show the same picture; those are no negatives of each other.
+        text, vision: pooled caption and pooled vision tokens, (B, d). scale: 1 / temperature. group: (B,) equal for
+            pairs that show the same picture; those are no negatives of each other.
     Returns:
         the loss and the mean cosine of true pairs (the alignment that the controller watches).
     """

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .bitlinear import BitLinear, RMSNorm
 
-SHARP_ADDRESS = 4.0  # a softer start spreads every write over all slots, and a memory that stores nothing learns nothing
+# A softer start spreads every write over all slots, and a memory that stores nothing learns nothing.
+SHARP_ADDRESS = 4.0
 USAGE_FLOOR = 1e-4
 
 
@@ -28,7 +29,7 @@ class MemoryState(NamedTuple):
 
 
 class QueryCarry(NamedTuple):
-    """What the running mean needs to go on in the next call: weighted sum (B, d), weight (B, 1), place in segment (B,)."""
+    """What the running mean needs in the next call: weighted sum (B, d), weight (B, 1), place in segment (B,)."""
 
     total: Tensor
     weight: Tensor
@@ -80,10 +81,11 @@ class EpisodicMemory(nn.Module):
         Args:
             fused: (B, T, d). mask: (B, T), 0 on padding. carry: from the call that saw the tokens before these.
         Returns:
-            q (B, T, C), the index of each token's segment counted from the segment of the first one (B, T), and the carry.
+            q (B, T, C), the index of each token's segment counted from the segment of the first one (B, T), and the
+            carry.
         """
         fused, mask = fused.float(), mask.float()
-        batch, length, _ = fused.shape
+        batch = len(fused)
         before = carry.length if carry else torch.zeros(batch, dtype=torch.long, device=fused.device)
         place = before.unsqueeze(1) + mask.long().cumsum(1) - 1  # within the segment that the carry is in
         segment = place.clamp(min=0) // self.segment  # (B, T)
@@ -164,8 +166,8 @@ class EpisodicMemory(nn.Module):
         Args:
             q: queries at segment ends (B, S, C). valid: (B, S) bool. state: M before the first segment.
         Returns:
-            The states that each segment reads, stacked to (B * S, K, C) and (B * S, K); the state after the last one; the
-            mean squared change per write (scalar).
+            The states that each segment reads, stacked to (B * S, K, C) and (B * S, K); the state after the last one;
+            the mean squared change per write (scalar).
         """
         before, changes = [], []
         for s in range(q.shape[1]):

@@ -4,8 +4,8 @@
                                                                     |                    ^ every layer
                                                                     +-> running mean q -> memory read r
 
-Everything is causal in the text: the logits at t depend on tokens <= t, on the picture, and on the memory as it was before
-this segment.
+Everything is causal in the text: the logits at t depend on tokens <= t, on the picture, and on the memory as it was
+before this segment.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from transformers import PreTrainedModel
 from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
-from .attention import Fusion, Positions, SelfAttention
-from .bitlinear import BitLinear, RMSNorm, activation
+from .attention import Fusion, Positions
+from .bitlinear import BitLinear, RMSNorm
+from .blocks import Stack
 from .cache import BitMarCache
 from .configuration_bitmar import BitMarConfig
 from .losses import contrastive_loss, language_modelling_loss
@@ -57,59 +58,6 @@ class BitMarOutput(ModelOutput):
     memory_loss: Tensor | None = None
     alignment: Tensor | None = None
     read_weights: Tensor | None = None
-
-
-class MLP(nn.Module):
-    def __init__(self, config: BitMarConfig) -> None:
-        super().__init__()
-        self.activation = config.activation
-        self.up_proj = BitLinear(config.hidden_size, config.intermediate_size, config.quantization)
-        self.down_proj = BitLinear(config.intermediate_size, config.hidden_size, config.quantization)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(activation(self.activation, self.up_proj(x)))
-
-
-class Block(nn.Module):
-    """Pre-norm causal block. In the decoder it first adds g_l W_l r, its share of what the memory said."""
-
-    def __init__(self, config: BitMarConfig, conditioned: bool = False) -> None:
-        super().__init__()
-        self.attn_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.attn = SelfAttention(config.hidden_size, config.num_heads, config.quantization)
-        self.mlp_norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.mlp = MLP(config)
-        if conditioned:
-            self.memory_proj = BitLinear(config.memory_dim, config.hidden_size, config.quantization)
-            self.memory_gate = nn.Parameter(torch.tensor(config.memory_gate_init))
-            self.starts = {"memory_gate": config.memory_gate_init}
-
-    def forward(self, x: Tensor, positions: Positions, memory: Tensor | None = None, cache=None, layer: int = 0) -> Tensor:
-        if memory is not None:
-            x = x + self.memory_gate * self.memory_proj(memory)
-        x = x + self.attn(self.attn_norm(x), positions, cache, layer)
-        return x + self.mlp(self.mlp_norm(x))
-
-
-class Stack(nn.Module):
-    """Causal blocks and a final norm; `first_layer` is where its keys begin in the cache."""
-
-    def __init__(self, config: BitMarConfig, layers: int, first_layer: int, conditioned: bool = False) -> None:
-        super().__init__()
-        self.first_layer = first_layer
-        self.layers = nn.ModuleList(Block(config, conditioned) for _ in range(layers))
-        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
-        self.gradient_checkpointing = False
-
-    def forward(self, x: Tensor, positions: Positions, memory: Tensor | None = None, cache=None, states=None) -> Tensor:
-        for i, block in enumerate(self.layers):
-            if self.gradient_checkpointing and self.training:
-                x = torch.utils.checkpoint.checkpoint(block, x, positions, memory, use_reentrant=False)
-            else:
-                x = block(x, positions, memory, cache, self.first_layer + i)
-            if states is not None:
-                states.append(x)
-        return self.norm(x)
 
 
 class BitMarPreTrainedModel(PreTrainedModel):
@@ -219,13 +167,13 @@ class BitMarModel(BitMarPreTrainedModel):
             input_ids: (B, T). attention_mask: (B, T) or, with a cache, (B, T_past + T); 0 on padding, either side.
             pixel_values: (B, 3, S, S) for the built-in tower, or vision_features: (B, N_p, D_v).
             image_mask: (B,) bool, False for sequences without a picture (there f = z).
-            memory: state to start from (M_0 when None). write_memory: write at segment ends; by default only in training.
+            memory: state to start from (M_0 when None). write_memory: write at segment ends; by default in training.
             read_memory: False ablates the read with everything else unchanged.
             episodes: this many consecutive sequences are one chain, each reading what the ones before it wrote.
         """
         config = self.config
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, d)
-        batch, length, _ = x.shape
+        length = x.shape[1]
         cache = past_key_values if isinstance(past_key_values, BitMarCache) else None
         if cache is None and (use_cache if use_cache is not None else past_key_values is not None):
             cache = self.new_cache()
@@ -265,12 +213,16 @@ class BitMarModel(BitMarPreTrainedModel):
             read_weights=weights,
         )
 
-    def _positions(self, x: Tensor, attention_mask: Tensor | None, cache: BitMarCache | None) -> tuple[Tensor, Positions]:
+    def _positions(
+        self, x: Tensor, attention_mask: Tensor | None, cache: BitMarCache | None
+    ) -> tuple[Tensor, Positions]:
         """Validity of the new tokens (B, T) and where they stand."""
         batch, length, _ = x.shape
         if attention_mask is not None and attention_mask.dim() == 4:
             attention_mask = attention_mask[:, 0, -1]  # only its padding counts here: the order is always causal
-            attention_mask = attention_mask > torch.finfo(x.dtype).min / 2 if attention_mask.is_floating_point() else attention_mask
+            attention_mask = (
+                attention_mask > torch.finfo(x.dtype).min / 2 if attention_mask.is_floating_point() else attention_mask
+            )
         elif attention_mask is not None and attention_mask.dim() == 3:
             attention_mask = attention_mask[:, -1]
         config = self.config
@@ -315,7 +267,7 @@ class BitMarModel(BitMarPreTrainedModel):
         return f, vision
 
     def _remember(self, f, valid, cache, state, write, episodes):
-        """Queries, writes and reads of one forward: r (B, T, C), weights, the state afterwards and the change per write."""
+        """Queries, writes and reads of one forward: r (B, T, C), weights, the state afterwards, change per write."""
         memory, batch = self.memory, f.shape[0]
         if state is None:
             state = cache.memory if cache is not None else None
@@ -411,7 +363,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         """`BitMarModel.forward` with logits and losses.
 
         Args:
-            labels: (B, T), -100 where nothing is predicted; in training no logits are returned, since they would be T x V.
+            labels: (B, T), -100 where nothing is predicted; in training no logits are returned: they would be T x V.
             logits_to_keep: only the logits of the last so many positions (0 = all).
             image_ids: (B,) equal for the same picture, for the contrastive loss.
         """
@@ -466,7 +418,9 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         kept = ("memory", "write_memory", "read_memory", "logits_to_keep", "use_cache")
         inputs = {k: kwargs[k] for k in kept if kwargs.get(k) is not None}
         if seen == 0:  # later steps find the picture in the cache
-            inputs |= {k: kwargs[k] for k in ("pixel_values", "vision_features", "image_mask") if kwargs.get(k) is not None}
+            inputs |= {
+                k: kwargs[k] for k in ("pixel_values", "vision_features", "image_mask") if kwargs.get(k) is not None
+            }
         else:
             inputs.pop("memory", None)
         return {

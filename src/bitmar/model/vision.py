@@ -30,7 +30,7 @@ class VisionProjector(nn.Module):
 
 
 def pool_patches(features: Tensor, pool: int) -> Tensor:
-    """Average pooling over a square grid of patches (B, side^2, D); an odd side averages what its last window covers."""
+    """Average pooling over a square grid (B, side^2, D); at an odd side the last window averages what it covers."""
     if pool == 1:
         return features
     side = math.isqrt(features.shape[1])
@@ -40,11 +40,12 @@ def pool_patches(features: Tensor, pool: int) -> Tensor:
 
 @dataclass(frozen=True)
 class BitViTConfig:
-    """Numbers of the tower: a convolutional stem, then stages of transformer blocks, each on half the side of the one before.
+    """Numbers of the tower: a convolutional stem, then stages of transformer blocks, each on half the side before it.
 
-    image_size: pixels a side. stem_channels: widths of the maps at 1/4 and 1/8 of the side; stem_blocks: residual blocks on
-    the second. bottlenecks: channels of the map that each stage reads, and last of the map that the head reads; a teacher's
-    maps of the same shape can stand in for them while the tower is distilled. widths, depths, head_dim: of the transformer stages, on 1/16 of the side, 1/32, ...
+    image_size: pixels a side. stem_channels: widths of the maps at 1/4 and 1/8 of the side; stem_blocks: residual
+    blocks on the second. bottlenecks: channels of the map that each stage reads, and last of the map that the head
+    reads; a teacher's maps of the same shape can stand in for them while the tower is distilled. widths, depths,
+    head_dim: of the transformer stages, on 1/16 of the side, 1/32, ...
     out_dim: D_v of the teacher. out_activation: "relu" for a teacher whose features are never negative, else "none".
     """
 
@@ -153,7 +154,10 @@ class ViTBlock(nn.Module):
         self.num_heads, self.activation = width // config.head_dim, config.activation
         self.attn_norm, self.mlp_norm = RMSNorm(width, config.norm_eps), RMSNorm(width, config.norm_eps)
         self.qkv_proj, self.o_proj = BitLinear(width, 3 * width), BitLinear(width, width)
-        self.up_proj, self.down_proj = BitLinear(width, config.mlp_ratio * width), BitLinear(config.mlp_ratio * width, width)
+        self.up_proj, self.down_proj = (
+            BitLinear(width, config.mlp_ratio * width),
+            BitLinear(config.mlp_ratio * width, width),
+        )
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, w) -> (B, N, w)
         q, k, v = self.qkv_proj(self.attn_norm(x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -206,9 +210,7 @@ class BitViT(nn.Module):
         self.bottlenecks = nn.ModuleList(
             Bottleneck(w, c, config.norm_eps) for w, c in zip(before, config.bottlenecks, strict=True)
         )
-        self.merges = nn.ModuleList(
-            PatchMerging(c, w) for c, w in zip(config.bottlenecks, config.widths, strict=False)
-        )
+        self.merges = nn.ModuleList(PatchMerging(c, w) for c, w in zip(config.bottlenecks, config.widths, strict=False))
         self.position = nn.Parameter(torch.zeros((config.image_size // 16) ** 2, config.widths[0]))
         self.stages = nn.ModuleList(
             nn.Sequential(*(ViTBlock(w, config) for _ in range(n)))
@@ -222,8 +224,9 @@ class BitViT(nn.Module):
     def forward(self, pixels: Tensor, given: tuple[Tensor, ...] | None = None, force: Tensor | None = None):
         """Normalised pixels (B, 3, S, S) -> features (B, grid^2, out_dim).
 
-        For distillation, `given` holds a teacher's maps (B, N_i, bottlenecks[i]), and where `force` (B,) is True a stage reads
-        the teacher's map in place of the tower's own; returned are the features before the activation, and the tower's maps.
+        For distillation, `given` holds a teacher's maps (B, N_i, bottlenecks[i]), and where `force` (B,) is True a
+        stage reads the teacher's map in place of the tower's own; returned are the features before the activation, and
+        the tower's maps.
         """
         x = self.stem(self.embed_patches(pixels)).flatten(2).transpose(1, 2)
         maps = []

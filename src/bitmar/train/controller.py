@@ -1,4 +1,4 @@
-"""The paper's adaptive training controller (section 3.4.2): when alignment falls, change what is trained for a while."""
+"""The paper's adaptive controller (section 3.4.2): when alignment falls, change for a while what is trained."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ControllerState:
 class AlignmentController:
     """Watches the cosine of text and picture, step by step. Pure logic: it says what to do and touches nothing.
 
-    `observe(step, cosine)` returns the action in force at that step, or None; cosine is None in a step without pictures. The
-    maximum is that of the averages since the last intervention ended, so one bad period is answered once.
+    `observe(step, cosine)` returns the action in force at that step, or None; cosine is None in a step without
+    pictures. The maximum is that of the averages since the last intervention ended: one bad period is answered once.
     """
 
     def __init__(self, seed: int = 0) -> None:

@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.config import ModelConfig
+from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.files import write_atomically
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.configuration_bitmar import BitMarConfig
@@ -91,7 +91,9 @@ class FitTrainer(BatchTrainer):
         write_atomically(path, json.dumps({"step": self.state.global_step, "layers": layers}, indent=1).encode())
 
 
-def build_model(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[str, Path]) -> BitMarForCausalLM:
+def build_model(
+    stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[str, Path]
+) -> BitMarForCausalLM:
     """The stage's model, fresh or from an earlier stage, with its distilled tower in place."""
     from bitmar.data.tokenizer import special_ids
 
@@ -125,7 +127,7 @@ def _load(module: torch.nn.Module, folder: Path, allowed_missing: str = "\0") ->
     if missing or found.unexpected_keys:
         raise FormatError(
             f"{path} does not fit this model: {len(missing)} tensors missing ({missing[:3]}), "
-            f"{len(found.unexpected_keys)} unknown ({found.unexpected_keys[:3]}); start from a checkpoint of the same sizes"
+            f"{len(found.unexpected_keys)} unknown ({found.unexpected_keys[:3]}); start from one of the same sizes"
         )
 
 
@@ -153,7 +155,7 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
             heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else None
         else:
             pictures, heldout = None, None
-            normal = {"mean": MEAN, "std": STD, "size": recipe.tower.get("image_size", 224)}
+            normal = {"mean": MEAN, "std": STD, "size": (recipe.tower or {}).get("image_size", 224)}
             train |= {"photos": workspace.photos("train", data.captions), **normal}
             if data.validation:
                 held |= {"photos": workspace.photos("validation", data.validation), **normal}
@@ -219,13 +221,15 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
 
 def vision_preprocessing(stage: Fit, workspace: Workspace) -> dict[str, Any]:
     """What a checkpoint must remember about its pictures."""
+    from bitmar.data.photos import read_card
+
     recipe = workspace.recipe
     if stage.pictures == "photos":
         size = (recipe.tower or {}).get("image_size", 224)
         return {"size": size, "resize": "squash", "mean": list(MEAN), "std": list(STD), "tower": "bitvit"}
-    tower = {"size": 224, "resize": "squash", "mean": [0.0] * 3, "std": [1.0] * 3, "tower": "features"}
+    vision = {"size": 224, "resize": "squash", "mean": [0.0] * 3, "std": [1.0] * 3, "tower": "features"}
     if stage.pictures == "features" and stage.tower is not None:
         store = workspace.features("train", recipe.data.captions, stage.tower, recipe.data.views)
-        tower |= {"size": store.size if hasattr(store, "size") else 224, "feature_hash": store.fingerprint}
-        tower["teacher"] = store.tower
-    return tower
+        size = read_card(store.folder, "features")["size"]
+        vision |= {"size": size, "feature_hash": store.fingerprint, "teacher": store.tower}
+    return vision

@@ -15,8 +15,8 @@ from bitmar.train.ranks import world_size
 class StopOnInterrupt(TrainerCallback):
     """The first Ctrl-C asks for a checkpoint after the running step and stops; the second one stops at once.
 
-    `asked` is True once it was pressed. With several processes, which would hear of it in different steps, and outside the
-    main thread, where Python allows no handler, Ctrl-C does what it always does; the last checkpoint is what remains.
+    `asked` is True once it was pressed. With several processes, which would hear of it in different steps, and outside
+    the main thread, where Python allows no handler, Ctrl-C does what it always does, and the last checkpoint remains.
     """
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ def loss_terms(output: Any) -> dict[str, Tensor]:
 
 
 def memory_utilisation(weights: Tensor) -> dict[str, Tensor]:
-    """From read weights (B, T, K): entropy of a read and of all reads together (1 = even), and the share of live slots."""
+    """From read weights (B, T, K): entropy of a read and of all reads together (1 = even), share of live slots."""
     k = weights.shape[-1]
     weights = weights[:: max(1, len(weights) // 8)].float()  # a sample of the sequences is enough
     share = weights.mean((0, 1))
@@ -58,7 +58,10 @@ def gates(model: torch.nn.Module) -> dict[str, float]:
 
 @torch.no_grad()
 def evaluate(model: torch.nn.Module, sources: dict[str, Any], batches: int = 16) -> dict[str, float]:
-    """Held-out loss per source, with the memory read and with the read ablated, and alignment where there are pictures."""
+    """Held-out loss and perplexity per source, what the memory's read gains, and alignment where there are pictures.
+
+    The loss is per predicted token over the first `batches` of each source; the memory is M_0, which nothing writes.
+    """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     result: dict[str, float] = {}
@@ -67,13 +70,15 @@ def evaluate(model: torch.nn.Module, sources: dict[str, Any], batches: int = 16)
         tokens = rows = 0
         for k in range(min(batches, len(source))):
             batch = {n: torch.as_tensor(v).to(device) for n, v in source[k].items()}
-            count = int((batch["labels"][:, 1:] != -100).sum())
             on = model(**batch, logits_to_keep=1)
             off = model(**batch, logits_to_keep=1, read_memory=False)
-            loss, without, tokens = loss + on.lm_loss.item() * count, without + off.lm_loss.item() * count, tokens + count
+            predicted = int((batch["labels"][:, 1:] != -100).sum())
+            loss += on.lm_loss.item() * predicted
+            without += off.lm_loss.item() * predicted
+            tokens += predicted
             if on.alignment is not None:
-                seen = len(batch["labels"])
-                alignment, rows = alignment + on.alignment.item() * seen, rows + seen
+                alignment += on.alignment.item() * len(batch["labels"])
+                rows += len(batch["labels"])
         if tokens:
             result[f"{name}_loss"] = round(loss / tokens, 4)
             result[f"{name}_perplexity"] = round(math.exp(min(loss / tokens, 100.0)), 3)
@@ -85,7 +90,7 @@ def evaluate(model: torch.nn.Module, sources: dict[str, Any], batches: int = 16)
 
 
 class Display(TrainerCallback):
-    """A progress bar with the latest figures; on anything that is no terminal, a line per log. One process of many shows it."""
+    """A line per log and, on a terminal, a progress bar. One process of many shows it."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,13 +1,13 @@
-"""A recipe: one YAML file from raw data to a packed model. Every key is checked; a wrong one names its nearest neighbour.
+"""A recipe: one YAML file from raw data to a packed model. Every key is checked; a wrong one names the nearest.
 
-    output: runs/default            # everything of this run
-    cache: runs/data                # tokenised text, decoded photos, features: shared between runs
-    tokenizer: {train: 8192}        # train our own of this size, or {load: gpt2 | FOLDER}
-    model: {hidden_size: 256}       # any key of ModelConfig
-    data: {text: ..., captions: ..., photos: ..., validation: ...}
-    stages:                         # in this order; a finished stage is not run again
-      - {name: tower, kind: distill, ...}
-      - {name: language, kind: fit, ...}
+output: runs/default            # everything of this run
+cache: runs/data                # tokenised text, decoded photos, features: shared between runs
+tokenizer: {train: 8192}        # train our own of this size, or {load: gpt2 | FOLDER}
+model: {hidden_size: 256}       # any key of ModelConfig
+data: {text: ..., captions: ..., photos: ..., validation: ...}
+stages:                         # in this order; a finished stage is not run again
+  - {name: tower, kind: distill, ...}
+  - {name: language, kind: fit, ...}
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from bitmar.core.errors import ConfigError, nearest
 from bitmar.data.text import Domain
 from bitmar.train.settings import Training, from_mapping
 
-
 _SET_ELSEWHERE = {
     **dict.fromkeys(
         ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id", "image_token_id"), "it comes from the tokenizer"
@@ -38,7 +37,7 @@ class Data:
     """Where a run reads from.
 
     text: domain -> `bitmar.data.text.Domain` (path, weight, split, clean). captions: WebDataset patterns with human
-    captions; photos: more of them for distillation, captions or not; validation: captioned shards that training never sees.
+    captions; photos: more of them for distillation, captions or not; validation: captioned shards, never trained on.
     heldout: share of the text kept for perplexity. views: stored views per photo when features are extracted,
     the first as it is, the others random: crops of view_area of the photo, colours changed by up to view_colour.
     """
@@ -89,10 +88,12 @@ class Fit:
     """A stage that trains the model.
 
     pictures: "features" (a teacher's, extracted once), "photos" (through the built-in tower, trained along) or "none".
-    tower: the teacher for features; tower_from: an earlier distill stage whose tower the model gets. start: an earlier fit
-    stage, or a checkpoint folder, to start from. text_share: share of predicted tokens that come from plain text.
-    episodes: rows that form one memory chain. contrastive, memory: weights of L_cm and L_mem. tower_rate: factor on the tower's
-    learning rate. controller: the paper's adaptive controller.
+    tower: the teacher for features; tower_from: an earlier distill stage whose tower the model gets. start: an earlier
+    fit stage, or a checkpoint folder, to start from. text_share: share of predicted tokens that come from plain text.
+    text_rows, caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory
+    chain, of which a share `revisit` shows an image again. contrastive, memory: weights of L_cm and L_mem. tower_rate:
+    factor on the tower's learning rate. controller: the paper's adaptive controller. evaluate_every: in steps, at the
+    next log.
     """
 
     name: str
@@ -120,7 +121,9 @@ class Fit:
     def __post_init__(self) -> None:
         if self.pictures not in ("features", "photos", "none"):
             known = ("features", "photos", "none")
-            raise ConfigError(f"pictures is features, photos or none, not {self.pictures!r}{nearest(self.pictures, known)}")
+            raise ConfigError(
+                f"pictures is features, photos or none, not {self.pictures!r}{nearest(self.pictures, known)}"
+            )
         if self.pictures == "features" and self.tower is None:
             raise ConfigError("pictures: features needs the teacher's name in `tower`")
         for name in ("text_share", "revisit"):
@@ -149,8 +152,8 @@ class DistillWeights:
 class Distill:
     """A stage that trains the vision tower on a teacher.
 
-    area: share of a photo that a crop covers. weights: of the loss terms (`DistillWeights`). alone_from: share of the steps
-    after which no stage reads the teacher's maps any more.
+    area: share of a photo that a crop covers. weights: of the loss terms (`DistillWeights`). alone_from: share of the
+    steps after which no stage reads the teacher's maps any more.
     """
 
     name: str
@@ -244,7 +247,7 @@ def _stage(values: Any, where: str) -> Fit | Distill:
 
 
 def _check(recipe: Recipe) -> None:
-    """What no part of the recipe can see alone: that the stages lead to each other, and that the networks can be built."""
+    """What no part of the recipe sees alone: that stages lead to each other, and that the networks can be built."""
     for key in recipe.model:
         if key in _SET_ELSEWHERE:
             raise ConfigError(f"model.{key} is not set here: {_SET_ELSEWHERE[key]}")

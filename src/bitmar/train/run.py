@@ -18,7 +18,7 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
     """Runs what is not finished yet, exports the last fit stage to `output/model.bitmar`, and returns `output`.
 
     Args:
-        only: name of the one stage to run (its predecessors must be finished). kind: run the stages of this class alone.
+        only: name of the one stage to run; those it starts from must be finished. kind: run stages of this class alone.
     """
     from bitmar.train.distill import distill
     from bitmar.train.fit import fit

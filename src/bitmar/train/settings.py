@@ -38,7 +38,7 @@ def from_mapping(cls: type, values: Mapping[str, Any] | None, where: str) -> Any
 
 
 def _value(value: Any, kind: Any, where: str) -> Any:
-    """`value` as the annotation `kind` wants it. YAML reads 4e-3 as text, and a list of one may come without its dash."""
+    """`value` as the annotation `kind` wants it. YAML reads 4e-3 as text; a list of one may come without brackets."""
     if get_origin(kind) in (Union, types.UnionType):  # X | None
         kind = next(k for k in get_args(kind) if k is not type(None)) if value is not None else type(None)
     if kind is type(None) or is_dataclass(value):
@@ -74,12 +74,12 @@ def _number(value: int | str) -> Any:
 class Training:
     """Optimisation of one run; the defaults are the paper's (section 4.2) where it gives one.
 
-    steps: optimiser steps. accumulation: batches per step. schedule: "restarts" (SGDR, arXiv 1608.03983: first period t0,
-    growing by t_mult, never below eta_min * learning_rate), "cosine", "linear", "constant" or "wsd" (constant, then linear
-    to 0 over the last `decay_share`). optimizer: "adamw8bit" (bitsandbytes; plain AdamW where that has no kernel for the
-    device) or "adamw". precision: "bf16", "fp16" (GPU) or "fp32". compile: fuse the blocks with torch.compile (needs a C++
-    compiler). workers: processes that prepare batches. log_every, save_every: in steps; keep: how many checkpoints.
-    save_words: also keep `chck_NM` checkpoints at 1..10, 20..100, 200.. million words, as BabyLM asks.
+    steps: optimiser steps. accumulation: batches per step. schedule: "restarts" (SGDR, arXiv 1608.03983: first period
+    t0, growing by t_mult, never below eta_min * learning_rate), "cosine", "linear", "constant" or "wsd" (constant, then
+    linear to 0 over the last `decay_share`). optimizer: "adamw8bit" (bitsandbytes; plain AdamW where that has no kernel
+    for the device) or "adamw". precision: "bf16", "fp16" (GPU) or "fp32". compile: fuse the blocks with torch.compile
+    (needs a C++ compiler). workers: processes that prepare batches. log_every, save_every: in steps; keep: how many
+    checkpoints. save_words: also keep `chck_NM` checkpoints at 1..10, 20..100, 200.. million words, as BabyLM asks.
     threads: CPU threads (0 = all).
     """
 
@@ -134,7 +134,7 @@ class Training:
             raise ConfigError(f"betas must be at least 0 and below 1, not {list(self.betas)}")
 
     def arguments(self, output: str) -> Any:
-        """transformers' TrainingArguments for this run on the device at hand. ConfigError if the device cannot do it."""
+        """transformers' TrainingArguments for this run on the device at hand. ConfigError if it cannot do this."""
         import torch
         from transformers import TrainingArguments
 

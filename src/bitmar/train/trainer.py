@@ -95,7 +95,7 @@ class BatchTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # every batch of an accumulated step weighs the same
 
     def train_or_resume(self) -> None:
-        """Trains to the end, from the last complete checkpoint if there is one. Raises KeyboardInterrupt after Ctrl-C."""
+        """Trains to the end, from the last checkpoint if there is one. After Ctrl-C it raises KeyboardInterrupt."""
         last = last_checkpoint(self.args.output_dir)
         try:
             self.train(resume_from_checkpoint=str(last) if last else None)
@@ -161,7 +161,9 @@ class BatchTrainer(Trainer):
         final = output / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         self._saving_to = output / UNFINISHED
         try:
-            with reporting_full_disk(final, f"{self._kept()}; free some space and run the same command again to resume"):
+            with reporting_full_disk(
+                final, f"{self._kept()}; free some space and run the same command again to resume"
+            ):
                 super()._save_checkpoint(model, trial)
                 wait()  # every rank has written its random state
                 if self.is_world_process_zero():
@@ -218,7 +220,7 @@ def last_checkpoint(output: str | Path) -> Path | None:
 
 
 def schedule(training: Training, optimizer: torch.optim.Optimizer) -> LambdaLR:
-    """The learning rate's course after a linear rise; the paper's is cosine with warm restarts (T_0, T_mult, eta_min)."""
+    """The learning rate's course after a linear rise; the paper's is "restarts" (T_0, T_mult, eta_min)."""
     steps, warmup, least = training.steps, training.warmup_steps, training.eta_min
 
     def cosine(done: float) -> float:

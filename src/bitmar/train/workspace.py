@@ -1,4 +1,4 @@
-"""What the stages of a run share: tokenizer, corpus, photos, features. Each is built when first asked for, then reused."""
+"""What the stages of a run share: tokenizer, corpus, photos, features. Each is built when first asked for."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class Workspace:
 
         data = self.recipe.data
         ranges = ViewRange(area=data.view_area, colour=data.view_colour)
-        folder = self.cache / f"features-{name}-{_digest([list(patterns), tower, views, data.view_area, data.view_colour])}"
+        asked = [list(patterns), tower, views, data.view_area, data.view_colour]
+        folder = self.cache / f"features-{name}-{_digest(asked)}"
 
         def build(samples: Iterable[Any], bad: Callable[[str, str], None], tick: Callable[[int], None]) -> None:
             extract_features(

@@ -29,9 +29,7 @@ class BitViTTower:
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         if folder.suffix == ".bitmar":
-            raise ConfigError(
-                f"{folder} is a packed model, not a tower to train on; give its checkpoint folder"
-            )
+            raise ConfigError(f"{folder} is a packed model, not a tower to train on; give its checkpoint folder")
         config = _read_json(folder / "config.json")
         shape = VisionTowerConfig.from_dict(config.get("vision_tower") or _tower_only(config))
         self._model = BitViT(BitViTConfig.from_dict(shape.to_dict()))
@@ -70,11 +68,7 @@ class BitViTTower:
 
 def _tower_only(config: dict[str, Any]) -> dict[str, Any]:
     """A distilled tower's config.json is BitViTConfig's fields, beside what transformers may have added."""
-    return {
-        key: v
-        for key, v in config.items()
-        if key not in ("model_type", "architectures", "transformers_version")
-    }
+    return {key: v for key, v in config.items() if key not in ("model_type", "architectures", "transformers_version")}
 
 
 def _triple(values: list[float]) -> tuple[float, float, float]:
@@ -86,9 +80,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DataError(
-            f"{path.parent} has no {path.name}; give the folder of a finished checkpoint"
-        ) from error
+        raise DataError(f"{path.parent} has no {path.name}; give the folder of a finished checkpoint") from error
     except ValueError as error:
         raise FormatError(f"{path} is not JSON") from error
     return values

@@ -57,9 +57,7 @@ def open_interpreter(path: str | Path, threads: int | None = None) -> Any:
         raise DataError(f"{path}: no such .tflite file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # "for debugging purposes only": the inner map is what we are after
+            warnings.simplefilter("ignore")  # "for debugging purposes only": the inner map is what we are after
             interpreter = Interpreter(str(path), experimental_preserve_all_tensors=True, num_threads=threads)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:

@@ -100,9 +100,7 @@ class LiteRTTorch(nn.Module):
     `rounding=True` also rounds every activation to the file's integer steps, as the interpreter does.
     """
 
-    def __init__(
-        self, path: str | Path, *, dtype: torch.dtype = torch.float32, rounding: bool = False
-    ) -> None:
+    def __init__(self, path: str | Path, *, dtype: torch.dtype = torch.float32, rounding: bool = False) -> None:
         super().__init__()
         interpreter = open_interpreter(path)
         details = {int(d["index"]): d for d in interpreter.get_tensor_details()}
@@ -174,7 +172,8 @@ class LiteRTTorch(nn.Module):
         )
 
     def classifier(self) -> tuple[Tensor, Tensor]:
-        """The file's last layer, which reads the pooled features: weight (classes, dim) and bias (classes,), float32."""
+        """The file's last layer, which reads the pooled features: weight (classes, dim) and bias (classes,),
+        float32."""
         interpreter = open_interpreter(self.path)
         details = {int(d["index"]): d for d in interpreter.get_tensor_details()}
         for op in interpreter._get_ops_details():
@@ -194,13 +193,11 @@ class LiteRTTorch(nn.Module):
         width = min(self._shapes[i][3] for i in sides)
         return [i for i in sides if self._shapes[i][3] == width][-1]
 
-    def forward(
-        self, photos: Tensor, hints: Sequence[int] = ()
-    ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, photos: Tensor, hints: Sequence[int] = ()) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
         """uint8 (B, size, size, 3) RGB -> float32 patch features (B, grid^2, dim).
 
-        With `hints=(28, 14)` also the last narrow maps of those sides, each float32 (B, side^2, channels), and after them
-        the map that the last layer reads.
+        With `hints=(28, 14)` also the last narrow maps of those sides, each float32 (B, side^2, channels), and after
+        them the map that the last layer reads.
         """
         wanted = [self._target, *(self.hint_tensor(grid) for grid in hints)]
         if hints:
