@@ -150,13 +150,13 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
         data = recipe.data
         if stage.pictures == "features":
             assert stage.tower is not None
-            pictures = workspace.features("train", data.captions, stage.tower, data.views)
+            pictures = workspace.features("train", stage.captions or data.captions, stage.tower, data.views)
             _check_features(pictures, workspace)
             heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else None
         else:
             pictures, heldout = None, None
             normal = {"mean": MEAN, "std": STD, "size": (recipe.tower or {}).get("image_size", 224)}
-            train |= {"photos": workspace.photos("train", data.captions), **normal}
+            train |= {"photos": workspace.photos("train", stage.captions or data.captions), **normal}
             if data.validation:
                 held |= {"photos": workspace.photos("validation", data.validation), **normal}
         rows, width = stage.caption_rows, stage.caption_length
@@ -229,7 +229,7 @@ def vision_preprocessing(stage: Fit, workspace: Workspace) -> dict[str, Any]:
         return {"size": size, "resize": "squash", "mean": list(MEAN), "std": list(STD), "tower": "bitvit"}
     vision = {"size": 224, "resize": "squash", "mean": [0.0] * 3, "std": [1.0] * 3, "tower": "features"}
     if stage.pictures == "features" and stage.tower is not None:
-        store = workspace.features("train", recipe.data.captions, stage.tower, recipe.data.views)
+        store = workspace.features("train", stage.captions or recipe.data.captions, stage.tower, recipe.data.views)
         size = read_card(store.folder, "features")["size"]
         vision |= {"size": size, "feature_hash": store.fingerprint, "teacher": store.tower}
     return vision

@@ -88,7 +88,7 @@ class Fit:
     """A stage that trains the model.
 
     pictures: "features" (a teacher's, extracted once), "photos" (through the built-in tower, trained along) or "none".
-    tower: the teacher for features; tower_from: an earlier distill stage whose tower the model gets. start: an earlier
+    captions: shards in place of data.captions. tower: the teacher for features; tower_from: an earlier distill stage whose tower the model gets. start: an earlier
     fit stage, or a checkpoint folder, to start from. text_share: share of predicted tokens that come from plain text.
     text_rows, caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory
     chain, of which a share `revisit` shows an image again. contrastive, memory: weights of L_cm and L_mem. tower_rate:
@@ -100,6 +100,7 @@ class Fit:
     training: Training
     kind: str = "fit"
     pictures: str = "features"
+    captions: tuple[str, ...] = ()
     tower: str | None = None
     tower_from: str | None = None
     start: str | None = None
