@@ -100,9 +100,7 @@ def test_evaluation_leaves_no_trace() -> None:
 
 def test_patches_keep_their_place() -> None:
     """What changes inside the n-th cell of a 4x4 grid moves token n most."""
-    tower = make_tower(
-        stem_channels=[16, 32], bottlenecks=[32, 32], widths=[64], depths=[0], out_activation="none"
-    )
+    tower = make_tower(stem_channels=[16, 32], bottlenecks=[32, 32], widths=[64], depths=[0], out_activation="none")
     base = torch.zeros(1, 3, 64, 64)
     with torch.no_grad():
         for n in (0, 3, 9, 15):

@@ -21,13 +21,13 @@ from transformers.generation import GenerationMixin
 from transformers.utils import ModelOutput
 
 from .attention import Fusion, Positions
-from .bitlinear import BitLinear, RMSNorm
+from .bitlinear import BitLinear
 from .blocks import Stack
 from .cache import BitMarCache
 from .configuration_bitmar import BitMarConfig
 from .losses import contrastive_loss, language_modelling_loss
 from .memory import EpisodicMemory, MemoryState
-from .vision import BitViT, BitViTConfig, VisionProjector
+from .vision import BitViT, BitViTConfig, VisionProjector, initialise
 
 
 @dataclass
@@ -71,29 +71,17 @@ class BitMarPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        config = self.config
-        if isinstance(module, BitLinear):
-            nn.init.normal_(module.weight, std=module.in_features**-0.5)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Embedding):
+        initialise(module)
+        if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.1)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
-        elif isinstance(module, RMSNorm):
-            nn.init.ones_(module.weight)
         elif isinstance(module, EpisodicMemory):
             nn.init.normal_(module.slots)
             if module.pooling is not None:
                 nn.init.zeros_(module.pooling)
             if module.write_rule == "literal":
-                nn.init.normal_(module.write_weights, std=config.memory_slots**-0.5)
+                nn.init.normal_(module.write_weights, std=len(module.slots) ** -0.5)
             else:
                 nn.init.eye_(module.address)
-        elif isinstance(module, BitViT):
-            nn.init.normal_(module.position, std=0.02)
-            nn.init.ones_(module.out_scale)
-            nn.init.zeros_(module.out_bias)
         # What a checkpoint lacks is left uninitialised by transformers 5: scalars, too, get their value here.
         for name, value in getattr(module, "starts", {}).items():
             nn.init.constant_(getattr(module, name), value)

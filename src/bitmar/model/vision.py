@@ -249,3 +249,19 @@ class BitViT(nn.Module):
         """Raw 4x4 patches (row, column, channel) -> (B, C, S/4, S/4) in channels-last memory."""
         patches = pixels.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).transpose(2, 3).flatten(3)
         return F.relu(self.embed_norm(self.embed(patches).permute(0, 3, 1, 2)))
+
+
+def initialise(module: nn.Module) -> None:
+    """Start values of linear layers, convolutions, norms and towers; any other module is left as it is."""
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
+    elif isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    elif isinstance(module, nn.BatchNorm2d):
+        module.reset_parameters()
+    elif isinstance(module, RMSNorm):
+        nn.init.ones_(module.weight)
+    elif isinstance(module, BitViT):
+        nn.init.normal_(module.position, std=0.02)
+        nn.init.ones_(module.out_scale)
+        nn.init.zeros_(module.out_bias)

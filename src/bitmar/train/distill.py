@@ -1,13 +1,13 @@
 """Distillation of `BitViT` from a teacher's patch features: patient and consistent (arXiv 2106.05237).
 
-Teacher and student see the very same random crop, every time a new one. Four terms pull the student: the patch features,
-their mean over the picture, the teacher's class probabilities computed from the student's features (arXiv 2003.13691),
-and the teacher's maps at 1/8 and 1/16 of the side and before its last layer (FitNets, arXiv 1412.6550), which the student's
-bottlenecks imitate.
+Teacher and student see the very same random crop, every time a new one. Four terms pull the student: the patch
+features, their mean over the picture, the teacher's class probabilities computed from the student's features (arXiv
+2003.13691), and the teacher's maps at 1/8 and 1/16 of the side and before its last layer (FitNets, arXiv 1412.6550),
+which the student's bottlenecks imitate.
 
-Because the bottlenecks have the shape of those maps, a stage can be taught on the teacher's map while the stages before it are
-still learning theirs (block-wise supervision, arXiv 1911.13053). The share of pictures treated so falls linearly to 0, and
-from then on the tower is trained from end to end.
+Because the bottlenecks have the shape of those maps, a stage can be taught on the teacher's map while the stages before
+it are still learning theirs (block-wise supervision, arXiv 1911.13053). The share of pictures treated so falls linearly
+to 0, and from then on the tower is trained from end to end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bitmar.core.files import write_atomically
 from bitmar.data.augment import ViewRange, random_view
 from bitmar.data.photos import PhotoStore
 from bitmar.data.towers.litert_torch import LiteRTTorch
-from bitmar.model.vision import BitViT, BitViTConfig
+from bitmar.model.vision import BitViT, BitViTConfig, initialise
 from bitmar.train.ranks import is_main, main_first, wait, world_size
 from bitmar.train.recipe import Distill, DistillWeights
 from bitmar.train.trainer import BatchTrainer, reporting_full_disk
@@ -41,8 +41,9 @@ STD_FLOOR = 0.25  # of the median: a channel that hardly ever fires must not dom
 class CropBatches:
     """Batch k of random crops, a pure function of (seed, k).
 
-    {"photos": uint8 (rows, size, size, 3), "forced": bool (rows,)}. Every photo is seen once per epoch; the order and the
-    crops differ from epoch to epoch. `forced` is True for a share of the rows that falls from 1 to 0 at batch `alone_from`.
+    {"photos": uint8 (rows, size, size, 3), "forced": bool (rows,)}. Every photo is seen once per epoch; the order and
+    the crops differ from epoch to epoch. `forced` is True for a share of the rows that falls from 1 to 0 at batch
+    `alone_from`.
     """
 
     def __init__(self, store: PhotoStore, rows: int, ranges: ViewRange, seed: int, alone_from: int) -> None:
@@ -107,7 +108,9 @@ class Distillation(nn.Module):
         """photos: uint8 (B, S, S, 3). forced: (B,) bool, True where the stages read the teacher's maps."""
         with torch.no_grad():
             target, maps = self._teacher[0].to(photos.device)(photos, hints=MAP_SIDES)
-            maps = tuple((x - self.get_buffer(f"map{i}_mean")) / self.get_buffer(f"map{i}_std") for i, x in enumerate(maps))
+            maps = tuple(
+                (x - self.get_buffer(f"map{i}_mean")) / self.get_buffer(f"map{i}_std") for i, x in enumerate(maps)
+            )
         linear, own = self.student(self.pixels(photos), maps, forced)
         out = self.student.activate(linear)
         # A leak lets a feature that is wrongly silent learn to speak.
@@ -129,15 +132,16 @@ class Distillation(nn.Module):
             terms["explained"] = 1 - ((a - b) ** 2).sum() / (b**2).sum()
             terms["cosine"] = F.cosine_similarity(a, b, dim=-1).mean()
         for i, (mine, theirs) in enumerate(zip(own, maps, strict=True)):
-            terms[f"map{i}"] = F.mse_loss(mine.detach()[~forced], theirs[~forced]) if len(a) else terms["maps"].detach() / 2
+            if len(a):
+                terms[f"map{i}"] = F.mse_loss(mine.detach()[~forced], theirs[~forced])
         return terms
 
 
 def distill(stage: Distill, workspace: Workspace, output: Path) -> Path:
     """Runs a distill stage, from its last complete checkpoint if there is one. Returns the tower's folder.
 
-    The folder holds config.json, model.safetensors (the student alone) and preprocessor_config.json, so it serves as the
-    tower `bitvit:FOLDER` and as `tower_from` of a later stage.
+    The folder holds config.json, model.safetensors (the student alone) and preprocessor_config.json, so it serves as
+    the tower `bitvit:FOLDER` and as `tower_from` of a later stage.
     """
     recipe, settings = workspace.recipe, stage.training
     path = stage.teacher.partition(":")[2]
@@ -174,16 +178,6 @@ def distill(stage: Distill, workspace: Workspace, output: Path) -> Path:
             save_tower(output, model.student)
     wait()
     return output
-
-
-def initialise(module: nn.Module) -> None:
-    """The start that `BitMarPreTrainedModel` gives the same layers."""
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=module.in_features**-0.5)
-    elif isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    elif isinstance(module, BitViT):
-        nn.init.normal_(module.position, std=0.02)
 
 
 def save_tower(folder: Path, student: BitViT) -> Path:

@@ -88,8 +88,9 @@ class Fit:
     """A stage that trains the model.
 
     pictures: "features" (a teacher's, extracted once), "photos" (through the built-in tower, trained along) or "none".
-    captions: shards in place of data.captions. tower: the teacher for features; tower_from: an earlier distill stage whose tower the model gets. start: an earlier
-    fit stage, or a checkpoint folder, to start from. text_share: share of predicted tokens that come from plain text.
+    captions: shards in place of data.captions. tower: the teacher for features; tower_from: an earlier distill stage
+    whose tower the model gets. start: an earlier fit stage, or a checkpoint folder, to start from. text_share: share of
+    predicted tokens that come from plain text.
     text_rows, caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory
     chain, of which a share `revisit` shows an image again. contrastive, memory: weights of L_cm and L_mem. tower_rate:
     factor on the tower's learning rate. controller: the paper's adaptive controller. evaluate_every: in steps, at the
