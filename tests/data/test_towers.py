@@ -137,7 +137,7 @@ def test_the_replica_with_rounding_is_the_integer_network(tiny: TinyInterpreter)
 
     photos = np.random.default_rng(1).integers(0, 256, (11, 8, 8, 3), dtype=np.uint8)
     model = LiteRTTorch("tiny", rounding=True)
-    features, (hint, last) = model(torch.from_numpy(photos), hints=(4,))
+    features, (hint, _) = model(torch.from_numpy(photos), hints=(4,))
     reference = [tiny.run(photo) for photo in photos]
     steps = np.rint(features.numpy()).reshape(-1, 4, 4, 6)
     expected = np.stack([maps[10] for maps in reference])

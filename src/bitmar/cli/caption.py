@@ -69,7 +69,8 @@ def caption(
     if features or limit is not None:
         raise ConfigError("--features and --limit belong to --data")
     loaded = load(model)
-    captions, skipped = [], []
+    captions: list[dict[str, Any]] = []
+    skipped: list[dict[str, Any]] = []
     for result in caption_photos(loaded, names, beams=beams, max_tokens=max_tokens):
         (skipped if "error" in result else captions).append(result)
         if "error" in result:

@@ -37,15 +37,16 @@ class BitMarCache(Cache):
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_, **__) -> tuple[Tensor, Tensor]:
         """Appends (B, h, T, d_h) and returns all that a query of this call may see."""
-        if self.keys[layer_idx] is not None:
-            key_states = torch.cat((self.keys[layer_idx], key_states), dim=2)
-            value_states = torch.cat((self.values[layer_idx], value_states), dim=2)
+        keys, values = self.keys[layer_idx], self.values[layer_idx]
+        if keys is not None and values is not None:
+            key_states = torch.cat((keys, key_states), dim=2)
+            value_states = torch.cat((values, value_states), dim=2)
         self.keys[layer_idx], self.values[layer_idx] = key_states, value_states
         return key_states, value_states
 
     def extend(self, positions: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Registers the new tokens' positions (B, T) and validity (B, T); returns those of all cached tokens."""
-        if self.positions is not None:
+        if self.positions is not None and self.valid is not None:
             positions = torch.cat((self.positions, positions), dim=1)
             valid = torch.cat((self.valid, valid), dim=1)
         self.positions, self.valid = positions, valid
@@ -54,7 +55,7 @@ class BitMarCache(Cache):
     def evict(self, new_tokens: int) -> None:
         """Ends a forward: keeps the sinks and the W newest tokens of every sequence."""
         self.seen += new_tokens
-        if self.positions is None or self.positions.shape[1] <= self.sinks + self.window:
+        if self.positions is None or self.valid is None or self.positions.shape[1] <= self.sinks + self.window:
             return
         # Padding stands on the left, so sequences of a batch have their sinks in different columns.
         sink = self.valid & (self.positions < self.sinks)
@@ -67,6 +68,7 @@ class BitMarCache(Cache):
         index = keep[:, None, :, None]
         for stored in (self.keys, self.values):
             for i, x in enumerate(stored):
+                assert x is not None  # every layer has seen these tokens
                 stored[i] = x.gather(2, index.expand(-1, x.shape[1], -1, x.shape[3]))
 
     # What transformers asks of a cache.

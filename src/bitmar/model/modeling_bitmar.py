@@ -184,6 +184,7 @@ class BitMarModel(BitMarPreTrainedModel):
         if config.memory_integration == "add":
             h = h + self.memory_proj(retrieved)
         elif config.memory_integration == "concat":
+            assert retrieved is not None
             h = self.memory_proj(torch.cat((h, retrieved), dim=-1))
         per_layer = retrieved if config.memory_integration == "per_layer" else None
         h = self.decoder(h, positions, per_layer, cache, states)
@@ -327,7 +328,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
     def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head
 
-    def set_output_embeddings(self, value: nn.Linear) -> None:
+    def set_output_embeddings(self, value: BitLinear) -> None:
         self.lm_head = value
 
     def forward(

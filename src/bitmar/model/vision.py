@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -67,7 +68,8 @@ class BitViTConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> BitViTConfig:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**arguments)
 
     @property
     def grid(self) -> int:
@@ -233,7 +235,7 @@ class BitViT(nn.Module):
         for i, bottleneck in enumerate(self.bottlenecks):
             x = bottleneck(x).float()
             maps.append(x)
-            if given is not None:
+            if given is not None and force is not None:
                 x = torch.where(force.view(-1, 1, 1), given[i], x)
             if i < len(self.stages):
                 x = self.merges[i](x).float()

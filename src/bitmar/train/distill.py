@@ -74,6 +74,14 @@ class Distillation(nn.Module):
         mean, std: normalisation of the student's pixels.
     """
 
+    patch_mean: Tensor
+    patch_std: Tensor
+    pool_std: Tensor
+    pixel_mean: Tensor
+    pixel_std: Tensor
+    class_weight: Tensor
+    class_bias: Tensor
+
     def __init__(
         self,
         config: BitViTConfig,
@@ -124,7 +132,7 @@ class Distillation(nn.Module):
             goal = F.log_softmax(F.linear(target.mean(1), self.class_weight, self.class_bias), dim=-1)
             got = F.log_softmax(F.linear(out.mean(1), self.class_weight, self.class_bias), dim=-1)
             terms["classes"] = F.kl_div(got, goal, reduction="batchmean", log_target=True)
-        terms["loss"] = sum(getattr(self.weights, name) * term for name, term in terms.items())
+        terms["loss"] = torch.stack([getattr(self.weights, name) * term for name, term in terms.items()]).sum()
         # Share of the teacher's variance that the student explains, and cosine after the mean is taken out.
         # All of it on the pictures that the student did alone; while there are none the terms are left out.
         a, b = out.detach()[~forced] - self.patch_mean, target[~forced] - self.patch_mean

@@ -10,7 +10,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from bitmar.core.config import ModelConfig
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.files import write_atomically
 from bitmar.model.checkpoint import save_checkpoint
@@ -111,7 +110,7 @@ def build_model(
     model = BitMarForCausalLM(BitMarConfig(**config.to_dict()))
     if stage.start:
         _load(model, starts.get(stage.start, Path(stage.start)), allowed_missing="model.vision_tower.")
-    if stage.tower_from:
+    if stage.tower_from and model.model.vision_tower is not None:
         _load(model.model.vision_tower, towers[stage.tower_from])
     model.contrastive_weight, model.memory_weight = stage.contrastive, stage.memory
     return model
@@ -151,7 +150,7 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
         if stage.pictures == "features":
             assert stage.tower is not None
             pictures = workspace.features("train", stage.captions or data.captions, stage.tower, data.views)
-            _check_features(pictures, workspace)
+            _check_features(pictures, stage, workspace)
             heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else None
         else:
             pictures, heldout = None, None
@@ -170,8 +169,8 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
     return Mixture(sources, weights, steps, settings.seed, block=world_size()), checks
 
 
-def _check_features(store: Any, workspace: Workspace) -> None:
-    asked = ModelConfig.from_dict(workspace.recipe.model)
+def _check_features(store: Any, stage: Fit, workspace: Workspace) -> None:
+    asked = workspace.recipe.model_config(stage)
     if (store.grid, store.dim) != (asked.vision_grid, asked.vision_dim):
         raise ConfigError(
             f"{store.tower} gives {store.grid} x {store.grid} patches of {store.dim}; the recipe's model asks for "

@@ -192,16 +192,20 @@ class Recipe:
     path: str = ""
 
     def model_config(self, stage: Fit, **ids: int) -> ModelConfig:
-        """The network of one stage; `ids` are the tokenizer's size and special tokens."""
-        tower = None
-        if self.tower is not None and stage.pictures == "photos":
-            tower = VisionTowerConfig.from_dict(self.tower)
-        values = {**self.model, **ids, "quantization": stage.quantization}
+        """The network of one stage; `ids` are the tokenizer's size and special tokens.
+
+        A recipe with a tower has its feature sizes in every stage, so that one stage can start from another.
+        """
+        tower = None if self.tower is None else VisionTowerConfig.from_dict(self.tower)
+        values: dict[str, Any] = {}
+        if tower is not None:
+            values |= {"vision_grid": tower.grid, "vision_dim": tower.out_dim}
+        values |= {**self.model, **ids, "quantization": stage.quantization}
         for name in ("dropout", "vision_dropout"):
             if getattr(stage, name) is not None:
                 values[name] = getattr(stage, name)
-        if tower is not None:
-            values |= {"vision_tower": tower.to_dict(), "vision_grid": tower.grid, "vision_dim": tower.out_dim}
+        if tower is not None and stage.pictures == "photos":
+            values["vision_tower"] = tower.to_dict()
         return ModelConfig.from_dict(values)
 
 

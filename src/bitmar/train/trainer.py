@@ -106,7 +106,7 @@ class BatchTrainer(Trainer):
             raise KeyboardInterrupt
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
-        return SequentialSampler(train_dataset or self.train_dataset)  # the source has shuffled
+        return SequentialSampler(range(len(self.train_dataset)))  # the source has shuffled
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         number = inputs.pop("batch_number")
@@ -141,7 +141,7 @@ class BatchTrainer(Trainer):
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer=None):
-        if self.lr_scheduler is None:
+        if self.lr_scheduler is None:  # type: ignore[has-type]
             self.lr_scheduler = schedule(self.training, optimizer or self.optimizer)
             self._created_lr_scheduler = True
         return self.lr_scheduler
