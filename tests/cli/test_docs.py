@@ -19,7 +19,7 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(path: Path, language: str, after: str = "", before: str = "\0") -> list[str]:
-    """The fenced blocks of one language, between two headings if these are named; lists indent them."""
+    """The fenced blocks of one language (a pattern), between two headings if these are named; lists indent them."""
     text = path.read_text(encoding="utf-8").partition(before)[0]
     text = text[text.index(after) :]
     found = re.findall(rf"^( *)```{language}\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE)
@@ -94,7 +94,7 @@ def test_the_recipes_of_the_project_load(path: Path) -> None:
 
 def commands() -> list[str]:
     """Every `bitmar ...` line of the documentation, and every example of the help."""
-    lines = [line.strip() for path in DOCS for block in blocks(path, "sh") for line in block.splitlines()]
+    lines = [line.strip() for path in DOCS for block in blocks(path, "(?:sh|console)") for line in block.splitlines()]
 
     def examples(command: Any) -> list[str]:
         inner = [line for sub in getattr(command, "commands", {}).values() for line in examples(sub)]

@@ -144,4 +144,4 @@ def _caption_shards(
             from bitmar.cli.grid import write_grid
 
             write_grid(grid, grid_cells(data, written, IN_A_GRID if out else count))
-    say(f"{count} captions in {out or grid}; {skipped}")
+    say(f"{count} caption{'s' * (count != 1)} in {out or grid}; {skipped}")

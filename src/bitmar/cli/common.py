@@ -55,7 +55,7 @@ def print_json(document: Any) -> None:
 
 def megabytes(count: int) -> str:
     """A size in bytes as people read it; 1 MB is 1,000,000 bytes."""
-    return f"{count / 1e6:.2f} MB"
+    return f"{count / 1e6:.2f} MB" if count >= 10_000 else f"{count / 1e3:.2f} kB"
 
 
 def progress() -> Progress:

@@ -75,16 +75,14 @@ def _print(about: dict[str, Any]) -> None:
     for column in ("parameters", "size", "bits/weight", "zeros"):
         table.add_column(column, justify="right")
     for name, part in [*about["parts"].items(), ("in all", about)]:
-        zeros = part["zero_fraction"]
-        table.add_row(
-            name,
-            f"{part['parameters']:,}",
-            megabytes(part["bytes"]),
-            f"{part['bits_per_weight']:.2f}",
-            "" if zeros is None else f"{zeros:.1%}",
-        )
+        weights, zeros = part["parameters"], part["zero_fraction"]
+        counted = (f"{weights:,}", f"{part['bits_per_weight']:.2f}") if weights else ("", "")
+        share = "" if zeros is None else f"{zeros:.1%}"
+        table.add_row(name, counted[0], megabytes(part["bytes"]), counted[1], share)
     console.print(table)
-    for name in ("checksum", "tokenizer", "vision", "licence", "training_data"):
+    if about["tokenizer"]:
+        console.print(f"tokenizer: {about['tokenizer']['entries']:,} entries")
+    for name in ("checksum", "vision", "licence", "training_data"):
         value = about.get(name)
         shown = ", ".join(map(str, value)) if isinstance(value, list) else "not stated" if value is None else value
         if isinstance(value, dict):

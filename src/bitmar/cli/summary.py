@@ -19,16 +19,16 @@ from bitmar.core.ternary import absmean, unpack2
 from bitmar.export import read_config
 from bitmar.runtime.locate import find_model
 
-# By the longest prefix that fits.
 PARTS = {
+    "model.vision_tower.": "vision tower",
+    "model.vision.": "vision projector",
     "model.embed_tokens.": "embedding",
     "model.encoder.": "text encoder",
-    "model.decoder.": "decoder",
     "model.fusion.": "fusion",
     "model.memory": "memory",
-    "model.vision.": "vision projector",
-    "model.vision_tower.": "vision tower",
+    "model.decoder.": "decoder",
     "lm_head.": "head",
+    "logit_scale": "contrastive temperature",
 }
 STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")  # of batch norms: no parameters
 
@@ -149,13 +149,13 @@ def _run(folder: Path) -> dict[str, Any]:
 
 def part_of(name: str) -> str:
     """Which part of the network a tensor belongs to."""
-    fitting = [prefix for prefix in PARTS if name.startswith(prefix)]
-    return PARTS[max(fitting, key=len)] if fitting else "other"
+    return next((part for prefix, part in PARTS.items() if name.startswith(prefix)), "other")
 
 
 def _figures(parts: dict[str, Part], extra: tuple[str, int] | None = None) -> dict[str, Any]:
     """Part by part and in all. extra: a name for what a file of so many bytes holds beside tensors."""
-    total = Part()
+    total, order = Part(), [*PARTS.values(), "other"]
+    parts = {name: parts[name] for name in order if name in parts}
     for part in parts.values():
         total.add(part)
     if extra:
