@@ -1,17 +1,18 @@
 # make demo   a caption for a sample photograph; installs no PyTorch
 # make test   everything that continuous integration checks
 # make bench  the figures of benchmarks/
+# make compat the checkpoint in transformers 4.51.3, in a .venv-4.51 of its own
 # make clean
 
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-PHOTO ?= $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])")/data/coffee.png
+PHOTO ?= $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])")/data/astronaut.png
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench compat clean
 
 demo: $(VENV)/base.stamp
 	$(BIN)/bitmar caption "$(PHOTO)"
@@ -25,8 +26,11 @@ test: $(VENV)/full.stamp
 bench: $(VENV)/full.stamp
 	@set -e; for benchmark in benchmarks/[!_]*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark"; done
 
+compat: $(VENV)/full.stamp
+	scripts/compat.sh $(BIN)/python
+
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-4.51 build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The install is editable, so only a change of the dependencies makes a stamp stale. scikit-image brings the photograph.
