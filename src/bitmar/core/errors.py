@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class BitMarError(Exception):
-    """Base of all errors raised on purpose; the command line prints its message and exits with status 1."""
+    """Base of all errors raised on purpose; the command line prints its message and exits with status 2."""
 
 
 class ConfigError(BitMarError):
