@@ -63,6 +63,10 @@ def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> 
 
     data = recipe.data
     sources = [*(str(d.path) for d in data.domains().values()), *data.captions, *data.photos]
-    card = {"training_data": ["/".join(Path(s).parts[-2:]) for s in sources], "command": f"bitmar train {recipe.path}", **recipe.card}
+    card = {
+        "training_data": ["/".join(Path(s).parts[-2:]) for s in sources],
+        "command": f"bitmar train {recipe.path}",
+        **recipe.card,
+    }
     path = export_checkpoint(folder, output / "model.bitmar", card=card)
     workspace.console.print(f"packed {path} ({path.stat().st_size / 1e6:.2f} MB)")
