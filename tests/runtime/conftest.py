@@ -73,6 +73,14 @@ class Pair(NamedTuple):
     bitmar: BitMar
     folder: Path
 
+    def native(self, kernels: str = "") -> BitMar:
+        """The file again, in the native engine with its widest integers."""
+        pytest.importorskip("bitmar._native", reason="the native engine was not built")
+        model = load(self.bitmar.path, engine=kernels or None)
+        if model.engine.name != "numpy":
+            model.engine.wide = True
+        return model
+
     def image(self, seed: int = 0) -> dict[str, np.ndarray]:
         """Patch features as both halves take them, with the batch axis that torch wants."""
         config = self.bitmar.config
@@ -150,4 +158,4 @@ def _build(folder: Path, tokenizer: Tokenizer, changes: dict[str, Any]) -> Pair:
         "std": [0.27, 0.26, 0.28],
     }
     save_checkpoint(folder, model, tokenizer.to_str(), preprocessing)
-    return Pair(model, load(export_checkpoint(folder, folder / "model.bitmar")), folder)
+    return Pair(model, load(export_checkpoint(folder, folder / "model.bitmar"), engine="numpy"), folder)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from bitmar.core.errors import ConfigError
-from bitmar.runtime.generate import GenerationOptions, beam_search, choose, penalize
+from bitmar.runtime.generate import beam_search
+from bitmar.runtime.options import GenerationOptions
+from bitmar.runtime.sampling import choose, largest, penalize
 
 
 @pytest.fixture(params=[{}, {"memory_integration": "concat"}, {"tower": "two stages"}], ids=str)
@@ -84,26 +86,25 @@ def test_beams_that_end_equal_transformers(make_pair: Callable[..., Any]) -> Non
 
 
 class Chain:
-    """An engine whose next token depends on the last one alone: row i of the table holds the chances after token i."""
+    """A backend whose next token depends on the last one alone: row i of the table holds the chances after token i."""
 
     def __init__(self, table: list[list[float]]) -> None:
         self.logits = np.log(np.array(table, np.float32))
+        self.last = np.array([0])
 
-    def forward(self, ids: np.ndarray, state: Any) -> np.ndarray:
-        return self.logits[ids]
+    def candidates(self, state: Any, count: int, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        ids = largest(self.logits[self.last], count)
+        return ids, np.take_along_axis(self.logits[self.last], ids, axis=-1)
 
-    def head(self, hidden: np.ndarray) -> np.ndarray:
-        return hidden
-
-    def select(self, sequences: np.ndarray) -> None:
-        """As the state of a search; a chain needs to remember nothing."""
+    def branch(self, state: Any, sources: np.ndarray, tokens: np.ndarray) -> None:
+        self.last = tokens
 
 
 def test_a_search_stops_when_no_beam_can_win_at_its_present_length() -> None:
     """Seven tokens would score better under this length penalty, but the rule looks at the present length only."""
     chain = Chain([[1e-9, 0.5001, 0.4999], [0.9, 0.1, 1e-9], [0.8, 1e-9, 0.2]])
     options = GenerationOptions(beams=2, length_penalty=2.0, max_tokens=12)
-    best = beam_search(chain, chain, chain.logits[:1], np.array([0]), 0, options)  # type: ignore[arg-type]
+    best = beam_search(chain, None, 0, options)  # type: ignore[arg-type]
     assert best.tokens == (1, 0) and best.ended
     assert best.score == pytest.approx(np.log(0.5001 * 0.9) / 4, rel=1e-4)
 
@@ -123,7 +124,7 @@ def test_sampling_draws_from_the_distribution_of_transformers(top_k: int, top_p:
         GenerationOptions(top_k=top_k, top_p=top_p, temperature=temperature),
         np.random.default_rng(1),
     )
-    draws = np.bincount([choose(logits, options, rng) for _ in range(4000)], minlength=40) / 4000
+    draws = np.bincount([choose(logits, options, rng.random()) for _ in range(4000)], minlength=40) / 4000
     assert not draws[expected == 0].any()
     np.testing.assert_allclose(draws, expected, atol=0.04)
 

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from bitmar import __version__
 from bitmar.cli.caption import caption
 from bitmar.cli.common import FAILED, STOPPED, examples, say
+from bitmar.cli.engine import bench, doctor
 from bitmar.cli.models import export, info
 from bitmar.cli.prepare import features, tokenizer_info, tokenizer_train
 from bitmar.cli.text import complete, score
@@ -101,6 +102,18 @@ app.command(
     rich_help_panel=USE,
     epilog=examples("bitmar info", "bitmar info model.bitmar --json", "bitmar info runs/default"),
 )(info)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples("bitmar doctor", "BITMAR_KERNEL=avx2 bitmar doctor --json"),
+)(doctor)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "bitmar bench",
+        "bitmar bench --path avx2 --path portable",
+        "bitmar bench --model m.bitmar --json out/bench.json",
+    ),
+)(bench)
 
 app.command(
     rich_help_panel=MAKE,

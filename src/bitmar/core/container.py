@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +50,12 @@ class Container:
     tokenizer_json: str
     vision: dict[str, Any]  # size, mean, std, tower, ...: how a photo becomes the tower's input
     card: dict[str, Any]
+    mapping: mmap.mmap | None = None
+
+    def release_pages(self) -> None:
+        """Give the pages of the file that were read back to the system; a tensor read later fetches its own again."""
+        if self.mapping is not None and hasattr(self.mapping, "madvise"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
     def load_tokenizer(self) -> Tokenizer:
         """The tokenizer of this model. Raises FormatError if it is damaged or larger than the vocabulary."""
@@ -104,7 +111,7 @@ def open_container(path: str | Path, *, verify: bool = True) -> Container:
     """
     path = Path(path)
     try:
-        metadata, tensors = _read(path)
+        metadata, tensors, mapping = _read(path)
         if verify and _checksum(metadata, tensors) != metadata["checksum"]:
             raise FormatError("the checksum does not match: the file is damaged, get it again")
         config = ModelConfig.from_dict(_json_object(metadata, "config"))
@@ -113,11 +120,11 @@ def open_container(path: str | Path, *, verify: bool = True) -> Container:
         _check_tensors(tensors, config)
     except (FormatError, ConfigError) as error:
         raise FormatError(f"{path}: {error}") from error
-    return Container(path, config, MappingProxyType(tensors), metadata["tokenizer"], vision, card)
+    return Container(path, config, MappingProxyType(tensors), metadata["tokenizer"], vision, card, mapping)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
-    """Metadata and memory-mapped tensors; the safetensors library proves that they lie inside the file."""
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Array], mmap.mmap]:
+    """Metadata, memory-mapped tensors and their mapping; the safetensors library proves that they lie inside the file."""
     try:
         with path.open("rb") as file:
             prefix = file.read(8)
@@ -141,7 +148,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Array]]:
         raise FormatError(f"not a .bitmar file, or damaged: {error}") from error
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror or error}") from error
-    return metadata, tensors
+    return metadata, tensors, data._mmap  # type: ignore[attr-defined]  # documented by numpy, but not typed
 
 
 def _view(data: npt.NDArray[np.uint8], start: int, name: str, dtype: str, shape: list[int]) -> Array:

@@ -14,7 +14,6 @@ from bitmar.core.image import PhotoSource
 from bitmar.core.ternary import F32
 from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
-from bitmar.runtime.layers import log_softmax
 
 Text = str | Sequence[int]
 """A text, or its token ids without the begin token."""
@@ -89,11 +88,7 @@ class RuntimeScorer:
         return self.model.encode_image(picture)
 
     def _score_ids(self, ids: Sequence[int], image: ImageTokens | None) -> F32:
-        if not len(ids):
-            return np.zeros(0, np.float32)
-        logits = self.model.logits([self.model.config.bos_token_id, *ids], image)
-        scores: F32 = log_softmax(logits[:-1])[np.arange(len(ids)), np.asarray(ids)]
-        return scores
+        return self.model.score_ids([self.model.config.bos_token_id, *ids], image)
 
 
 def is_features(picture: object) -> TypeGuard[npt.NDArray[np.floating[Any]]]:

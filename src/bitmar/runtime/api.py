@@ -17,12 +17,12 @@ from bitmar.core.container import Container, open_container
 from bitmar.core.errors import ConfigError, ImageError
 from bitmar.core.image import PhotoSource, load_photo, preprocess
 from bitmar.core.ternary import F32
-from bitmar.runtime.cache import DecodingState, ImageTokens
-from bitmar.runtime.engine import Engine, Ids
-from bitmar.runtime.generate import GenerationOptions, beam_search, prefill, sample
-from bitmar.runtime.layers import log_softmax
+from bitmar.runtime.backend import choose_backend
+from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.generate import beam_search, sample
 from bitmar.runtime.locate import find_model
 from bitmar.runtime.memory import MemoryState
+from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.text import TextStream, check_ids, encode
 
 
@@ -45,25 +45,26 @@ class Generation:
     timings: Timings
 
 
-def load(path_or_hub_id: str | Path | None = None) -> BitMar:
+def load(path_or_hub_id: str | Path | None = None, *, engine: str | None = None) -> BitMar:
     """Load a model: None for the bundled one, a `.bitmar` file, a folder that holds one, or a Hub id.
 
-    Raises FormatError for a damaged or missing file, BitMarError if the Hub cannot give it.
+    engine: None for the fastest, "numpy", or a path of the native kernels (see `bitmar doctor`). Raises FormatError
+    for a damaged or missing file, ConfigError for an engine that cannot run, BitMarError if the Hub cannot give it.
     """
-    return BitMar(open_container(find_model(path_or_hub_id)))
+    return BitMar(open_container(find_model(path_or_hub_id)), engine=engine)
 
 
 class BitMar:
     """A loaded model. Calls do not influence each other: a memory is passed in and returned."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container, *, engine: str | None = None) -> None:
         self.path, self.card, self.vision = container.path, container.card, container.vision
         self.config: ModelConfig = container.config
         self.tokenizer: Tokenizer = container.load_tokenizer()
         self.tokenizer.encode_special_tokens = True  # a user's text cannot write <eos>
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.engine = Engine(container)
+        self.engine = choose_backend(container, engine)
 
     def __repr__(self) -> str:
         return f"BitMar({str(self.path)!r})"
@@ -116,7 +117,7 @@ class BitMar:
             raise ImageError("these ImageTokens come from another model: encode the photo with this one")
         return image
 
-    def _start(self, image: PhotoSource | ImageTokens | None, memory: MemoryState | None) -> DecodingState:
+    def _start(self, image: PhotoSource | ImageTokens | None, memory: MemoryState | None) -> Any:
         config = self.config
         if memory is not None:
             if config.memory_integration == "off":
@@ -157,13 +158,13 @@ class BitMar:
         start = perf_counter()
         state = self._start(image, memory)
         image_done = perf_counter()
-        logits = prefill(self.engine, state, prompt)
+        self.engine.read(prompt, state)
         prompt_done = perf_counter()
         if chosen.beams > 1:
-            best = beam_search(self.engine, state, logits, prompt, eos, chosen)
+            best = beam_search(self.engine, state, eos, chosen)
             tokens, ended = best.tokens[:-1] if best.ended else best.tokens, best.ended
         else:
-            tokens = tuple(sample(self.engine, state, logits, prompt, eos, chosen))
+            tokens = tuple(sample(self.engine, state, eos, chosen))
             ended = len(tokens) < chosen.max_tokens
         timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
         return Generation(self.tokenizer.decode(list(tokens)), tokens, "stop" if ended else "length", timings)
@@ -187,8 +188,9 @@ class BitMar:
         state = self._start(image, memory)
 
         def pieces() -> Iterator[str]:
-            logits, written = prefill(self.engine, state, prompt), TextStream(self.tokenizer)
-            for token in sample(self.engine, state, logits, prompt, self.config.eos_token_id, chosen):
+            self.engine.read(prompt, state)
+            written = TextStream(self.tokenizer)
+            for token in sample(self.engine, state, self.config.eos_token_id, chosen):
                 if piece := written.push(token):
                     yield piece
             if rest := written.finish():
@@ -210,21 +212,23 @@ class BitMar:
         Raises TokenizerError for ids outside the vocabulary, ImageError.
         """
         checked = check_ids(ids, self.config.vocab_size)
-        state = self._start(image, memory)
-        return np.concatenate([self.engine.head(hidden) for hidden in self.engine.stream(checked, state)])
+        return self.engine.logits(checked, self._start(image, memory))
 
     def score(
         self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | None = None
     ) -> F32:
         """Natural log-probability of each token of a text, float32 (T,), the first after the begin token."""
-        ids = self._prompt(text)
-        state = self._start(image, memory)
-        scores = [np.zeros(0, np.float32)]
-        targets = ids[1:]
-        for hidden in self.engine.stream(ids[:-1], state):  # the T x V logits never exist as a whole
-            here, targets = targets[: len(hidden)], targets[len(hidden) :]
-            scores.append(log_softmax(self.engine.head(hidden))[np.arange(len(here)), here])
-        return np.concatenate(scores)
+        return self.score_ids(self._prompt(text), image, memory=memory)
+
+    def score_ids(
+        self,
+        ids: npt.ArrayLike,
+        image: PhotoSource | ImageTokens | None = None,
+        *,
+        memory: MemoryState | None = None,
+    ) -> F32:
+        """The same for token ids (T,), nothing put before them: float32 (T - 1,), of all but the first."""
+        return self.engine.score(check_ids(ids, self.config.vocab_size), self._start(image, memory))
 
     def remember(
         self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | None = None
@@ -239,5 +243,5 @@ class BitMar:
             raise ConfigError('this model has no memory (memory_integration is "off")')
         return after
 
-    def _prompt(self, text: str) -> Ids:
+    def _prompt(self, text: str) -> I64:
         return np.array([self.config.bos_token_id, *encode(self.tokenizer, text)])

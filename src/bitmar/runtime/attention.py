@@ -8,15 +8,16 @@ training has seen.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 
 from bitmar.core.config import ModelConfig
 from bitmar.core.ternary import F32
-from bitmar.runtime.cache import DecodingState, ImageTokens
+from bitmar.runtime.cache import I64, DecodingState, ImageTokens
 from bitmar.runtime.layers import Weights, rms_norm, softmax
 
-I64 = npt.NDArray[np.int64]
 _HIDDEN = np.finfo(np.float32).min
 
 
@@ -93,14 +94,14 @@ class Fusion:
         self.o_proj = weights.linear("model.fusion.o_proj")
 
     def prepare(self, tokens: F32) -> ImageTokens:
-        """Vision tokens (N, d) with their keys and values, which no longer depend on any text."""
-        k, v = split_heads(self.kv_proj(tokens[None]), 2, self.num_heads)
-        return ImageTokens(tokens, k, v)
+        """Vision tokens (N, d) with their keys and values (1, h, N, d_h), which no longer depend on any text."""
+        return ImageTokens(tokens, tuple(split_heads(self.kv_proj(tokens[None]), 2, self.num_heads)))
 
     def __call__(self, z: F32, image: ImageTokens) -> F32:
         """z (B, T, d) -> f (B, T, d)."""
+        keys, values = cast("tuple[F32, F32]", image.prepared)
         (q,) = split_heads(self.q_proj(rms_norm(z, self.norm, self.eps)), 1, self.num_heads)
-        return z + self.o_proj(join_heads(attend(q, image.keys, image.values)))
+        return z + self.o_proj(join_heads(attend(q, keys, values)))
 
 
 def attend(q: F32, k: F32, v: F32) -> F32:

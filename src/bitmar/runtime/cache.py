@@ -11,14 +11,15 @@ from bitmar.core.config import ModelConfig
 from bitmar.core.ternary import F32
 from bitmar.runtime.memory import MemoryState, QueryCarry
 
+I64 = npt.NDArray[np.int64]
+
 
 @dataclass(frozen=True, slots=True)
 class ImageTokens:
-    """An image as texts need it: vision tokens (N, d), the fusion's keys and values (1, h, N, d_h)."""
+    """An image as texts need it: vision tokens (N, d), and what the engine that encoded them has prepared."""
 
     tokens: F32
-    keys: F32
-    values: F32
+    prepared: object
 
 
 class DecodingState:
@@ -33,12 +34,14 @@ class DecodingState:
         self.image, self.memory = image, memory
         self.carry: QueryCarry | None = None
         self.seen = 0  # tokens so far, evicted ones included
-        self.positions: npt.NDArray[np.int64] = np.zeros(0, np.int64)  # of the cached tokens
+        self.written: list[set[int]] = []  # by each sequence: the tokens it has read
+        self.hidden: F32 | None = None  # behind each sequence's last token, (B, d)
+        self.positions: I64 = np.zeros(0, np.int64)  # of the cached tokens
         layers = config.encoder_layers + config.decoder_layers
         self._keys: list[F32 | None] = [None] * layers
         self._values: list[F32 | None] = [None] * layers
 
-    def advance(self, tokens: int) -> npt.NDArray[np.int64]:
+    def advance(self, tokens: int) -> I64:
         """Begin a forward of `tokens` new tokens; returns their positions (T,)."""
         new = np.arange(self.seen, self.seen + tokens)
         self.seen += tokens
@@ -65,11 +68,13 @@ class DecodingState:
             for layer, x in enumerate(stored):
                 stored[layer] = None if x is None else np.delete(x, gone, axis=2)
 
-    def select(self, sequences: npt.NDArray[np.int64]) -> None:
+    def select(self, sequences: I64) -> None:
         """Rearrange or repeat the sequences of the batch, after a step of beam search."""
         for stored in (self._keys, self._values):
             for layer, x in enumerate(stored):
                 stored[layer] = None if x is None else x[sequences]
+        if self.written:
+            self.written = [set(self.written[i]) for i in sequences.tolist()]
         if self.carry is not None:
             self.carry = self.carry.select(sequences)
         if self.memory is not None and len(self.memory.slots) > 1:

@@ -1,4 +1,4 @@
-"""The whole network over numpy: two causal stacks, a picture between them, an episodic memory beside.
+"""The whole network over numpy, oracle of the native engine: two causal stacks, a picture between, a memory beside.
 
 tokens -> embedding -> encoder -> z -> fusion with the picture -> f ----> x + f -> decoder -> head -> logits
                                                                 |                    ^ every layer
@@ -7,22 +7,21 @@ tokens -> embedding -> encoder -> z -> fusion with the picture -> f ----> x + f 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container
 from bitmar.core.tensors import EMBEDDING, scale_name
 from bitmar.core.ternary import F32
 from bitmar.runtime.attention import Fusion, Positions, SelfAttention
-from bitmar.runtime.cache import DecodingState, ImageTokens
-from bitmar.runtime.layers import Weights, activate, rms_norm
+from bitmar.runtime.cache import I64, DecodingState, ImageTokens
+from bitmar.runtime.layers import Weights, activate, log_softmax, rms_norm
 from bitmar.runtime.memory import EpisodicMemory, MemoryState, Write
+from bitmar.runtime.options import GenerationOptions
+from bitmar.runtime.sampling import choose, largest, penalize
 from bitmar.runtime.vision import BitVit, VisionProjector
-
-Ids = npt.NDArray[np.int64]
 
 _CHUNK = 512  # tokens a forward; a longer text comes in pieces, so that the scores of attention stay small
 
@@ -66,7 +65,9 @@ class Stack:
 
 
 class Engine:
-    """A model ready to run. Stateless: all that changes is in the `DecodingState` that `start` returns."""
+    """The backend (see `backend.Backend`) that runs wherever numpy does."""
+
+    name = "numpy"
 
     def __init__(self, container: Container) -> None:
         config, weights = container.config, Weights(container)
@@ -75,7 +76,9 @@ class Engine:
             container.tensors[EMBEDDING],
             container.tensors[scale_name(EMBEDDING)],
         )
-        self.tower = BitVit(weights, config.vision_tower) if config.vision_tower else None
+        self.tower: Callable[[F32], F32] | None = None
+        if config.vision_tower:
+            self.tower = BitVit(weights, config.vision_tower)
         self.projector = VisionProjector(weights, config)
         self.encoder = Stack(weights, "encoder", config, config.encoder_layers, 0)
         self.fusion = Fusion(weights, config)
@@ -91,11 +94,13 @@ class Engine:
 
     def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> DecodingState:
         """An empty sequence about `image`, reading `memory` (M_0 when None)."""
+        if image is not None and not isinstance(image.prepared, tuple):
+            image = self.fusion.prepare(image.tokens)  # another engine encoded it
         if memory is None and self.memory is not None:
             memory = self.memory.initial_state()
         return DecodingState(self.config, image, memory)
 
-    def forward(self, ids: Ids, state: DecodingState, write: Write = Write.NEVER) -> F32:
+    def forward(self, ids: I64, state: DecodingState, write: Write = Write.NEVER) -> F32:
         """Run token ids (B, T) behind those that `state` has seen: hidden states (B, T, d)."""
         x, f, positions, read = self._understand(ids, state, write)
         h = x + f
@@ -106,14 +111,57 @@ class Engine:
         conditioning = read if self.config.memory_integration == "per_layer" else None
         h = self.decoder(h, positions, state, conditioning)
         state.evict()
+        state.written = state.written or [set() for _ in ids]
+        for written, row in zip(state.written, ids.tolist(), strict=True):
+            written.update(row)
+        state.hidden = h[:, -1]
         return h
 
-    def stream(self, ids: Ids, state: DecodingState) -> Iterator[F32]:
+    def stream(self, ids: I64, state: DecodingState) -> Iterator[F32]:
         """`forward` for one sequence (T,) of any length: the hidden states piece by piece, (t, d) each."""
         for start in range(0, len(ids), _CHUNK):
             yield self.forward(ids[None, start : start + _CHUNK], state)[0]
 
-    def remember(self, ids: Ids, state: DecodingState) -> MemoryState | None:
+    def read(self, ids: I64, state: DecodingState) -> None:
+        """Take in a prompt (T,), T >= 1."""
+        for _ in self.stream(ids, state):
+            pass
+
+    def next(self, state: DecodingState, token: int | None, options: GenerationOptions, u: float) -> int:
+        """Take in `token` if there is one, and choose the next."""
+        if token is not None:
+            self.forward(np.array([[token]]), state)
+        logits = penalize(self.head(self._hidden(state)), state.written, options.repetition_penalty)
+        return choose(logits[0], options, u)
+
+    def candidates(self, state: DecodingState, count: int, penalty: float) -> tuple[I64, F32]:
+        """The likeliest continuations of each sequence, best first: ids and log-probabilities (B, count)."""
+        scores = penalize(log_softmax(self.head(self._hidden(state))), state.written, penalty)
+        best = largest(scores, count)
+        return best, np.take_along_axis(scores, best, axis=-1)
+
+    def branch(self, state: DecodingState, sources: I64, tokens: I64) -> None:
+        """Replace the sequences by those numbered `sources` (B',), each followed by its token (B',)."""
+        state.select(sources)
+        self.forward(tokens[:, None], state)
+
+    def logits(self, ids: I64, state: DecodingState) -> F32:
+        """Next-token logits (T, V) behind each of the ids (T,)."""
+        return np.concatenate([self.head(hidden) for hidden in self.stream(ids, state)])
+
+    def score(self, ids: I64, state: DecodingState) -> F32:
+        """Natural log-probability (T - 1,) of each of the ids (T,) but the first."""
+        scores, targets = [np.zeros(0, np.float32)], ids[1:]
+        for hidden in self.stream(ids[:-1], state):  # the T x V logits never exist as a whole
+            here, targets = targets[: len(hidden)], targets[len(hidden) :]
+            scores.append(log_softmax(self.head(hidden))[np.arange(len(here)), here])
+        return np.concatenate(scores)
+
+    def _hidden(self, state: DecodingState) -> F32:
+        assert state.hidden is not None  # a prompt has been read
+        return state.hidden
+
+    def remember(self, ids: I64, state: DecodingState) -> MemoryState | None:
         """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
         for start in range(0, len(ids), _CHUNK):
             last = start + _CHUNK >= len(ids)
@@ -122,7 +170,7 @@ class Engine:
             state.evict()
         return state.memory
 
-    def _understand(self, ids: Ids, state: DecodingState, write: Write) -> tuple[F32, F32, Positions, F32 | None]:
+    def _understand(self, ids: I64, state: DecodingState, write: Write) -> tuple[F32, F32, Positions, F32 | None]:
         """Up to the decoder: embeddings and fused text (B, T, d), positions, the memory's reads (B, T, C)."""
         x = self.embedding[ids].astype(np.float32) * self.embedding_scale[ids]
         new = state.advance(ids.shape[1])

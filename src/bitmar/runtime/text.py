@@ -6,7 +6,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from bitmar.core.errors import TokenizerError
-from bitmar.runtime.engine import Ids
+from bitmar.runtime.cache import I64
 
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -18,7 +18,7 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     return ids
 
 
-def check_ids(ids: object, vocab_size: int) -> Ids:
+def check_ids(ids: object, vocab_size: int) -> I64:
     """Ids as an int64 array (T,), T >= 1. Raises TokenizerError for all but a list of known tokens."""
     try:
         array = np.asarray(ids)

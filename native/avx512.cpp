@@ -1,0 +1,51 @@
+// AVX-512 with VNNI: the codes stay where they are in the byte. Plane p is multiplied together with those below it, which
+// takes one mask less than four planes apart; differences and shifts at the end undo both.
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels.h"
+
+#define BITMAR_WIDTH 16
+
+namespace bitmar {
+namespace {
+
+constexpr int kTiles = 2, kTokens = 4;
+
+typedef __m512i Sum;
+typedef __m512i Lines;
+
+inline Sum zero() { return _mm512_setzero_si512(); }
+inline void store(Sum a, int32_t* p) { _mm512_storeu_si512(p, a); }
+inline Lines lines(const uint8_t* p) { return _mm512_load_si512(p); }
+
+template <int PLANE>
+inline Sum accumulate(Sum sum, Lines line, int32_t four) {
+  const Lines low = PLANE == 3 ? line : _mm512_and_si512(line, _mm512_set1_epi8((1 << 2 * (PLANE % 3 + 1)) - 1));
+  return _mm512_dpbusd_epi32(sum, low, _mm512_set1_epi32(four));
+}
+
+inline void separate(Sum* planes) {
+  for (int p = 3; p > 0; p--) planes[p] = _mm512_srai_epi32(_mm512_sub_epi32(planes[p], planes[p - 1]), 2 * p);
+}
+
+inline Sum add_pairs(Sum sum, const int16_t* p, int32_t pair) {
+  return _mm512_dpwssd_epi32(sum, _mm512_loadu_si512(p), _mm512_set1_epi32(pair));
+}
+
+inline Sum add_pairs(Sum sum, const int8_t* p, int32_t pair) {
+  return _mm512_dpwssd_epi32(sum, _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p)), _mm512_set1_epi32(pair));
+}
+
+#include "tile.h"
+// The bodies read what tile.h defines.
+#include "body.h"
+
+const Kernels kTable = BITMAR_TABLE("avx512");
+
+}  // namespace
+
+const Kernels& avx512_kernels() { return kTable; }
+
+}  // namespace bitmar

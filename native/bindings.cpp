@@ -1,0 +1,353 @@
+// The module bitmar._native: arrays in, arrays out. Whatever takes time runs without the interpreter's lock.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/unique_ptr.h>
+
+#include <chrono>
+#include <optional>
+
+#include "dispatch.h"
+#include "model.h"
+#include "sampling.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace bitmar {
+namespace {
+
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Ids = nb::ndarray<const int64_t, nb::c_contig, nb::device::cpu>;
+using FloatArray = nb::ndarray<nb::numpy, float>;
+using IdArray = nb::ndarray<nb::numpy, int64_t>;
+
+template <typename T>
+nb::ndarray<nb::numpy, T> array(Buffer<T>&& buffer, std::initializer_list<size_t> shape) {
+  auto* kept = new Buffer<T>(std::move(buffer));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<Buffer<T>*>(p); });
+  return nb::ndarray<nb::numpy, T>(kept->data(), shape, owner);
+}
+
+const float* data(const Floats& x, int64_t size, const char* what) {
+  if (static_cast<int64_t>(x.size()) != size) throw std::invalid_argument(std::string("wrong number of ") + what);
+  return x.data();
+}
+
+template <typename T>
+T item(const nb::dict& values, const char* key) {
+  return nb::cast<T>(values[key]);
+}
+
+Activation activation(const nb::dict& values) {
+  return item<std::string>(values, "activation") == "gelu" ? Activation::kGelu : Activation::kRelu2;
+}
+
+TowerConfig tower_config(const nb::dict& values) {
+  TowerConfig tower;
+  tower.image_size = item<int>(values, "image_size");
+  tower.stem_blocks = item<int>(values, "stem_blocks");
+  tower.head_dim = item<int>(values, "head_dim");
+  tower.mlp_ratio = item<int>(values, "mlp_ratio");
+  tower.out_dim = item<int>(values, "out_dim");
+  tower.stem_channels = item<std::vector<int>>(values, "stem_channels");
+  tower.bottlenecks = item<std::vector<int>>(values, "bottlenecks");
+  tower.widths = item<std::vector<int>>(values, "widths");
+  tower.depths = item<std::vector<int>>(values, "depths");
+  tower.activation = activation(values);
+  tower.out_relu = item<std::string>(values, "out_activation") == "relu";
+  tower.norm_eps = item<float>(values, "norm_eps");
+  return tower;
+}
+
+Config config(const nb::dict& values) {
+  Config config;
+  config.vocab_size = item<int>(values, "vocab_size");
+  config.hidden_size = item<int>(values, "hidden_size");
+  config.encoder_layers = item<int>(values, "encoder_layers");
+  config.decoder_layers = item<int>(values, "decoder_layers");
+  config.num_heads = item<int>(values, "num_heads");
+  config.intermediate_size = item<int>(values, "intermediate_size");
+  config.activation = activation(values);
+  config.rope_theta = item<double>(values, "rope_theta");
+  config.norm_eps = item<float>(values, "norm_eps");
+  config.attention_sinks = item<int>(values, "attention_sinks");
+  config.attention_window = item<int>(values, "attention_window");
+  config.vision_dim = item<int>(values, "vision_dim");
+  config.vision_grid = item<int>(values, "vision_grid");
+  config.vision_pool = item<int>(values, "vision_pool");
+  config.vision_hidden = item<int>(values, "vision_hidden");
+  config.learned_pooling = item<std::string>(values, "query_pooling") == "learned";
+  config.memory_slots = item<int>(values, "memory_slots");
+  config.memory_dim = item<int>(values, "memory_dim");
+  config.memory_segment = item<int>(values, "memory_segment");
+  config.memory_alpha = item<float>(values, "memory_alpha");
+  config.memory_decay = item<float>(values, "memory_decay");
+  config.literal_write = item<std::string>(values, "write_rule") == "literal";
+  const std::string integration = item<std::string>(values, "memory_integration");
+  config.integration = integration == "per_layer" ? Integration::kPerLayer
+                       : integration == "add"     ? Integration::kAdd
+                       : integration == "concat"  ? Integration::kConcat
+                                                  : Integration::kOff;
+  if (!values["vision_tower"].is_none()) {
+    config.has_tower = true;
+    config.tower = tower_config(nb::cast<nb::dict>(values["vision_tower"]));
+  }
+  return config;
+}
+
+std::map<std::string, Tensor> tensors(const nb::dict& arrays) {
+  std::map<std::string, Tensor> found;
+  for (auto [name, value] : arrays) {
+    const auto x = nb::cast<nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>>(value);
+    const char type = x.dtype() == nb::dtype<uint8_t>() ? 'u' : x.dtype() == nb::dtype<int8_t>() ? 'i' : x.dtype() == nb::dtype<float>() ? 'f' : '?';
+    Tensor tensor{x.data(), type, {}};
+    for (size_t i = 0; i < x.ndim(); i++) tensor.shape.push_back(static_cast<int64_t>(x.shape(i)));
+    found.emplace(nb::cast<std::string>(name), std::move(tensor));
+  }
+  return found;
+}
+
+// ids (batch, tokens) or (tokens), all inside the vocabulary. Returns the tokens of a row.
+int check_ids(const State& state, const Ids& ids) {
+  const size_t batch = ids.ndim() == 2 ? ids.shape(0) : 1;
+  if (ids.ndim() < 1 || ids.ndim() > 2 || batch != static_cast<size_t>(state.batch()) || ids.size() == 0)
+    throw std::invalid_argument("ids must be (batch, tokens) with the state's batch");
+  for (size_t i = 0; i < ids.size(); i++)
+    if (ids.data()[i] < 0 || ids.data()[i] >= state.model().config.vocab_size)
+      throw std::invalid_argument("an id lies outside the vocabulary");
+  return static_cast<int>(ids.shape(ids.ndim() - 1));
+}
+
+FloatArray forward(State& state, const Ids& ids, int write, bool decode) {
+  const int tokens = check_ids(state, ids);
+  const size_t d = state.model().config.hidden_size;
+  Buffer<float> hidden(decode ? ids.size() * d : 0);
+  {
+    nb::gil_scoped_release unlocked;
+    state.forward(ids.data(), tokens, decode ? hidden.data() : nullptr, static_cast<Write>(write), decode);
+  }
+  return array(std::move(hidden), {static_cast<size_t>(state.batch()), decode ? static_cast<size_t>(tokens) : 0, d});
+}
+
+// Feeds `token` (if any) to one sequence and returns the next.
+int next(State& state, std::optional<int64_t> token, float temperature, int top_k, double top_p, float penalty, double u) {
+  const int vocabulary = state.model().config.vocab_size;
+  if (token && (*token < 0 || *token >= vocabulary)) throw std::invalid_argument("an id lies outside the vocabulary");
+  if (state.batch() != 1 || (state.seen() == 0 && !token)) throw std::invalid_argument("next needs one sequence with a prompt");
+  nb::gil_scoped_release unlocked;
+  if (token) state.forward(&*token, 1, nullptr, Write::kNever, true);
+  const float* logits = state.logits();
+  if (temperature == 0 && penalty == 1) return state.model().kernels.argmax(logits, vocabulary);
+  std::vector<float> penalised(logits, logits + vocabulary);
+  penalise(penalised.data(), state.written(0), penalty);
+  if (temperature == 0) return state.model().kernels.argmax(penalised.data(), vocabulary);
+  return draw(penalised.data(), vocabulary, {temperature, top_k, top_p, penalty}, u);
+}
+
+// The k likeliest continuations of every sequence: ids (batch, k) and their penalised log-probabilities.
+std::tuple<IdArray, FloatArray> candidates(State& state, int k, float penalty) {
+  const int vocabulary = state.model().config.vocab_size;
+  const size_t batch = state.batch();
+  if (k < 1 || k > vocabulary || state.seen() == 0) throw std::invalid_argument("candidates: k is out of range");
+  Buffer<int64_t> ids(batch * k);
+  Buffer<float> scores(batch * k);
+  {
+    nb::gil_scoped_release unlocked;
+    const float* logits = state.logits();
+    std::vector<float> row(vocabulary);
+    for (size_t b = 0; b < batch; b++, logits += vocabulary) {
+      const double total = state.model().kernels.log_total(logits, vocabulary);
+      for (int i = 0; i < vocabulary; i++) row[i] = static_cast<float>(logits[i] - total);
+      penalise(row.data(), state.written(static_cast<int>(b)), penalty);
+      const std::vector<int> best = largest(row.data(), vocabulary, k);
+      for (int i = 0; i < k; i++) ids[b * k + i] = best[i], scores[b * k + i] = row[best[i]];
+    }
+  }
+  return {array(std::move(ids), {batch, static_cast<size_t>(k)}), array(std::move(scores), {batch, static_cast<size_t>(k)})};
+}
+
+// Seconds of one call, the shortest of those that fit into the time.
+template <typename F>
+double best_time(double seconds, F f) {
+  using Clock = std::chrono::steady_clock;
+  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
+  double best = 1e9;
+  while (Clock::now() < end) {
+    constexpr int kCalls = 16;  // between two looks at the clock
+    const auto start = Clock::now();
+    for (int i = 0; i < kCalls; i++) f();
+    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count() / kCalls);
+  }
+  return best;
+}
+
+FloatArray copy_of(const Buffer<float>& x, std::initializer_list<size_t> shape) {
+  Buffer<float> copy(x.size());
+  std::copy_n(x.data(), x.size(), copy.data());
+  return array(std::move(copy), shape);
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // at interpreter exit models may still be alive in user code
+
+  m.def("paths", [] {
+    std::vector<std::tuple<std::string, std::string>> all;
+    for (const Path& path : paths()) all.emplace_back(path.name, path.reason);
+    return all;
+  }, "Kernel paths, the fastest first: (name, why it cannot run here or '').");
+
+  m.def("quantize", [](const std::string& kernels, const Floats& x) {
+    Buffer<int8_t> codes(x.size());
+    float scale;
+    int32_t sum;
+    select_kernels(kernels).quantize(x.data(), static_cast<int>(x.size()), codes.data(), &scale, &sum);
+    const size_t n = x.size();
+    return std::make_tuple(array(std::move(codes), {n}), scale);
+  }, "kernels"_a, "x"_a, "One row to int8 by its max-abs: (codes, scale).");
+
+  m.def("ternary_sums", [](const std::string& kernels, nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig> packed, int columns,
+                           nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig> codes) {
+    const int rows = static_cast<int>(packed.shape(0)), tokens = static_cast<int>(codes.shape(0));
+    if (static_cast<int>(codes.shape(1)) != columns || static_cast<int>(packed.shape(1)) != (columns + 3) / 4)
+      throw std::invalid_argument("packed and codes do not fit the columns");
+    const Linear linear = Linear::ternary(packed.data(), rows, columns, 1);
+    Buffer<int8_t> padded(static_cast<size_t>(tokens) * linear.padded_columns());
+    for (int t = 0; t < tokens; t++)
+      std::copy_n(codes.data() + static_cast<size_t>(t) * columns, columns, padded.data() + static_cast<size_t>(t) * linear.padded_columns());
+    Buffer<int32_t> sums(static_cast<size_t>(tokens) * rows);
+    select_kernels(kernels).ternary_sums(linear.view(), padded.data(), tokens, sums.data());
+    return array(std::move(sums), {static_cast<size_t>(tokens), static_cast<size_t>(rows)});
+  }, "kernels"_a, "packed"_a, "columns"_a, "codes"_a, "Integer product of a packed matrix and int8 rows: (tokens, rows).");
+
+  // Two limits of the machine, for benchmarks: what one core reads, and what the ternary product computes in the first cache.
+  m.def("bandwidth", [](const std::string& kernels, size_t bytes, double seconds) {
+    const Kernels& chosen = select_kernels(kernels);
+    const Buffer<float> memory(bytes / sizeof(float));
+    float unused = chosen.read_all(memory.data(), memory.size());
+    const double time = best_time(seconds, [&] { unused += chosen.read_all(memory.data(), memory.size()); });
+    return unused >= 0 ? static_cast<double>(bytes) / time : 0;
+  }, "kernels"_a, "bytes"_a, "seconds"_a, "Bytes per second that one core reads from a block of so many bytes.");
+
+  m.def("product_rate", [](const std::string& kernels, double seconds) {
+    const Kernels& chosen = select_kernels(kernels);
+    constexpr int kRows = 128, kColumns = 512;
+    const std::vector<uint8_t> packed(kRows * kColumns / 4, 0x55);
+    const Linear linear = Linear::ternary(packed.data(), kRows, kColumns, 1);
+    const Buffer<int8_t> codes(kColumns);
+    const float scale = 1;
+    const int32_t sum = 0;
+    float y[kRows];
+    return kRows * kColumns / best_time(seconds, [&] { chosen.ternary(linear.view(), codes.data(), &scale, &sum, 1, y, kRows); });
+  }, "kernels"_a, "seconds"_a, "Weights per second that one core multiplies with one token.");
+
+  m.def("unsupported", [](const nb::dict& values) -> std::optional<std::string> {
+    const char* reason = Model::unsupported(config(values));
+    return reason ? std::optional<std::string>(reason) : std::nullopt;
+  }, "config"_a, "Why this engine cannot run a configuration, or None.");
+
+  nb::class_<Image>(m, "Image", "A picture as texts need it.")
+      .def("__repr__", [](const Image&) { return "Image()"; });
+
+  nb::class_<MemoryState>(m, "MemoryState", "Slots and usage, packed for reading.");
+
+  nb::class_<Model>(m, "Model", "A model's weights in the kernels' layout.")
+      .def("__init__", [](Model* self, const nb::dict& values, const nb::dict& arrays, const std::string& kernels) {
+        new (self) Model(select_kernels(kernels), config(values), Weights(tensors(arrays)));
+      }, "config"_a, "tensors"_a, "kernels"_a = "", nb::keep_alive<1, 3>())
+      .def_prop_ro("kernels", [](const Model& self) { return self.kernels.name; })
+      .def_prop_ro("weight_bytes", &Model::weight_bytes, "Bytes of weights that a text token reads, head and memory included.")
+      .def_prop_ro("weights", &Model::ternary_weights, "Ternary weights that a text token is multiplied with.")
+      .def("tower", [](const Model& self, const Floats& pixels) {
+        const TowerConfig& tower = self.config.tower;
+        if (!self.config.has_tower) throw std::invalid_argument("this model has no tower");
+        const float* in = data(pixels, int64_t{3} * tower.image_size * tower.image_size, "pixels");
+        const size_t patches = static_cast<size_t>(self.config.vision_grid) * self.config.vision_grid;
+        Buffer<float> features(patches * tower.out_dim);
+        {
+          nb::gil_scoped_release unlocked;
+          self.tower(in, features.data());
+        }
+        return array(std::move(features), {patches, static_cast<size_t>(tower.out_dim)});
+      }, "pixels"_a, "Normalised pixels (3, S, S) -> patch features (N_p, D_v).")
+      .def("encode", [](const Model& self, const Floats& features) {
+        const float* in = data(features, int64_t{self.config.vision_grid} * self.config.vision_grid * self.config.vision_dim, "features");
+        nb::gil_scoped_release unlocked;
+        return std::const_pointer_cast<Image>(self.encode(in));
+      }, "features"_a, "Patch features (N_p, D_v) -> Image.")
+      .def("image", [](const Model& self, const Floats& tokens) {
+        return std::const_pointer_cast<Image>(self.image(data(tokens, int64_t{self.config.vision_tokens()} * self.config.hidden_size, "vision tokens")));
+      }, "tokens"_a, "Vision tokens (N, d) -> Image.")
+      .def("image_tokens", [](const Model& self, const Image& image) {
+        return copy_of(image.tokens, {static_cast<size_t>(self.config.vision_tokens()), static_cast<size_t>(self.config.hidden_size)});
+      }, "image"_a)
+      .def("memory", [](const Model& self, const Floats& slots, const Floats& usage) {
+        if (!self.has_memory()) throw std::invalid_argument("this model has no memory");
+        return std::const_pointer_cast<MemoryState>(self.memory_state(data(slots, int64_t{self.config.memory_slots} * self.config.memory_dim, "slots"),
+                                                                      data(usage, self.config.memory_slots, "usages")));
+      }, "slots"_a, "usage"_a, "Slots (K, C) and usage (K) -> MemoryState.")
+      .def("memory_arrays", [](const Model& self, const MemoryState& state) {
+        return std::make_tuple(copy_of(state.slots, {static_cast<size_t>(self.config.memory_slots), static_cast<size_t>(self.config.memory_dim)}),
+                               copy_of(state.usage, {static_cast<size_t>(self.config.memory_slots)}));
+      }, "state"_a, "MemoryState -> slots (K, C), usage (K).")
+      .def("head", [](const Model& self, const Floats& hidden) {
+        const size_t d = self.config.hidden_size, vocabulary = self.config.vocab_size;
+        if (hidden.ndim() != 2 || hidden.shape(1) != d) throw std::invalid_argument("hidden states must be (tokens, d)");
+        const size_t tokens = hidden.shape(0);
+        Buffer<float> logits(tokens * vocabulary);
+        {
+          nb::gil_scoped_release unlocked;
+          self.head(hidden.data(), static_cast<int>(tokens), logits.data());
+        }
+        return array(std::move(logits), {tokens, vocabulary});
+      }, "hidden"_a, "Hidden states (T, d) -> logits (T, V).")
+      .def("start", [](std::shared_ptr<Model> self, std::shared_ptr<Image> image, std::shared_ptr<MemoryState> memory, bool narrow) {
+        return std::make_unique<State>(std::move(self), std::move(image), std::move(memory), narrow);
+      }, "image"_a.none(), "memory"_a.none(), "narrow"_a, "An empty sequence; narrow: keys and values in int8 instead of int16.");
+
+  nb::class_<State>(m, "State", "All that changes while a text goes on. For one thread at a time.")
+      .def_prop_ro("seen", &State::seen)
+      .def_prop_ro("batch", &State::batch)
+      .def("forward", &forward, "ids"_a, "write"_a = 0, "decode"_a = true, "ids (B, T) -> hidden (B, T, d).")
+      .def("next", &next, "token"_a.none(), "temperature"_a, "top_k"_a, "top_p"_a, "penalty"_a, "u"_a,
+           "Feed a token, if any, and choose the next.")
+      .def("logits", [](State& self) {
+        const size_t batch = self.batch(), vocabulary = self.model().config.vocab_size;
+        if (self.seen() == 0) throw std::invalid_argument("nothing has been read yet");
+        Buffer<float> copy(batch * vocabulary);
+        std::copy_n(self.logits(), copy.size(), copy.data());
+        return array(std::move(copy), {batch, vocabulary});
+      }, "Logits (B, V) behind the last token.")
+      .def("candidates", &candidates, "k"_a, "penalty"_a)
+      .def("score", [](State& self, const Ids& ids) {
+        const int tokens = check_ids(self, ids);
+        if (self.batch() != 1) throw std::invalid_argument("score needs one sequence");
+        Buffer<float> scores(tokens - 1);
+        {
+          nb::gil_scoped_release unlocked;
+          self.score(ids.data(), tokens, scores.data());
+        }
+        return array(std::move(scores), {static_cast<size_t>(tokens - 1)});
+      }, "ids"_a, "Log-probability of each id (T) but the first.")
+      .def("select", [](State& self, const Ids& sources) {
+        std::vector<int> chosen;
+        for (size_t i = 0; i < sources.size(); i++) {
+          if (sources.data()[i] < 0 || sources.data()[i] >= self.batch()) throw std::invalid_argument("no such sequence");
+          chosen.push_back(static_cast<int>(sources.data()[i]));
+        }
+        if (chosen.empty()) throw std::invalid_argument("select needs a sequence");
+        self.select(chosen);
+      }, "sources"_a, "Rearrange or repeat the sequences.")
+      .def("memory", [](const State& self, int sequence) {
+        if (sequence < 0 || sequence >= self.batch()) throw std::invalid_argument("no such sequence");
+        return std::const_pointer_cast<MemoryState>(self.memory(sequence));
+      }, "sequence"_a = 0);
+}
+
+}  // namespace bitmar

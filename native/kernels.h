@@ -1,0 +1,111 @@
+// The kernels that every layer is made of, as a table with one entry per operation.
+//
+// Each instruction set fills a table of its own (avx512.cpp, avx2.cpp, neon.cpp, ..., portable.cpp); dispatch.cpp picks
+// one. Sums of products are integers, and the float steps around them keep one order of operations over 16 lanes
+// without fused multiply-adds, so all tables give the same bits.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace bitmar {
+
+constexpr int kTileRows = 64;     // rows of a weight tile
+constexpr int kColumnUnit = 16;   // columns are padded to a multiple of this
+constexpr int kLanes = 16;        // floats of a vector, tokens of a key block
+constexpr int kQueryRange = 4095; // largest |integer| of queries and of int16 keys and values: 4095^2 * 128 < 2^31
+
+// A ternary matrix in the kernels' layout ("T64x4"): for each tile of 64 rows a run of 64-byte lines, one per 4 columns.
+// Byte 4 r + j of a line holds column j of the rows r, r + 16, r + 32 and r + 48, two bits each, as weight + 1.
+struct TernaryView {
+  const uint8_t* codes;  // 64-byte aligned, (padded_rows / 64) * (padded_columns / 4) lines
+  int rows, padded_columns;
+  float scale;
+};
+
+// A float matrix, transposed and padded: (columns, padded_rows), padded_rows a multiple of 16.
+struct FloatView {
+  const float* weights;
+  int rows, columns, padded_rows;
+};
+
+// The keys and values of one layer, or the slots of a memory: integers with one scale per token and head.
+//   keys   [head][token / 16][head_dim / 2][token % 16][2]
+//   values [head][token / 2][padded head_dim][token % 2]
+// A token's 2 neighbouring numbers meet in one 32-bit lane, so no sum is ever taken across lanes.
+struct KeyValueView {
+  void* keys;
+  void* values;
+  float* key_scale;    // (heads, capacity)
+  float* value_scale;  // (heads, capacity)
+  int heads, head_dim, capacity;  // head_dim even, capacity a multiple of 16
+  bool narrow;                    // int8 (range 127) instead of int16 (range 4095)
+
+  int padded_dim() const { return (head_dim + kLanes - 1) / kLanes * kLanes; }
+};
+
+struct Query {
+  const float* q;          // (heads, head_dim)
+  const float* sink_q;     // the same turned for the first `sinks` tokens; null: as q
+  int sinks;
+  int tokens;              // the first so many of the view are visible
+  float scale;             // of the products, before the softmax
+  const float* bias;       // (tokens), added after scaling; null: none
+};
+
+struct Kernels {
+  const char* name;
+
+  // One row to int8 by its max-abs (arXiv 2402.17764): codes in [-127, 127], their sum, and the scale.
+  void (*quantize)(const float* x, int n, int8_t* codes, float* scale, int32_t* sum);
+
+  // y (tokens, rows) with y_stride floats between tokens, from codes (tokens, padded_columns) whose padding is 0.
+  void (*ternary)(const TernaryView& w, const int8_t* codes, const float* scales, const int32_t* sums, int tokens,
+                  float* y, size_t y_stride);
+
+  // The bare integer sums of `ternary`, for tests: (tokens, rows).
+  void (*ternary_sums)(const TernaryView& w, const int8_t* codes, int tokens, int32_t* y);
+
+  void (*dense)(const FloatView& w, const float* x, size_t x_stride, int tokens, float* y, size_t y_stride);
+
+  // x / sqrt(mean x^2 + eps) * gain (arXiv 1910.07467).
+  void (*rms_norm)(const float* x, const float* gain, float eps, int n, float* y);
+
+  // Quantises one token's key and value (heads * head_dim each) into a place of the view.
+  void (*store)(const KeyValueView& kv, int place, const float* key, const float* value);
+
+  // out (heads, head_dim) = softmax(scale q k + bias) v. scratch: attend_scratch(capacity) bytes, 64-aligned.
+  void (*attend)(const KeyValueView& kv, const Query& query, float* out, void* scratch);
+
+  void (*add)(float* x, const float* y, float factor, int n);  // x += factor * y
+  void (*relu)(float* x, int power, int n);                    // max(x, 0), or its square
+
+  int (*argmax)(const float* x, int n);  // the first of the largest; 0 if none is a number
+
+  double (*log_total)(const float* x, int n);  // log sum exp x
+
+  float (*read_all)(const float* x, size_t n);  // reads, as fast as it can: what memory can give (the result is a maximum)
+};
+
+inline size_t attend_scratch(int capacity) {
+  return static_cast<size_t>(capacity) * (sizeof(float) + sizeof(int16_t));
+}
+
+const Kernels& portable_kernels();
+#if defined(BITMAR_HAS_AVX2)
+const Kernels& avx2_kernels();
+#endif
+#if defined(BITMAR_HAS_AVXVNNI)
+const Kernels& avxvnni_kernels();
+#endif
+#if defined(BITMAR_HAS_AVX512)
+const Kernels& avx512_kernels();
+#endif
+#if defined(BITMAR_HAS_NEON)
+const Kernels& neon_kernels();
+#endif
+#if defined(BITMAR_HAS_NEON_DOTPROD)
+const Kernels& neon_dotprod_kernels();
+#endif
+
+}  // namespace bitmar

@@ -1,0 +1,58 @@
+// Keys and values that attention reads: a layer's ring of tokens, a picture, the slots of a memory.
+#pragma once
+
+#include <algorithm>
+
+#include "buffer.h"
+#include "kernels.h"
+
+namespace bitmar {
+
+class KeyValue {
+ public:
+  KeyValue() = default;
+  KeyValue(int heads, int head_dim, int tokens, bool narrow)
+      : heads_(heads), head_dim_(head_dim), capacity_(round_up(tokens, kLanes)), narrow_(narrow) {
+    const size_t places = static_cast<size_t>(heads) * capacity_, wide = narrow ? 1 : 2;
+    keys_ = Buffer<char>(places * head_dim * wide);
+    values_ = Buffer<char>(places * round_up(head_dim, kLanes) * wide);
+    key_scale_ = Buffer<float>(places);
+    value_scale_ = Buffer<float>(places);
+  }
+
+  KeyValueView view() const {
+    // Kernels write through a view in `store` only.
+    return {const_cast<char*>(keys_.data()), const_cast<char*>(values_.data()), const_cast<float*>(key_scale_.data()),
+            const_cast<float*>(value_scale_.data()), heads_, head_dim_, capacity_, narrow_};
+  }
+
+  // The first `tokens` places of another of the same shape.
+  void copy_from(const KeyValue& other, int tokens) {
+    const int places = round_up(tokens, kLanes), wide = narrow_ ? 1 : 2;
+    const size_t key_bytes = static_cast<size_t>(head_dim_) * wide, value_bytes = static_cast<size_t>(round_up(head_dim_, kLanes)) * wide;
+    for (int h = 0; h < heads_; h++) {
+      const size_t start = static_cast<size_t>(h) * capacity_;
+      std::copy_n(other.keys_.data() + start * key_bytes, places * key_bytes, keys_.data() + start * key_bytes);
+      std::copy_n(other.values_.data() + start * value_bytes, places * value_bytes, values_.data() + start * value_bytes);
+      std::copy_n(other.key_scale_.data() + start, places, key_scale_.data() + start);
+      std::copy_n(other.value_scale_.data() + start, places, value_scale_.data() + start);
+    }
+  }
+
+  size_t bytes() const { return keys_.size() + values_.size() + 2 * key_scale_.size() * sizeof(float); }
+  int capacity() const { return capacity_; }
+  int head_dim() const { return head_dim_; }
+
+ private:
+  int heads_ = 0, head_dim_ = 0, capacity_ = 0;
+  bool narrow_ = false;
+  Buffer<char> keys_, values_;
+  Buffer<float> key_scale_, value_scale_;
+};
+
+// Room for one `attend` over this view.
+inline void* scratch_for(Buffer<char>& buffer, const KeyValueView& kv) {
+  return buffer.reserve(attend_scratch(kv.capacity));
+}
+
+}  // namespace bitmar

@@ -1,0 +1,384 @@
+#include "model.h"
+
+#include <math.h>
+
+namespace bitmar {
+namespace {
+
+constexpr int kChunk = 64;  // tokens of a matrix product: enough to reuse the weights, few enough for the second cache
+
+}  // namespace
+
+const char* Model::unsupported(const Config& config) {
+  constexpr int kWidest = 512;  // of a head and of a memory slot: the kernels' buffers and the range of their integers
+  if (config.head_dim() > kWidest) return "attention heads wider than 512";
+  constexpr int kLongest = 65536;  // columns of a matrix: 255 * 127 * 65,536 < 2^31
+  for (int width : {3 * config.hidden_size, config.intermediate_size, config.vision_dim, config.vision_hidden,
+                    config.hidden_size + config.memory_dim})
+    if (width > kLongest) return "layers wider than 65,536";
+  if (config.integration != Integration::kOff && (config.memory_dim > kWidest || config.memory_dim % 2))
+    return "memory slots wider than 512 or of an odd width";
+  if (config.has_tower && (config.tower.head_dim > kWidest || config.tower.head_dim % 2))
+    return "a tower whose heads are wider than 512 or of an odd width";
+  return nullptr;
+}
+
+Model::Model(const Kernels& chosen, const Config& given, const Weights& weights)
+    : kernels(chosen), config(given), projector_(weights, given) {
+  if (const char* reason = unsupported(config)) throw std::invalid_argument(reason);
+  const int d = config.hidden_size, half = config.head_dim() / 2;
+  const int64_t entries = int64_t{config.vocab_size} * d;
+  embedding_ = static_cast<const int8_t*>(weights.find("model.embed_tokens.weight", 'i', entries).data);
+  row_scale_ = weights.floats("model.embed_tokens.scale", config.vocab_size);
+  for (int i = 0; i < config.encoder_layers; i++)
+    blocks_.push_back(block(weights, "model.encoder.layers." + std::to_string(i), false));
+  for (int i = 0; i < config.decoder_layers; i++)
+    blocks_.push_back(block(weights, "model.decoder.layers." + std::to_string(i), config.integration == Integration::kPerLayer));
+  encoder_norm_ = weights.floats("model.encoder.norm.weight", d);
+  decoder_norm_ = weights.floats("model.decoder.norm.weight", d);
+  fusion_norm_ = weights.floats("model.fusion.norm.weight", d);
+  fusion_query_ = weights.linear("model.fusion.q_proj", d, d);
+  fusion_key_value_ = weights.linear("model.fusion.kv_proj", 2 * d, d);
+  fusion_out_ = weights.linear("model.fusion.o_proj", d, d);
+  head_ = weights.linear("lm_head", config.vocab_size, d);
+  if (config.integration != Integration::kOff) {
+    memory_ = std::make_unique<EpisodicMemory>(weights, config);
+    initial_memory_ = memory_->initial_state(kernels);
+  }
+  if (config.integration == Integration::kAdd) memory_proj_ = weights.linear("model.memory_proj", d, config.memory_dim);
+  if (config.integration == Integration::kConcat)
+    memory_proj_ = weights.linear("model.memory_proj", d, config.memory_dim + d);
+  if (config.has_tower) tower_ = std::make_unique<Tower>(weights, config.tower);
+
+  step_cosine_ = Buffer<double>(half), step_sine_ = Buffer<double>(half), sink_turn_ = Buffer<float>(2 * half);
+  const double last = config.attention_sinks + config.attention_window - 1;
+  for (int i = 0; i < half; i++) {
+    const double angle = static_cast<float>(pow(config.rope_theta, -2.0 * i / config.head_dim()));
+    step_cosine_[i] = cos(angle), step_sine_[i] = sin(angle);
+    sink_turn_[i] = static_cast<float>(cos(last * angle)), sink_turn_[half + i] = static_cast<float>(sin(last * angle));
+  }
+}
+
+Model::Block Model::block(const Weights& weights, const std::string& name, bool conditioned) const {
+  const int d = config.hidden_size, hidden = config.intermediate_size;
+  Block block;
+  block.attn_norm = weights.floats(name + ".attn_norm.weight", d);
+  block.mlp_norm = weights.floats(name + ".mlp_norm.weight", d);
+  block.qkv = weights.linear(name + ".attn.qkv_proj", 3 * d, d);
+  block.out = weights.linear(name + ".attn.o_proj", d, d);
+  block.up = weights.linear(name + ".mlp.up_proj", hidden, d);
+  block.down = weights.linear(name + ".mlp.down_proj", d, hidden);
+  if (conditioned) {
+    block.memory = weights.linear(name + ".memory_proj", d, config.memory_dim);
+    block.gate = weights.scalar(name + ".memory_gate");
+  }
+  return block;
+}
+
+std::shared_ptr<const Image> Model::encode(const float* features) const {
+  Buffer<float> tokens(static_cast<size_t>(config.vision_tokens()) * config.hidden_size);
+  projector_(kernels, features, tokens.data());
+  return image(tokens.data());
+}
+
+std::shared_ptr<const Image> Model::image(const float* tokens) const {
+  const int count = config.vision_tokens(), d = config.hidden_size;
+  auto image = std::make_shared<Image>();
+  image->tokens = Buffer<float>(static_cast<size_t>(count) * d);
+  std::copy_n(tokens, image->tokens.size(), image->tokens.data());
+  image->packed = KeyValue(config.num_heads, config.head_dim(), count, false);
+  Workspace work;
+  Buffer<float> both(static_cast<size_t>(count) * 2 * d);
+  fusion_key_value_(kernels, tokens, count, both.data(), work);
+  for (int t = 0; t < count; t++) {
+    const float* key = both.data() + static_cast<size_t>(t) * 2 * d;
+    kernels.store(image->packed.view(), t, key, key + d);
+  }
+  return image;
+}
+
+std::shared_ptr<const MemoryState> Model::memory_state(const float* slots, const float* usage) const {
+  return memory_->state(kernels, slots, usage);
+}
+
+void Model::head(const float* hidden, int tokens, float* logits) const {
+  Workspace work;
+  head_(kernels, hidden, tokens, logits, work);
+}
+
+size_t Model::weight_bytes() const {
+  size_t bytes = fusion_query_.bytes() + fusion_out_.bytes() + memory_proj_.bytes() + head_.bytes();
+  for (const Block& block : blocks_)
+    for (const Linear* linear : {&block.qkv, &block.out, &block.up, &block.down, &block.memory}) bytes += linear->bytes();
+  if (memory_) bytes += initial_memory_->packed.bytes();
+  return bytes;
+}
+
+size_t Model::ternary_weights() const {
+  size_t weights = fusion_query_.weights() + fusion_out_.weights() + memory_proj_.weights() + head_.weights();
+  for (const Block& block : blocks_)
+    for (const Linear* linear : {&block.qkv, &block.out, &block.up, &block.down, &block.memory}) weights += linear->weights();
+  return weights;
+}
+
+State::State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> image,
+             std::shared_ptr<const MemoryState> memory, bool narrow)
+    : model_(std::move(model)), image_(std::move(image)), narrow_(narrow) {
+  const int half = model_->config.head_dim() / 2;
+  cosine_ = Buffer<double>(half), sine_ = Buffer<double>(half);
+  std::fill_n(cosine_.data(), half, 1.0);
+  sequences_.push_back(fresh());
+  sequences_[0].memory = memory ? std::move(memory) : model_->initial_memory_;
+}
+
+State::Sequence State::fresh() const {
+  const Config& config = model_->config;
+  Sequence sequence{{}, nullptr, QueryCarry(config.hidden_size), std::vector<uint8_t>(config.vocab_size)};
+  for (size_t i = 0; i < model_->blocks_.size(); i++)
+    sequence.layers.emplace_back(config.num_heads, config.head_dim(), config.attention_sinks + config.attention_window, narrow_);
+  return sequence;
+}
+
+void State::select(const std::vector<int>& sources) {
+  std::vector<Sequence> chosen;
+  const int held = static_cast<int>(
+      std::min<int64_t>(seen_, model_->config.attention_sinks + model_->config.attention_window));
+  std::vector<int> left(sequences_.size());  // how often each is still wanted: the last one moves instead of copying
+  for (int source : sources) left[source]++;
+  for (int source : sources) {
+    Sequence& from = sequences_[source];
+    if (--left[source] == 0) {
+      chosen.push_back(std::move(from));
+      continue;
+    }
+    Sequence copy = fresh();
+    for (size_t i = 0; i < copy.layers.size(); i++) copy.layers[i].copy_from(from.layers[i], held);
+    copy.memory = from.memory;
+    std::copy_n(from.carry.total.data(), from.carry.total.size(), copy.carry.total.data());
+    copy.carry.weight = from.carry.weight;
+    copy.written = from.written;
+    chosen.push_back(std::move(copy));
+  }
+  sequences_ = std::move(chosen);
+  logits_fresh_ = false;
+}
+
+void State::forward(const int64_t* ids, int tokens, float* hidden, Write write, bool decode) {
+  const Config& config = model_->config;
+  const size_t d = config.hidden_size;
+  const int most = std::max(1, kChunk / batch());
+  std::vector<int64_t> pieces;
+  for (int done = 0; done < tokens;) {
+    // A piece ends where its segment does, so that no token reads what its own segment writes.
+    int piece = std::min(most, tokens - done);
+    if (model_->memory_) piece = std::min(piece, config.memory_segment - segment_);
+    pieces.resize(static_cast<size_t>(batch()) * piece);
+    for (int b = 0; b < batch(); b++)
+      std::copy_n(ids + static_cast<size_t>(b) * tokens + done, piece, pieces.data() + static_cast<size_t>(b) * piece);
+    run(pieces.data(), piece, write == Write::kAll && done + piece < tokens ? Write::kEnded : write, decode);
+    for (int b = 0; hidden && b < batch(); b++)
+      std::copy_n(h_.data() + static_cast<size_t>(b) * piece * d, piece * d, hidden + (static_cast<size_t>(b) * tokens + done) * d);
+    done += piece;
+  }
+}
+
+const float* State::logits() {
+  if (!logits_fresh_) {
+    logits_.reserve(static_cast<size_t>(batch()) * model_->config.vocab_size);
+    model_->head_(model_->kernels, last_.data(), batch(), logits_.data(), work_);
+    logits_fresh_ = true;
+  }
+  return logits_.data();
+}
+
+void State::score(const int64_t* ids, int tokens, float* scores) {
+  const size_t d = model_->config.hidden_size, vocabulary = model_->config.vocab_size;
+  constexpr int kPiece = 16;  // the logits of so many tokens exist at a time
+  Buffer<float> hidden(kPiece * d), logits(kPiece * vocabulary);
+  for (int done = 0; done < tokens - 1; done += kPiece) {
+    const int piece = std::min(kPiece, tokens - 1 - done);
+    forward(ids + done, piece, hidden.data(), Write::kNever, true);
+    model_->head_(model_->kernels, hidden.data(), piece, logits.data(), work_);
+    for (int t = 0; t < piece; t++) {
+      const float* row = logits.data() + t * vocabulary;
+      scores[done + t] = static_cast<float>(row[ids[done + t + 1]] - model_->kernels.log_total(row, static_cast<int>(vocabulary)));
+    }
+  }
+}
+
+void State::run(const int64_t* ids, int tokens, Write write, bool decode) {
+  const Config& config = model_->config;
+  const size_t d = config.hidden_size, rows = static_cast<size_t>(batch()) * tokens, encoder = config.encoder_layers;
+  const size_t widest = std::max<size_t>({3 * d, static_cast<size_t>(config.intermediate_size), d + config.memory_dim});
+  for (Buffer<float>* buffer : {&x_, &f_, &h_, &normed_, &mixed_}) buffer->reserve(rows * d);
+  wide_.reserve(rows * widest), turned_.reserve(2 * d);
+
+  embed(ids, tokens);
+  turn_positions(tokens);
+  std::copy_n(x_.data(), rows * d, h_.data());
+  stack(h_.data(), 0, encoder, tokens);
+  normalise(h_.data(), model_->encoder_norm_, static_cast<int>(rows), f_.data());
+  if (image_) fuse(f_.data(), static_cast<int>(rows));
+  if (model_->memory_) remember(tokens, write);
+  if (decode) {
+    std::copy_n(x_.data(), rows * d, h_.data());
+    model_->kernels.add(h_.data(), f_.data(), 1, static_cast<int>(rows * d));
+    if (config.integration == Integration::kAdd) {
+      model_->memory_proj_(model_->kernels, reads_.data(), static_cast<int>(rows), mixed_.data(), work_);
+      model_->kernels.add(h_.data(), mixed_.data(), 1, static_cast<int>(rows * d));
+    } else if (config.integration == Integration::kConcat) {
+      const size_t width = config.memory_dim;
+      for (size_t row = 0; row < rows; row++) {
+        std::copy_n(h_.data() + row * d, d, wide_.data() + row * (d + width));
+        std::copy_n(reads_.data() + row * width, width, wide_.data() + row * (d + width) + d);
+      }
+      model_->memory_proj_(model_->kernels, wide_.data(), static_cast<int>(rows), h_.data(), work_);
+    }
+    stack(h_.data(), encoder, model_->blocks_.size(), tokens);
+    normalise(h_.data(), model_->decoder_norm_, static_cast<int>(rows), h_.data());
+    last_.reserve(batch() * d);
+    for (int b = 0; b < batch(); b++) std::copy_n(h_.data() + ((b + 1) * static_cast<size_t>(tokens) - 1) * d, d, last_.data() + b * d);
+    logits_fresh_ = false;
+  }
+  seen_ += tokens;
+}
+
+void State::embed(const int64_t* ids, int tokens) {
+  const size_t d = model_->config.hidden_size;
+  for (int b = 0; b < batch(); b++)
+    for (int t = 0; t < tokens; t++) {
+      const size_t row = static_cast<size_t>(b) * tokens + t, id = static_cast<size_t>(ids[row]);
+      const int8_t* codes = model_->embedding_ + id * d;
+      const float scale = model_->row_scale_[id];
+      for (size_t i = 0; i < d; i++) x_[row * d + i] = static_cast<float>(codes[i]) * scale;
+      sequences_[b].written[id] = 1;
+    }
+}
+
+// Rotations advance one position at a time, in double precision: after a million tokens they are still exact in float.
+void State::turn_positions(int tokens) {
+  const size_t half = model_->config.head_dim() / 2;
+  turns_.reserve(tokens * 2 * half);
+  for (int t = 0; t < tokens; t++)
+    for (size_t i = 0; i < half; i++) {
+      const double c = cosine_[i], s = sine_[i], step_c = model_->step_cosine_[i], step_s = model_->step_sine_[i];
+      turns_[t * 2 * half + i] = static_cast<float>(c);
+      turns_[t * 2 * half + half + i] = static_cast<float>(s);
+      cosine_[i] = c * step_c - s * step_s;
+      sine_[i] = s * step_c + c * step_s;
+    }
+}
+
+void State::normalise(const float* x, const Buffer<float>& gain, int rows, float* y) const {
+  const size_t d = model_->config.hidden_size;
+  for (int row = 0; row < rows; row++)
+    model_->kernels.rms_norm(x + row * d, gain.data(), model_->config.norm_eps, static_cast<int>(d), y + row * d);
+}
+
+void State::stack(float* x, size_t first, size_t last, int tokens) {
+  const Config& config = model_->config;
+  const Kernels& kernels = model_->kernels;
+  const int rows = batch() * tokens;
+  const int size = rows * config.hidden_size;
+  for (size_t layer = first; layer < last; layer++) {
+    const Model::Block& block = model_->blocks_[layer];
+    if (block.memory.rows()) {
+      block.memory(kernels, reads_.data(), rows, mixed_.data(), work_);
+      kernels.add(x, mixed_.data(), block.gate, size);
+    }
+    attend(x, layer, tokens);
+    normalise(x, block.mlp_norm, rows, normed_.data());
+    block.up(kernels, normed_.data(), rows, wide_.data(), work_);
+    activate(kernels, config.activation, wide_.data(), static_cast<size_t>(rows) * config.intermediate_size);
+    block.down(kernels, wide_.data(), rows, mixed_.data(), work_);
+    kernels.add(x, mixed_.data(), 1, size);
+  }
+}
+
+namespace {
+
+// RoPE (arXiv 2104.09864), half-split: x (heads, 2 * half) by one position's cosines and sines.
+void rotate(const float* x, const float* turn, int heads, size_t half, float* y) {
+  const float *cosine = turn, *sine = turn + half;
+  for (int h = 0; h < heads; h++, x += 2 * half, y += 2 * half)
+    for (size_t i = 0; i < half; i++) {
+      const float a = x[i], b = x[half + i];
+      y[i] = a * cosine[i] - b * sine[i];
+      y[half + i] = b * cosine[i] + a * sine[i];
+    }
+}
+
+}  // namespace
+
+// Causal self-attention with sinks (arXiv 2309.17453). Each token enters the ring before it looks, and those after it have
+// not yet: no mask is needed. Keys keep the rotation they entered with. Once the window has moved on, queries meet the
+// sinks as if these stood right before the window.
+void State::attend(float* x, size_t layer, int tokens) {
+  const Config& config = model_->config;
+  const Kernels& kernels = model_->kernels;
+  const Model::Block& block = model_->blocks_[layer];
+  const size_t d = config.hidden_size, half = config.head_dim() / 2;
+  const int rows = batch() * tokens, sinks = config.attention_sinks, places = sinks + config.attention_window;
+  normalise(x, block.attn_norm, rows, normed_.data());
+  block.qkv(kernels, normed_.data(), rows, wide_.data(), work_);
+  float *sink_query = turned_.data(), *key = turned_.data() + d;
+  const float scale = 1 / sqrtf(static_cast<float>(config.head_dim()));
+  for (int b = 0; b < batch(); b++) {
+    const KeyValueView view = sequences_[b].layers[layer].view();
+    void* scratch = scratch_for(work_.attention, view);
+    for (int t = 0; t < tokens; t++) {
+      const size_t row = static_cast<size_t>(b) * tokens + t;
+      const int64_t position = seen_ + t;
+      const bool far = position >= places;
+      const int place = static_cast<int>(far ? sinks + (position - sinks) % config.attention_window : position);
+      const float* turn = turns_.data() + t * 2 * half;
+      float* query = wide_.data() + row * 3 * d;
+      rotate(query + d, turn, config.num_heads, half, key);
+      kernels.store(view, place, key, query + 2 * d);
+      if (far) rotate(query, model_->sink_turn_.data(), config.num_heads, half, sink_query);
+      rotate(query, turn, config.num_heads, half, query);
+      kernels.attend(view, {query, far ? sink_query : nullptr, sinks, far ? places : place + 1, scale, nullptr},
+                     normed_.data() + row * d, scratch);
+    }
+  }
+  block.out(kernels, normed_.data(), rows, mixed_.data(), work_);
+  kernels.add(x, mixed_.data(), 1, static_cast<int>(rows * d));
+}
+
+void State::fuse(float* x, int rows) {
+  const Config& config = model_->config;
+  const Kernels& kernels = model_->kernels;
+  const size_t d = config.hidden_size;
+  normalise(x, model_->fusion_norm_, rows, normed_.data());
+  model_->fusion_query_(kernels, normed_.data(), rows, wide_.data(), work_);
+  const KeyValueView view = image_->packed.view();
+  void* scratch = scratch_for(work_.attention, view);
+  const float scale = 1 / sqrtf(static_cast<float>(config.head_dim()));
+  for (int row = 0; row < rows; row++)
+    kernels.attend(view, {wide_.data() + row * d, nullptr, 0, config.vision_tokens(), scale, nullptr}, normed_.data() + row * d, scratch);
+  model_->fusion_out_(kernels, normed_.data(), rows, mixed_.data(), work_);
+  kernels.add(x, mixed_.data(), 1, static_cast<int>(rows * d));
+}
+
+void State::remember(int tokens, Write write) {
+  const Config& config = model_->config;
+  const EpisodicMemory& memory = *model_->memory_;
+  const size_t d = config.hidden_size, width = config.memory_dim;
+  query_.reserve(tokens * width), reads_.reserve(static_cast<size_t>(batch()) * tokens * width);
+  const bool ends = segment_ + tokens == config.memory_segment;
+  for (int b = 0; b < batch(); b++) {
+    Sequence& sequence = sequences_[b];
+    const size_t row = static_cast<size_t>(b) * tokens;
+    memory.queries(model_->kernels, f_.data() + row * d, tokens, sequence.carry, query_.data(), work_);
+    memory.read(model_->kernels, query_.data(), tokens, *sequence.memory, reads_.data() + row * width, work_);
+    if (write == Write::kAll || (write == Write::kEnded && ends))
+      sequence.memory = memory.write(model_->kernels, query_.data() + (tokens - 1) * width, *sequence.memory);
+    if (ends) {
+      std::fill_n(sequence.carry.total.data(), d, 0.0);
+      sequence.carry.weight = 0;
+    }
+  }
+  segment_ = ends ? 0 : segment_ + tokens;
+}
+
+}  // namespace bitmar

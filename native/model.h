@@ -1,0 +1,130 @@
+// The whole network: two causal stacks, a picture between them, an episodic memory beside.
+//
+// tokens -> embedding -> encoder -> z -> fusion with the picture -> f ----> x + f -> decoder -> head -> logits
+//                                                                 |                    ^ every layer
+//                                                                 +-> running mean q -> memory read r
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "config.h"
+#include "key_value.h"
+#include "memory.h"
+#include "vision.h"
+#include "weights.h"
+
+namespace bitmar {
+
+// A picture as texts need it: vision tokens (N, d), and the fusion's keys and values.
+struct Image {
+  Buffer<float> tokens;
+  KeyValue packed;
+};
+
+enum class Write { kNever, kEnded, kAll };  // which segments of a call are stored
+
+class Model;
+
+// All that changes while a text goes on: the ring of keys and values of each layer, the memory, the running query. The
+// sequences of a batch stand at one position and share the picture.
+class State {
+ public:
+  State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> image, std::shared_ptr<const MemoryState> memory,
+        bool narrow);
+
+  // Runs ids (batch, tokens), row by row, behind those seen; hidden (batch, tokens, d) may be null.
+  void forward(const int64_t* ids, int tokens, float* hidden, Write write, bool decode);
+
+  // The logits (batch, vocabulary) behind the last token, computed when first asked for.
+  const float* logits();
+
+  // Natural log-probability of each of the ids (tokens) of one sequence but the first: (tokens - 1).
+  void score(const int64_t* ids, int tokens, float* scores);
+
+  // Rearranges or repeats the sequences, after a step of beam search.
+  void select(const std::vector<int>& sources);
+
+  const Model& model() const { return *model_; }
+  int batch() const { return static_cast<int>(sequences_.size()); }
+  int64_t seen() const { return seen_; }
+  std::shared_ptr<const MemoryState> memory(int sequence) const { return sequences_[sequence].memory; }
+  const std::vector<uint8_t>& written(int sequence) const { return sequences_[sequence].written; }
+
+ private:
+  struct Sequence {
+    std::vector<KeyValue> layers;
+    std::shared_ptr<const MemoryState> memory;
+    QueryCarry carry;
+    std::vector<uint8_t> written;  // whether each token of the vocabulary has been seen
+  };
+
+  // One piece of at most a chunk, inside one segment; rows (batch * tokens) of every buffer are ordered by sequence.
+  void run(const int64_t* ids, int tokens, Write write, bool decode);
+  Sequence fresh() const;
+  void embed(const int64_t* ids, int tokens);
+  void turn_positions(int tokens);
+  void stack(float* x, size_t first, size_t last, int tokens);
+  void attend(float* x, size_t layer, int tokens);
+  void fuse(float* x, int rows);
+  void remember(int tokens, Write write);
+  void normalise(const float* x, const Buffer<float>& gain, int rows, float* y) const;
+
+  std::shared_ptr<const Model> model_;
+  std::shared_ptr<const Image> image_;
+  bool narrow_;
+  std::vector<Sequence> sequences_;
+  int64_t seen_ = 0;
+  int segment_ = 0;               // tokens of the unfinished segment
+  Buffer<double> cosine_, sine_;  // of the position `seen_`, (head_dim / 2)
+  Buffer<float> turns_;           // (tokens, 2, head_dim / 2): cosines and sines of a piece's positions
+  Workspace work_;
+  // Rows of a piece: embeddings, fused text, the decoder's stream; what a layer needs; the memory's queries and reads.
+  Buffer<float> x_, f_, h_, normed_, wide_, mixed_, turned_, query_, reads_;
+  Buffer<float> last_, logits_;
+  bool logits_fresh_ = false;
+};
+
+class Model {
+ public:
+  Model(const Kernels& kernels, const Config& config, const Weights& weights);
+
+  static const char* unsupported(const Config& config);  // why this engine cannot run it; null if it can
+
+  std::shared_ptr<const Image> encode(const float* features) const;  // (N_p, D_v)
+  std::shared_ptr<const Image> image(const float* tokens) const;     // vision tokens (N, d)
+  std::shared_ptr<const MemoryState> memory_state(const float* slots, const float* usage) const;
+  void tower(const float* pixels, float* features) const { (*tower_)(kernels, pixels, features); }  // has_tower only
+  void head(const float* hidden, int tokens, float* logits) const;  // (tokens, d) -> (tokens, vocabulary)
+  size_t weight_bytes() const;     // that one text token with a picture reads, but for its keys and values
+  size_t ternary_weights() const;  // that it is multiplied with
+  bool has_memory() const { return memory_ != nullptr; }
+
+  const Kernels& kernels;
+  const Config config;
+
+ private:
+  friend class State;
+
+  struct Block {
+    Buffer<float> attn_norm, mlp_norm;
+    Linear qkv, out, up, down, memory;
+    float gate = 0;
+  };
+
+  Block block(const Weights& weights, const std::string& name, bool conditioned) const;
+
+  const int8_t* embedding_;  // in the mapped file: a text touches few of its rows
+  Buffer<float> row_scale_;
+  std::vector<Block> blocks_;  // the encoder's, then the decoder's
+  Buffer<float> encoder_norm_, decoder_norm_, fusion_norm_;
+  Linear fusion_query_, fusion_key_value_, fusion_out_, memory_proj_, head_;
+  std::unique_ptr<Tower> tower_;
+  VisionProjector projector_;
+  std::unique_ptr<EpisodicMemory> memory_;
+  std::shared_ptr<const MemoryState> initial_memory_;
+  Buffer<double> step_cosine_, step_sine_;  // of one position
+  Buffer<float> sink_turn_;                 // (2, head_dim / 2): of position sinks + window - 1
+};
+
+}  // namespace bitmar

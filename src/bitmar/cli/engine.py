@@ -1,0 +1,164 @@
+"""`bitmar doctor` and `bitmar bench`: what runs a model here, and how fast."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitmar.cli.common import Json, Model, print_json
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say which engine runs here, which kernel path it takes, and why the others are left out."""
+    about = diagnose()
+    if as_json:
+        print_json(about)
+        return
+    typer.echo(f"bitmar {about['version']}, Python {about['python']}, {about['system']}")
+    typer.echo(f"processor: {about['processor']}")
+    for path in about["paths"]:
+        mark = "chosen" if path["name"] == about["chosen"] else "runs" if not path["reason"] else "left out"
+        typer.echo(f"  {path['name']:<13}{mark}{': ' + path['reason'] if path['reason'] else ''}")
+    typer.echo(f"engine: {about['chosen']}, because {about['because']}")
+    typer.echo(f"bundled model: {about['model']}")
+
+
+def diagnose() -> dict[str, Any]:
+    """What `doctor` prints."""
+    import os
+    import platform
+
+    from bitmar import __version__
+    from bitmar.core.errors import BitMarError
+    from bitmar.runtime.backend import NUMPY, VARIABLE
+
+    wish = os.environ.get(VARIABLE)
+    paths = [{"name": name, "reason": reason} for name, reason in _native_paths()]
+    built = bool(paths)
+    paths.append({"name": NUMPY, "reason": ""})
+    try:
+        from bitmar.runtime.api import load
+
+        chosen, model = (loaded := load()).engine.name, str(loaded.path)
+    except BitMarError as error:
+        chosen, model = NUMPY, f"none ({error})"
+    if wish:
+        because = f"{VARIABLE}={wish} asks for it"
+    elif not built:
+        because = "the native engine was not built: install bitmar again where a C++ compiler is (gcc or clang)"
+    elif chosen == NUMPY:
+        because = "the native engine cannot run this model"
+    else:
+        because = "it is the fastest that this processor runs"
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "paths": paths,
+        "chosen": chosen,
+        "because": because,
+        "model": model,
+    }
+
+
+def _native_paths() -> list[tuple[str, str]]:
+    try:
+        from bitmar.runtime.native import kernel_paths
+    except ImportError:
+        return []
+    return kernel_paths()
+
+
+def _processor() -> str:
+    import platform
+
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def bench(
+    model: Model = None,
+    photo: Annotated[
+        Path | None,
+        typer.Option("--photo", metavar="PHOTO", help="A photo to time; default: a made-up JPEG, 640 x 480."),
+    ] = None,
+    paths: Annotated[
+        list[str] | None, typer.Option("--path", metavar="PATH", help="A kernel path, or numpy. Can be repeated.")
+    ] = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Tokens to time at each context.")] = 200,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON; - for stdout.")
+    ] = None,
+) -> None:
+    """Measure tokens per second, milliseconds per photo, start-up and memory, on every path that runs here."""
+    import json
+
+    from bitmar.cli.common import say
+    from bitmar.core.container import open_container
+    from bitmar.evaluate import speed
+    from bitmar.runtime.api import BitMar
+    from bitmar.runtime.backend import NUMPY, choose_backend
+    from bitmar.runtime.locate import find_model
+
+    container = open_container(find_model(model))
+    jpeg = photo.read_bytes() if photo else speed.sample_photo()
+    about = diagnose()
+    figures: dict[str, Any] = {}
+    for path in paths or [*(name for name, reason in _native_paths() if not reason), NUMPY]:
+        say(f"measuring {path}")
+        slow = path == NUMPY
+        engine = choose_backend(container, path)
+        figures[path] = speed.measure_path(
+            container, engine, contexts=speed.CONTEXTS, tokens=min(tokens, 20) if slow else tokens
+        )
+        has_tower = container.config.vision_tower is not None
+        if has_tower:
+            figures[path] |= speed.measure_caption(BitMar(container, engine=path), jpeg)
+        figures[path] |= speed.measure_start(model, path, jpeg if has_tower else None)
+    document = {"doctor": about, "model": str(container.path), "threads": 1, "paths": figures}
+    if json_file is not None:
+        text = json.dumps(document, indent=2) + "\n"
+        if str(json_file) == "-":
+            typer.echo(text, nl=False)
+            return
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(text)
+    _print_figures(document)
+
+
+def _print_figures(document: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    rows = {
+        "decode, tokens/s, context 64": lambda f: f["tokens_per_second"]["64"],
+        "decode, tokens/s, context 256": lambda f: f["tokens_per_second"]["256"],
+        "decode, tokens/s, context 1024": lambda f: f["tokens_per_second"]["1024"],
+        "prefill of 512, tokens/s": lambda f: f["prefill_tokens_per_second"],
+        "vision tower, ms": lambda f: f["photo_ms"],
+        "photo to caption, warm, ms": lambda f: f.get("caption_ms"),
+        "words of that caption": lambda f: f.get("words"),
+        "process to first token, s": lambda f: f["first_token_s"],
+        "peak RSS, MB": lambda f: f["peak_rss_mb"],
+        "kB read per token, context 64": lambda f: (
+            f["limits"]["64"]["bytes_per_token"] / 1e3 if "limits" in f else None
+        ),
+        "share of the reading limit, 64": lambda f: f["limits"]["64"]["share_of_bandwidth"] if "limits" in f else None,
+        "share of the product limit, 64": lambda f: f["limits"]["64"]["share_of_products"] if "limits" in f else None,
+        "share of the reading limit, 1024": lambda f: (
+            f["limits"]["1024"]["share_of_bandwidth"] if "limits" in f else None
+        ),
+    }
+    table = Table("one thread, medians", *document["paths"])
+    for name, value in rows.items():
+        found = [value(figures) for figures in document["paths"].values()]
+        table.add_row(name, *("" if x is None else f"{x:,.3g}" if x < 100 else f"{x:,.0f}" for x in found))
+    Console().print(table)
+    Console().print(f"{document['model']}; {document['doctor']['processor']}", highlight=False, soft_wrap=True)

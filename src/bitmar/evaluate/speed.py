@@ -1,0 +1,145 @@
+"""How fast a model runs here, and how near that is to what the machine allows. Medians, one thread."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bitmar.core.container import Container
+from bitmar.runtime.api import BitMar
+from bitmar.runtime.backend import NUMPY, Backend
+from bitmar.runtime.options import GenerationOptions
+
+CONTEXTS = (64, 256, 1024)
+PREFILL = 512
+GREEDY = GenerationOptions()
+PROBE = 0.2  # seconds for each limit of the machine
+
+
+def measure_path(container: Container, engine: Backend, *, contexts: tuple[int, ...], tokens: int) -> dict[str, Any]:
+    """Decode and prefill speed of one engine: the whole step, with picture and memory, called from Python.
+
+    contexts: tokens in the cache when timing begins; `tokens` more are then timed one by one. Figures:
+    tokens_per_second by context, prefill_tokens_per_second, photo_ms of the vision tower (None without one), and for
+    the native engine the limits: see `limits`.
+    """
+    rng = np.random.default_rng(0)
+    config = container.config
+    features = rng.standard_normal((config.vision_grid**2, config.vision_dim)).astype(np.float32)
+    image = engine.encode_features(features)
+
+    def ids(count: int) -> np.ndarray:
+        return rng.integers(0, config.vocab_size, count)
+
+    def step_seconds(context: int) -> float:
+        state = engine.start(image)
+        engine.read(ids(context), state)
+        token, times = engine.next(state, None, GREEDY, 0.0), []
+        for _ in range(tokens):
+            start = perf_counter()
+            token = engine.next(state, token, GREEDY, 0.0)
+            times.append(perf_counter() - start)
+        return median(times)
+
+    steps = {context: step_seconds(context) for context in contexts}
+    prompt = ids(PREFILL)
+    prefill = _median_seconds(lambda: engine.read(prompt, engine.start(image)), 5)
+    figures: dict[str, Any] = {
+        "tokens_per_second": {str(context): 1 / seconds for context, seconds in steps.items()},
+        "prefill_tokens_per_second": PREFILL / prefill,
+        "photo_ms": None,
+    }
+    if engine.tower is not None:
+        assert config.vision_tower is not None
+        side = config.vision_tower.image_size
+        pixels = rng.standard_normal((3, side, side)).astype(np.float32)
+        tower = engine.tower
+        figures["photo_ms"] = 1e3 * _median_seconds(lambda: tower(pixels), 5)
+    if engine.name != NUMPY:
+        figures["limits"] = limits(engine, steps)
+    return figures
+
+
+def limits(engine: Any, steps: dict[int, float]) -> dict[str, Any]:
+    """What one core of this machine could do at best, and the share of it that each context reaches.
+
+    A step cannot be faster than its bytes at the speed at which the core reads a block of that size, nor than its
+    weights at the rate of the product in the first cache. Bytes: weights, head, memory, and the keys and values of the
+    context; embedding rows, norms and what a layer leaves behind are not counted.
+    """
+    from bitmar import _native
+
+    config, model = engine.config, engine.model
+    width = 2 if engine.wide else 1
+    rate = _native.product_rate(engine.name, PROBE)
+    found = {}
+    for context, seconds in steps.items():
+        kept = min(context, config.attention_sinks + config.attention_window)
+        layers = config.encoder_layers + config.decoder_layers
+        size = model.weight_bytes + layers * kept * 2 * (config.hidden_size * width + 4 * config.num_heads)
+        bandwidth = _native.bandwidth(engine.name, size, PROBE)
+        found[str(context)] = {
+            "bytes_per_token": size,
+            "read_gb_per_second": bandwidth / 1e9,
+            "share_of_bandwidth": size / bandwidth / seconds,
+            "share_of_products": model.weights / rate / seconds,
+        }
+    return {"products_g_per_second": rate / 1e9, **found}
+
+
+def measure_start(model: str | None, engine: str | None, photo: bytes | None) -> dict[str, float]:
+    """A fresh process that captions one photo (or completes a word): seconds to the first token, peak RSS in MB."""
+    script = Path(__file__).with_name("_first_token.py")
+    command = [sys.executable, str(script), json.dumps({"model": model, "engine": engine, "photo": photo is not None})]
+    runs = []
+    for _ in range(3):
+        start = perf_counter()
+        # One BLAS thread: a pool's buffers are not the model's.
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, input=photo or b"", capture_output=True, check=True, env=environment)
+        found = json.loads(done.stdout)
+        runs.append({"first_token_s": found["first_token"] - found["began"], "peak_rss_mb": found["peak_rss_mb"],
+                     "process_s": perf_counter() - start})  # fmt: skip
+    return {name: median(run[name] for run in runs) for name in runs[0]}
+
+
+def measure_caption(model: BitMar, photo: bytes) -> dict[str, float]:
+    """JPEG in, caption out, warm: milliseconds, and how many of them the picture takes."""
+    whole, pictures, words = [], [], 0
+    for _ in range(7):
+        start = perf_counter()
+        image = model.encode_image(photo)
+        pictures.append(perf_counter() - start)
+        words = len(model.caption(image).split())
+        whole.append(perf_counter() - start)
+    return {"caption_ms": 1e3 * median(whole), "picture_ms": 1e3 * median(pictures), "words": words}
+
+
+def sample_photo() -> bytes:
+    """A JPEG of 640 x 480 for those who name none: soft random colours, which cost a decoder what a photo costs."""
+    from PIL import Image
+
+    coarse = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _median_seconds(call: Callable[[], object], times: int) -> float:
+    call()
+    seconds = []
+    for _ in range(times):
+        start = perf_counter()
+        call()
+        seconds.append(perf_counter() - start)
+    return median(seconds)

@@ -1,0 +1,99 @@
+"""What a program needs of an engine, and which of the two engines runs a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from bitmar.core.container import Container
+from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.ternary import F32
+from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.memory import MemoryState
+
+if TYPE_CHECKING:
+    from bitmar.runtime.options import GenerationOptions
+
+VARIABLE = "BITMAR_KERNEL"  # the environment's wish: a kernel path, or "numpy"
+NUMPY = "numpy"
+
+
+class Backend(Protocol):
+    """A model ready to run. Stateless: all that changes while a text goes on is in what `start` returns.
+
+    A state holds one sequence, or after `branch` several that stand at one position.
+    """
+
+    name: str  # "numpy", or the native engine's kernel path
+    tower: Callable[[F32], F32] | None  # normalised pixels (3, S, S) -> patch features (N_p, D_v)
+
+    def encode_features(self, features: F32) -> ImageTokens:
+        """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
+        ...
+
+    def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> Any:
+        """The state of an empty sequence about `image`, reading `memory` (M_0 when None)."""
+        ...
+
+    def read(self, ids: I64, state: Any) -> None:
+        """Take in a prompt (T,), T >= 1."""
+        ...
+
+    def next(self, state: Any, token: int | None, options: GenerationOptions, u: float) -> int:
+        """Take in `token` if there is one, and choose the next; `u` in [0, 1) decides where chance does."""
+        ...
+
+    def candidates(self, state: Any, count: int, penalty: float) -> tuple[I64, F32]:
+        """The likeliest continuations of each sequence, best first: ids and penalised log-probabilities (B, count)."""
+        ...
+
+    def branch(self, state: Any, sources: I64, tokens: I64) -> None:
+        """Replace the sequences by those numbered `sources` (B',), each followed by its token (B',)."""
+        ...
+
+    def logits(self, ids: I64, state: Any) -> F32:
+        """Next-token logits (T, V) behind each of the ids (T,)."""
+        ...
+
+    def score(self, ids: I64, state: Any) -> F32:
+        """Natural log-probability (T - 1,) of each of the ids (T,) but the first."""
+        ...
+
+    def remember(self, ids: I64, state: Any) -> MemoryState | None:
+        """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
+        ...
+
+
+def choose_backend(container: Container, engine: str | None = None) -> Backend:
+    """The engine for a model.
+
+    engine: "numpy", or a path of the native kernels such as "avx2" (`bitmar doctor` lists them). None: what the
+    variable BITMAR_KERNEL says, else the fastest here, which is numpy where the native engine was not built or cannot
+    run this configuration. Raises ConfigError for an engine that cannot run.
+    """
+    from bitmar.runtime.engine import Engine
+
+    wish = engine or os.environ.get(VARIABLE, "")
+    if wish == NUMPY:
+        return Engine(container)
+    try:
+        from bitmar.runtime.native import NativeEngine, why_not
+    except ImportError:
+        if wish:
+            raise ConfigError(
+                f"the kernels {wish!r} belong to the native engine, which was not built: "
+                "install bitmar again where a C++ compiler is, or ask for numpy"
+            ) from None
+        return Engine(container)
+    if reason := why_not(container.config):
+        if wish:
+            raise ConfigError(f"the native engine cannot run {reason}: ask for {NUMPY!r}")
+        return Engine(container)
+    return NativeEngine(container, wish)
+
+
+def engine_hint(name: str, runnable: list[str]) -> str:
+    """What to say about an engine that is not there."""
+    choices = [*runnable, NUMPY]
+    return f"no engine {name!r} here{nearest(name, choices)}: choose from {', '.join(choices)}"

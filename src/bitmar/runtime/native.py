@@ -1,0 +1,117 @@
+"""The native engine as a backend: one call per token, the same model as `engine.Engine`, two orders faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from bitmar import _native
+from bitmar.core.config import ModelConfig
+from bitmar.core.container import Container
+from bitmar.core.errors import ConfigError
+from bitmar.core.ternary import F32
+from bitmar.runtime.backend import engine_hint
+from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.memory import MemoryState, Write
+from bitmar.runtime.options import GenerationOptions
+
+_WRITES = {Write.NEVER: 0, Write.ENDED: 1, Write.ALL: 2}
+
+
+def why_not(config: ModelConfig) -> str | None:
+    """What of a configuration the native engine cannot run, or None."""
+    return _native.unsupported(config.to_dict())
+
+
+def kernel_paths() -> list[tuple[str, str]]:
+    """The kernel paths, the fastest first, each with why it cannot run here, or ""."""
+    return _native.paths()
+
+
+class NativeEngine:
+    """The backend (see `backend.Backend`) over the C++ engine.
+
+    kernels: a path's name, "" for the fastest. wide: keep keys and values in int16 instead of int8, which doubles what
+    a long context reads; benchmarks/parity.py measures what either changes. Raises ConfigError for a path that cannot
+    run here.
+    """
+
+    def __init__(self, container: Container, kernels: str = "", *, wide: bool = False) -> None:
+        runnable = [name for name, reason in kernel_paths() if not reason]
+        if kernels and kernels not in runnable:
+            reasons = dict(kernel_paths())
+            detail = f"{kernels}: {reasons[kernels]}" if kernels in reasons else engine_hint(kernels, runnable)
+            raise ConfigError(detail)
+        self.config, self.wide = container.config, wide
+        self.model = _native.Model(container.config.to_dict(), dict(container.tensors), kernels)
+        container.release_pages()  # only rows of the embedding are still read from there
+        self.name = self.model.kernels
+        self.tower: Callable[[F32], F32] | None = self.model.tower if container.config.vision_tower else None
+
+    def encode_features(self, features: F32) -> ImageTokens:
+        """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
+        image = self.model.encode(np.ascontiguousarray(features))
+        return ImageTokens(self.model.image_tokens(image), image)
+
+    def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> _native.State:
+        """The state of an empty sequence about `image`, reading `memory` (M_0 when None)."""
+        return self.model.start(self._image(image), self._memory(memory), not self.wide)
+
+    def _image(self, image: ImageTokens | None) -> _native.Image | None:
+        if image is None:
+            return None
+        if isinstance(image.prepared, _native.Image):
+            return image.prepared
+        return self.model.image(np.ascontiguousarray(image.tokens))  # another engine encoded it
+
+    def _memory(self, memory: MemoryState | None) -> _native.MemoryState | None:
+        if memory is None:
+            return None
+        slots, usage = (np.ascontiguousarray(x[0], np.float32) for x in memory)
+        return self.model.memory(slots, usage)
+
+    def read(self, ids: I64, state: _native.State) -> None:
+        """Take in a prompt (T,), T >= 1."""
+        state.forward(np.ascontiguousarray(ids))
+
+    def next(self, state: _native.State, token: int | None, options: GenerationOptions, u: float) -> int:
+        """Take in `token` if there is one, and choose the next."""
+        return state.next(token, options.temperature, options.top_k, options.top_p, options.repetition_penalty, u)
+
+    def candidates(self, state: _native.State, count: int, penalty: float) -> tuple[I64, F32]:
+        """The likeliest continuations of each sequence, best first: ids and log-probabilities (B, count)."""
+        return state.candidates(count, penalty)
+
+    def branch(self, state: _native.State, sources: I64, tokens: I64) -> None:
+        """Replace the sequences by those numbered `sources` (B',), each followed by its token (B',)."""
+        state.select(np.ascontiguousarray(sources, np.int64))
+        state.forward(np.ascontiguousarray(tokens[:, None], np.int64))
+
+    def forward(self, ids: I64, state: _native.State, write: Write = Write.NEVER) -> F32:
+        """Run token ids (B, T) behind those that `state` has seen: hidden states (B, T, d)."""
+        return state.forward(np.ascontiguousarray(ids), _WRITES[write])
+
+    def head(self, hidden: F32) -> F32:
+        """Hidden states (T, d) -> logits (T, V)."""
+        return self.model.head(np.ascontiguousarray(hidden))
+
+    def logits(self, ids: I64, state: _native.State) -> F32:
+        """Next-token logits (T, V) behind each of the ids (T,)."""
+        return self.head(self.forward(ids[None], state)[0])
+
+    def score(self, ids: I64, state: _native.State) -> F32:
+        """Natural log-probability (T - 1,) of each of the ids (T,) but the first."""
+        return state.score(np.ascontiguousarray(ids))
+
+    def remember(self, ids: I64, state: _native.State) -> MemoryState | None:
+        """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
+        state.forward(np.ascontiguousarray(ids), _WRITES[Write.ALL], False)
+        if self.config.memory_integration == "off":
+            return None
+        slots, usage = self.model.memory_arrays(state.memory())
+        return MemoryState(slots[None], usage[None])
+
+    def stream(self, ids: I64, state: _native.State) -> Iterator[F32]:
+        """`forward` for one sequence (T,): the hidden states piece by piece, (t, d) each."""
+        yield self.forward(ids[None], state)[0]

@@ -1,0 +1,66 @@
+"""How to choose the next token: what a caller may ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bitmar.core.errors import ConfigError, nearest
+
+MAX_BEAMS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationOptions:
+    """How to choose the next token. The names and their meaning are transformers'.
+
+    max_tokens: stop after so many. temperature: 0 is greedy. top_k: sample from the k likeliest, 0 is all.
+    top_p: from the likeliest that together reach this share. repetition_penalty: divides the logits of what
+    already stands there (arXiv 1909.05858), 1 is none. seed: makes sampling repeatable. beams: 1 is none;
+    length_penalty: a finished beam's score is its log-probability / length^this. Raises ConfigError for a
+    value out of range.
+    """
+
+    max_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None
+    beams: int = 1
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "top_k", "seed", "beams"):
+            value = getattr(self, name)
+            if type(value) is not int and not (name == "seed" and value is None):
+                raise ConfigError(f"{name} must be a whole number, not {value!r:.80}")
+        for name in ("temperature", "top_p", "repetition_penalty", "length_penalty"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not np.isfinite(value):
+                raise ConfigError(f"{name} must be a number, not {value!r:.80}")
+        allowed = {
+            "max_tokens of at least 1": self.max_tokens >= 1,
+            "temperature of at least 0 (0 is greedy)": self.temperature >= 0,
+            "top_k of at least 0 (0 is all tokens)": self.top_k >= 0,
+            "top_p above 0 and up to 1": 0 < self.top_p <= 1,
+            "repetition_penalty above 0": self.repetition_penalty > 0,
+            "seed of at least 0": self.seed is None or self.seed >= 0,
+            f"beams from 1 to {MAX_BEAMS}": 1 <= self.beams <= MAX_BEAMS,
+            "temperature 0 beside beams: beam search does not sample": self.beams == 1 or self.temperature == 0,
+        }
+        for rule, met in allowed.items():
+            if not met:
+                raise ConfigError(f"generation needs {rule}")
+
+    @classmethod
+    def of(cls, **values: Any) -> GenerationOptions:
+        """From keyword arguments. Raises ConfigError for an unknown name, with the nearest known one."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise ConfigError(f"unknown generation option {name!r}{nearest(name, known)}")
+        return cls(**values)

@@ -1,0 +1,47 @@
+"""Choosing tokens from logits, in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from bitmar.core.ternary import F32
+from bitmar.runtime.cache import I64
+from bitmar.runtime.options import GenerationOptions
+
+
+def choose(logits: F32, options: GenerationOptions, u: float) -> int:
+    """The next token from logits (V,): the likeliest, or where the cumulated probability passes u in [0, 1)."""
+    if options.temperature == 0:
+        return int(logits.argmax())
+    logits = logits / np.float32(options.temperature)
+    # Where nothing is cut off the vocabulary's own order will do.
+    cut = options.top_k or options.top_p < 1
+    order = np.argsort(-logits, kind="stable") if cut else np.arange(len(logits))
+    if options.top_k:
+        order = order[: options.top_k]
+    shares = np.exp((logits[order] - logits.max()).astype(np.float64))
+    if options.top_p < 1:
+        # A token stays if the ones before it have not reached top_p yet; the likeliest always does.
+        before = np.cumsum(shares) - shares
+        shares = shares[before < options.top_p * shares.sum()]
+    passed = np.cumsum(shares)
+    return int(order[min(np.searchsorted(passed, u * passed[-1], side="right"), len(passed) - 1)])
+
+
+def penalize(scores: F32, written: Sequence[Collection[int]], penalty: float) -> F32:
+    """Lower the scores (B, V) of what each sequence has written: divided if positive, multiplied if negative."""
+    if penalty == 1:
+        return scores
+    scores = scores.copy()
+    for row, tokens in zip(scores, written, strict=True):
+        seen = np.array(sorted(set(tokens)))
+        row[seen] = np.where(row[seen] < 0, row[seen] * penalty, row[seen] / penalty)
+    return scores
+
+
+def largest(scores: F32, count: int) -> I64:
+    """Places of the largest of each row (B, V), the largest first, of equal ones the first: (B, count)."""
+    order: I64 = np.argsort(-scores, axis=-1, kind="stable")[:, :count]
+    return order
