@@ -324,6 +324,13 @@ NB_MODULE(_native, m) {
         std::copy_n(self.logits(), copy.size(), copy.data());
         return array(std::move(copy), {batch, vocabulary});
       }, "Logits (B, V) behind the last token.")
+      .def("query", [](const State& self) {
+        if (!self.model().has_memory() || self.seen() == 0) throw std::invalid_argument("no query: no memory, or nothing read");
+        const size_t width = self.model().config.memory_dim;
+        Buffer<float> copy(width);
+        std::copy_n(self.query(), width, copy.data());
+        return array(std::move(copy), {width});
+      }, "The memory's query (C) behind the last token of the last sequence.")
       .def("candidates", &candidates, "k"_a, "penalty"_a)
       .def("score", [](State& self, const Ids& ids) {
         const int tokens = check_ids(self, ids);

@@ -378,6 +378,7 @@ void State::remember(int tokens, Write write) {
       sequence.carry.weight = 0;
     }
   }
+  std::copy_n(query_.data() + (tokens - 1) * width, width, last_query_.reserve(width));
   segment_ = ends ? 0 : segment_ + tokens;
 }
 

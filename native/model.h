@@ -45,6 +45,9 @@ class State {
   // Rearranges or repeats the sequences, after a step of beam search.
   void select(const std::vector<int>& sources);
 
+  // The memory's query behind the last token, (memory_dim), of the last sequence.
+  const float* query() const { return last_query_.data(); }
+
   const Model& model() const { return *model_; }
   int batch() const { return static_cast<int>(sequences_.size()); }
   int64_t seen() const { return seen_; }
@@ -81,7 +84,7 @@ class State {
   Workspace work_;
   // Rows of a piece: embeddings, fused text, the decoder's stream; what a layer needs; the memory's queries and reads.
   Buffer<float> x_, f_, h_, normed_, wide_, mixed_, turned_, query_, reads_;
-  Buffer<float> last_, logits_;
+  Buffer<float> last_, logits_, last_query_;
   bool logits_fresh_ = false;
 };
 

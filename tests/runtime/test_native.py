@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import pack2, quantize_activations
-from bitmar.runtime.api import BitMar
+from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.layers import log_softmax
 from bitmar.runtime.memory import Write
 from bitmar.runtime.options import GenerationOptions
@@ -212,6 +213,13 @@ def test_memory_is_written_as_numpy_writes_it(pair: Any, write: Write) -> None:
     np.testing.assert_allclose(remembered[1].slots, remembered[0].slots, atol=0.02)
 
 
+def test_queries_are_numpys(make_pair: Callable[..., Any]) -> None:
+    engines = [model.engine for model in both(make_pair())]
+    queries = [engine.query(ids(23), engine.start()) for engine in engines]
+    np.testing.assert_allclose(queries[1], queries[0], atol=0.1)
+    assert np.abs(queries[0] - engines[0].query(ids(23, seed=1), engines[0].start())).max() > 0.2
+
+
 def test_a_memory_from_one_engine_is_read_by_the_other(make_pair: Callable[..., Any]) -> None:
     numpy_model, fast = both(make_pair())
     memory = numpy_model.remember("the green dog runs")
@@ -295,3 +303,25 @@ def test_two_threads_do_not_disturb_each_other(make_pair: Callable[..., Any]) ->
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def _logits_in_a_child(path: Any, tokens: np.ndarray, queue: Any) -> None:
+    from bitmar.runtime.api import load
+
+    queue.put(load(path).logits(tokens))
+
+
+@pytest.mark.parametrize("method", [m for m in ("fork", "spawn") if m in multiprocessing.get_all_start_methods()])
+def test_children_compute_the_same(make_pair: Callable[..., Any], method: str) -> None:
+    """A process that has used the engine may fork; a spawned one loads its own."""
+    pair = make_pair()
+    model, tokens = load(pair.bitmar.path), ids(20)
+    expected = model.logits(tokens)
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    child = context.Process(target=_logits_in_a_child, args=(pair.bitmar.path, tokens, queue))
+    child.start()
+    found = queue.get(timeout=60)
+    child.join(timeout=60)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(model.logits(tokens), expected)

@@ -147,6 +147,8 @@ def _print_figures(document: dict[str, Any]) -> None:
         "words of that caption": lambda f: f.get("words"),
         "process to first token, s": lambda f: f["first_token_s"],
         "peak RSS, MB": lambda f: f["peak_rss_mb"],
+        "share of a token that the memory takes": lambda f: f.get("memory_share"),
+        "joules per token": lambda f: f.get("joules_per_token"),
         "kB read per token, context 64": lambda f: (
             f["limits"]["64"]["bytes_per_token"] / 1e3 if "limits" in f else None
         ),

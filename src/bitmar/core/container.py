@@ -148,7 +148,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Array], mmap.mmap]:
         raise FormatError(f"not a .bitmar file, or damaged: {error}") from error
     except OSError as error:
         raise FormatError(f"cannot be read: {error.strerror or error}") from error
-    return metadata, tensors, data._mmap  # type: ignore[attr-defined]  # documented by numpy, but not typed
+    mapping: mmap.mmap = data._mmap  # type: ignore[attr-defined]  # documented, not typed
+    return metadata, tensors, mapping
 
 
 def _view(data: npt.NDArray[np.uint8], start: int, name: str, dtype: str, shape: list[int]) -> Array:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -17,7 +18,7 @@ import numpy as np
 
 from bitmar.core.container import Container
 from bitmar.runtime.api import BitMar
-from bitmar.runtime.backend import NUMPY, Backend
+from bitmar.runtime.backend import NUMPY, Backend, choose_backend
 from bitmar.runtime.options import GenerationOptions
 
 CONTEXTS = (64, 256, 1024)
@@ -31,7 +32,8 @@ def measure_path(container: Container, engine: Backend, *, contexts: tuple[int, 
 
     contexts: tokens in the cache when timing begins; `tokens` more are then timed one by one. Figures:
     tokens_per_second by context, prefill_tokens_per_second, photo_ms of the vision tower (None without one), and for
-    the native engine the limits: see `limits`.
+    the native engine memory_share (of a step at the first context, measured against the same weights with the memory
+    off), joules_per_token where the processor's counter can be read (None elsewhere), and `limits`.
     """
     rng = np.random.default_rng(0)
     config = container.config
@@ -41,17 +43,22 @@ def measure_path(container: Container, engine: Backend, *, contexts: tuple[int, 
     def ids(count: int) -> np.ndarray:
         return rng.integers(0, config.vocab_size, count)
 
-    def step_seconds(context: int) -> float:
-        state = engine.start(image)
-        engine.read(ids(context), state)
-        token, times = engine.next(state, None, GREEDY, 0.0), []
+    def step_seconds(context: int, *engines: Backend) -> list[float]:
+        """Median step of each engine; they take turns, so that a slow spell of the machine hits all alike."""
+        prompt = ids(context)
+        runs: list[tuple[Backend, Any, list[float]]] = []
+        for each in engines:
+            state = each.start(image)
+            each.read(prompt, state)
+            runs.append((each, state, []))
         for _ in range(tokens):
-            start = perf_counter()
-            token = engine.next(state, token, GREEDY, 0.0)
-            times.append(perf_counter() - start)
-        return median(times)
+            for each, state, times in runs:
+                start = perf_counter()
+                each.next(state, 5, GREEDY, 0.0)
+                times.append(perf_counter() - start)
+        return [median(times) for _, _, times in runs]
 
-    steps = {context: step_seconds(context) for context in contexts}
+    steps = {context: step_seconds(context, engine)[0] for context in contexts}
     prompt = ids(PREFILL)
     prefill = _median_seconds(lambda: engine.read(prompt, engine.start(image)), 5)
     figures: dict[str, Any] = {
@@ -66,8 +73,26 @@ def measure_path(container: Container, engine: Backend, *, contexts: tuple[int, 
         tower = engine.tower
         figures["photo_ms"] = 1e3 * _median_seconds(lambda: tower(pixels), 5)
     if engine.name != NUMPY:
+        figures["memory_share"] = None
+        if config.memory_integration != "off":
+            off = replace(container, config=replace(config, memory_integration="off"))
+            with_memory, without = step_seconds(contexts[0], engine, choose_backend(off, engine.name))
+            figures["memory_share"] = 1 - without / with_memory
+        figures["joules_per_token"] = _joules(lambda: step_seconds(contexts[0], engine), tokens)
         figures["limits"] = limits(engine, steps)
     return figures
+
+
+def _joules(run: Callable[[], object], tokens: int) -> float | None:
+    """Energy of the processor package while `run` decodes, by Linux's powercap counters; idle power is part of it."""
+    counters = sorted(Path("/sys/class/powercap").glob("intel-rapl:?/energy_uj"))
+    try:
+        before = [int(counter.read_text()) for counter in counters]
+        run()
+        spent = sum(int(counter.read_text()) - start for counter, start in zip(counters, before, strict=True))
+    except (OSError, ValueError):
+        return None
+    return spent / 1e6 / tokens if counters and spent > 0 else None  # a counter that wrapped around says nothing
 
 
 def limits(engine: Any, steps: dict[int, float]) -> dict[str, Any]:

@@ -60,6 +60,10 @@ class Backend(Protocol):
         """Natural log-probability (T - 1,) of each of the ids (T,) but the first."""
         ...
 
+    def query(self, ids: I64, state: Any) -> F32:
+        """The memory's query q (C,) behind the last of the ids (T,), nothing written. The model must have a memory."""
+        ...
+
     def remember(self, ids: I64, state: Any) -> MemoryState | None:
         """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
         ...

@@ -33,6 +33,7 @@ class DecodingState:
         self.sinks, self.window = config.attention_sinks, config.attention_window
         self.image, self.memory = image, memory
         self.carry: QueryCarry | None = None
+        self.query: F32 | None = None  # the memory's, behind each sequence's last token, (B, C)
         self.seen = 0  # tokens so far, evicted ones included
         self.written: list[set[int]] = []  # by each sequence: the tokens it has read
         self.hidden: F32 | None = None  # behind each sequence's last token, (B, d)

@@ -161,6 +161,15 @@ class Engine:
         assert state.hidden is not None  # a prompt has been read
         return state.hidden
 
+    def query(self, ids: I64, state: DecodingState) -> F32:
+        """The memory's query q (C,) behind the last of the ids (T,), nothing written. The model must have a memory."""
+        assert self.memory is not None
+        for start in range(0, len(ids), _CHUNK):
+            self._understand(ids[None, start : start + _CHUNK], state, Write.NEVER)
+            state.evict()
+        assert state.query is not None
+        return state.query[0]
+
     def remember(self, ids: I64, state: DecodingState) -> MemoryState | None:
         """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
         for start in range(0, len(ids), _CHUNK):
@@ -180,5 +189,5 @@ class Engine:
             f = self.fusion(f, state.image)
         read = None
         if self.memory is not None and state.memory is not None:
-            read, state.memory, state.carry = self.memory(f, state.memory, state.carry, write)
+            read, state.memory, state.carry, state.query = self.memory(f, state.memory, state.carry, write)
         return x, f, positions, read

@@ -82,10 +82,10 @@ class EpisodicMemory:
 
     def __call__(
         self, fused: F32, state: MemoryState, carry: QueryCarry | None, write: Write = Write.NEVER
-    ) -> tuple[F32, MemoryState, QueryCarry]:
+    ) -> tuple[F32, MemoryState, QueryCarry, F32]:
         """Read for every token of fused (B, T, d), and write what `write` says.
 
-        Returns the normed reads (B, T, C), the state afterwards and the carry. No token reads what its own
+        Returns the normed reads (B, T, C), the state afterwards, the carry, and the last query (B, C). No token reads what its own
         segment writes.
         """
         reads = []
@@ -96,7 +96,7 @@ class EpisodicMemory:
             if write is Write.ALL or (write is Write.ENDED and ended):
                 state = self.write(q[:, -1], state)
         assert carry is not None  # there is at least one segment
-        return rms_norm(np.concatenate(reads, axis=1), self.read_norm, self.eps), state, carry
+        return rms_norm(np.concatenate(reads, axis=1), self.read_norm, self.eps), state, carry, q[:, -1]
 
     def _segments(self, length: int, carry: QueryCarry | None) -> list[slice]:
         """The new tokens by segment; the first may go on with a segment that an earlier call began."""

@@ -104,6 +104,11 @@ class NativeEngine:
         """Natural log-probability (T - 1,) of each of the ids (T,) but the first."""
         return state.score(np.ascontiguousarray(ids))
 
+    def query(self, ids: I64, state: _native.State) -> F32:
+        """The memory's query q (C,) behind the last of the ids (T,), nothing written. The model must have a memory."""
+        state.forward(np.ascontiguousarray(ids), _WRITES[Write.NEVER], False)
+        return state.query()
+
     def remember(self, ids: I64, state: _native.State) -> MemoryState | None:
         """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
         state.forward(np.ascontiguousarray(ids), _WRITES[Write.ALL], False)
