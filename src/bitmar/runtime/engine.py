@@ -168,7 +168,8 @@ class Engine:
             self._understand(ids[None, start : start + _CHUNK], state, Write.NEVER)
             state.evict()
         assert state.query is not None
-        return state.query[0]
+        query: F32 = state.query[0]
+        return query
 
     def remember(self, ids: I64, state: DecodingState) -> MemoryState | None:
         """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""

@@ -85,8 +85,8 @@ class EpisodicMemory:
     ) -> tuple[F32, MemoryState, QueryCarry, F32]:
         """Read for every token of fused (B, T, d), and write what `write` says.
 
-        Returns the normed reads (B, T, C), the state afterwards, the carry, and the last query (B, C). No token reads what its own
-        segment writes.
+        Returns the normed reads (B, T, C), the state afterwards, the carry, and the last query (B, C). No token reads
+        what its own segment writes.
         """
         reads = []
         for part in self._segments(fused.shape[1], carry):
