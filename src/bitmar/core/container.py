@@ -124,7 +124,7 @@ def open_container(path: str | Path, *, verify: bool = True) -> Container:
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array], mmap.mmap]:
-    """Metadata, memory-mapped tensors and their mapping; the safetensors library proves that they lie inside the file."""
+    """Metadata, memory-mapped tensors, their mapping; the safetensors library proves that they lie inside the file."""
     try:
         with path.open("rb") as file:
             prefix = file.read(8)

@@ -203,6 +203,12 @@ class CaptionBatches(BatchSource):
         # number in closed form and none is skipped or shown twice.
         self._new = episodes * 10**6 - round(revisit * (episodes - 1) * 10**6)
 
+    def references(self) -> dict[int, tuple[str, ...]]:
+        """All captions of every image that has one, by `image_ids`."""
+        store = self._photos if self._features is None else self._features
+        assert store is not None
+        return {image: tuple(store[image].captions) for image in self.images}
+
     def __len__(self) -> int:
         per_batch = self.rows // self.episodes * self._new
         return -(-len(self.images) * 10**6 // per_batch)

@@ -16,7 +16,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor, factors: Tensor | None) -> Tensor:
         total = torch.zeros((), device=x.device)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grad_w = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -29,8 +29,13 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             torch.matmul(part, weight.T, out=logits)
             torch.softmax(logits, dim=-1, dtype=p.dtype, out=p)
             right = p.gather(1, label)
-            total -= right.float().clamp(min=torch.finfo(torch.float32).tiny).log().sum()
+            log = right.float().clamp(min=torch.finfo(torch.float32).tiny).log()
             p.scatter_(1, label, right - 1)
+            if factors is not None:
+                factor = factors[start : start + CHUNK].unsqueeze(1)
+                log = log * factor
+                p *= factor.to(p.dtype)
+            total -= log.sum()
             if grad_x is not None:
                 torch.matmul(p.to(x.dtype), weight, out=grad_x[start : start + CHUNK])
             if grad_w is not None:
@@ -46,21 +51,30 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_x = grad_x * grad.to(grad_x.dtype)
         if grad_w is not None:
             grad_w = (grad_w * grad).to(ctx.weight_dtype)
-        return grad_x, grad_w, None
+        return grad_x, grad_w, None, None
 
 
-def language_modelling_loss(hidden: Tensor, head, labels: Tensor, num_items: Tensor | int | None = None) -> Tensor:
+def language_modelling_loss(
+    hidden: Tensor,
+    head,
+    labels: Tensor,
+    num_items: Tensor | int | None = None,
+    row_weights: Tensor | None = None,
+) -> Tensor:
     """Mean next-token cross-entropy without ever holding T x V logits.
 
     Args:
         hidden: (B, T, d) before the head. head: a BitLinear (d -> V). labels: (B, T), -100 where nothing is to be
             predicted; position t is scored on label t + 1. num_items: tokens to divide by when a step is made of
-            several batches.
+            several batches. row_weights: (B,) factor of each row's cross-entropy.
     """
     target = labels[:, 1:].flatten()
     keep = target != -100
     x, weight = head.operands(hidden[:, :-1].flatten(0, 1)[keep])
-    total = _ChunkedCrossEntropy.apply(x, weight, target[keep])
+    factors = None
+    if row_weights is not None:
+        factors = row_weights.float().unsqueeze(1).expand(-1, labels.shape[1] - 1).flatten()[keep]
+    total = _ChunkedCrossEntropy.apply(x, weight, target[keep], factors)
     return total / (keep.sum().clamp(min=1) if num_items is None else num_items)
 
 

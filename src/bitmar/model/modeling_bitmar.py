@@ -347,6 +347,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
         image_ids: Tensor | None = None,
+        row_weights: Tensor | None = None,
         **inputs,
     ) -> BitMarOutput:
         """`BitMarModel.forward` with logits and losses.
@@ -355,6 +356,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
             labels: (B, T), -100 where nothing is predicted; in training no logits are returned: they would be T x V.
             logits_to_keep: only the logits of the last so many positions (0 = all).
             image_ids: (B,) equal for the same picture, for the contrastive loss.
+            row_weights: (B,) factor of each row's cross-entropy, for self-critical training.
         """
         out = self.model(
             input_ids,
@@ -375,7 +377,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, keep]).float()
         if labels is not None:
-            lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch)
+            lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch, row_weights)
             loss = lm
             if out.vision_pooled is not None and len(hidden) > 1 and image_mask is None:
                 scale = self.logit_scale.clamp(max=math.log(100)).exp()

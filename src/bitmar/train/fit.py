@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,9 +20,15 @@ from bitmar.train.controller import ControllerCallback
 from bitmar.train.monitor import evaluate, gates, loss_terms, zero_fractions
 from bitmar.train.ranks import is_main, main_first, wait, world_size
 from bitmar.train.recipe import Fit
+from bitmar.train.self_critical import CiderReward, self_critical_inputs
 from bitmar.train.trainer import BatchTrainer, reporting_full_disk
 from bitmar.train.words import WordCounter, WordsSeen
 from bitmar.train.workspace import MEAN, STD, Workspace
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from bitmar.data.dataset import CaptionBatches
 
 
 class FitTrainer(BatchTrainer):
@@ -35,13 +42,17 @@ class FitTrainer(BatchTrainer):
         counter: WordCounter,
         words: WordsSeen,
         controller: ControllerCallback | None = None,
+        critic: Critic | None = None,
         **kwargs: Any,
     ) -> None:
         self.stage, self.checks, self.counter, self.words, self.controller = stage, checks, counter, words, controller
+        self.critic = critic
         super().__init__(*args, callbacks=[c for c in (words, controller) if c is not None], **kwargs)
         self._initial_zeros = zero_fractions(self.model)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self.critic is not None and "image_ids" in inputs:
+            return super().compute_loss(partial(self.critic, model), inputs, return_outputs)
         if self.stage.episodes > 1 and "image_ids" in inputs:
             inputs["episodes"] = self.stage.episodes
         words = self.counter.count(inputs["input_ids"], inputs["attention_mask"])
@@ -88,6 +99,20 @@ class FitTrainer(BatchTrainer):
         path = Path(self.args.output_dir) / "zero_fraction.json"
         layers = {name: {"initial": self._initial_zeros[name], "now": value} for name, value in zeros.items()}
         write_atomically(path, json.dumps({"step": self.state.global_step, "layers": layers}, indent=1).encode())
+
+
+class Critic:
+    """A forward over captions that the model draws, in place of those of the batch."""
+
+    def __init__(self, model: BitMarForCausalLM, captions: CaptionBatches, tokenizer: Tokenizer, samples: int) -> None:
+        self.model, self.tokenizer, self.samples = model, tokenizer, samples
+        self.reward = CiderReward(captions.references())
+
+    def __call__(self, wrapped: torch.nn.Module, **inputs: Any) -> dict[str, Any]:
+        """wrapped: the model as it is called in training, which on many devices is not the model itself."""
+        batch, reward = self_critical_inputs(self.model, inputs, self.reward, self.tokenizer, self.samples)
+        output = wrapped(**batch)
+        return {"loss": output.loss, "reward": reward, "read_weights": output.read_weights}
 
 
 def build_model(
@@ -197,6 +222,9 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
         with reporting_full_disk(folder, "Free some space and run the same command again to resume"):
             save_checkpoint(folder, model, tokenizer_json, vision)
 
+    critic = None
+    if stage.objective == "cider":
+        critic = Critic(model, source.sources["captions"], tokenizer, stage.samples)
     trainer = FitTrainer(
         model,
         source,
@@ -210,6 +238,7 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
         counter=WordCounter(tokenizer, model.config.vocab_size),
         words=WordsSeen((lambda millions: save(output / f"chck_{millions}M")) if settings.save_words else None),
         controller=ControllerCallback(model, settings.seed) if stage.controller else None,
+        critic=critic,
     )
     trainer.train_or_resume()
     if is_main():

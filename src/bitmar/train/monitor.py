@@ -21,7 +21,8 @@ LIVE = 0.1  # a slot is live when it gets at least this part of an even share of
 
 def loss_terms(output: Any) -> dict[str, Tensor]:
     """The scalars of one training batch that the log averages: every term of the loss, and the memory's utilisation."""
-    names = {"lm_loss": "lm", "contrastive_loss": "contrastive", "memory_loss": "memory", "alignment": "alignment"}
+    names = {"reward": "reward", "lm_loss": "lm", "contrastive_loss": "contrastive", "memory_loss": "memory"}
+    names |= {"alignment": "alignment"}
     terms = {short: output[name] for name, short in names.items() if output.get(name) is not None}
     weights = output.get("read_weights")
     if weights is not None:

@@ -93,8 +93,9 @@ class Fit:
     predicted tokens that come from plain text.
     text_rows, caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory
     chain, of which a share `revisit` shows an image again. contrastive, memory: weights of L_cm and L_mem. tower_rate:
-    factor on the tower's learning rate. controller: the paper's adaptive controller. evaluate_every: in steps, at the
-    next log.
+    factor on the tower's learning rate. objective: "likelihood" of the captions, or "cider" of `samples` captions that
+    the model draws for each picture (`self_critical`; the tower then stands still). controller: the paper's adaptive
+    controller. evaluate_every: in steps, at the next log.
     """
 
     name: str
@@ -116,6 +117,8 @@ class Fit:
     dropout: float | None = None
     vision_dropout: float | None = None
     tower_rate: float = 1.0
+    objective: str = "likelihood"
+    samples: int = 5
     controller: bool = False
     evaluate_every: int = 500
     quantization: str = "ternary"
@@ -126,6 +129,11 @@ class Fit:
             raise ConfigError(
                 f"pictures is features, photos or none, not {self.pictures!r}{nearest(self.pictures, known)}"
             )
+        if self.objective not in ("likelihood", "cider"):
+            hint = nearest(self.objective, ("likelihood", "cider"))
+            raise ConfigError(f"objective is likelihood or cider, not {self.objective!r}{hint}")
+        if self.objective == "cider" and (self.pictures == "none" or self.samples < 2):
+            raise ConfigError("objective: cider needs pictures, and at least 2 samples of each to compare")
         if self.pictures == "features" and self.tower is None:
             raise ConfigError("pictures: features needs the teacher's name in `tower`")
         for name in ("text_share", "revisit"):
