@@ -14,7 +14,7 @@ done
 cmake -S . -B build/neon -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
   -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_EXE_LINKER_FLAGS=-static \
   -DBITMAR_PYTHON=OFF -DBITMAR_TESTS=ON > /dev/null
-cmake --build build/neon --parallel
+cmake --build build/neon --parallel "$(getconf _NPROCESSORS_ONLN)"
 for cpu in cortex-a72 cortex-a76; do  # Armv8.0, as in a Raspberry Pi 4; Armv8.2 with dot products, as in a Pi 5
   echo "== $cpu"
   qemu-aarch64-static -cpu "$cpu" build/neon/check_kernels
