@@ -26,17 +26,19 @@ class KeyValue {
             const_cast<float*>(value_scale_.data()), heads_, head_dim_, capacity_, narrow_};
   }
 
-  // The first `tokens` places of another of the same shape.
-  void copy_from(const KeyValue& other, int tokens) {
-    const int places = round_up(tokens, kLanes), wide = narrow_ ? 1 : 2;
-    const size_t key_bytes = static_cast<size_t>(head_dim_) * wide, value_bytes = static_cast<size_t>(round_up(head_dim_, kLanes)) * wide;
+  // The same with room for `tokens`, the first `used` places kept.
+  KeyValue resized(int tokens, int used) const {
+    KeyValue copy(heads_, head_dim_, tokens, narrow_);
+    const size_t places = round_up(used, kLanes), wide = narrow_ ? 1 : 2;
+    const size_t key_bytes = head_dim_ * wide, value_bytes = round_up(head_dim_, kLanes) * wide;
     for (int h = 0; h < heads_; h++) {
-      const size_t start = static_cast<size_t>(h) * capacity_;
-      std::copy_n(other.keys_.data() + start * key_bytes, places * key_bytes, keys_.data() + start * key_bytes);
-      std::copy_n(other.values_.data() + start * value_bytes, places * value_bytes, values_.data() + start * value_bytes);
-      std::copy_n(other.key_scale_.data() + start, places, key_scale_.data() + start);
-      std::copy_n(other.value_scale_.data() + start, places, value_scale_.data() + start);
+      const size_t from = static_cast<size_t>(h) * capacity_, to = static_cast<size_t>(h) * copy.capacity_;
+      std::copy_n(keys_.data() + from * key_bytes, places * key_bytes, copy.keys_.data() + to * key_bytes);
+      std::copy_n(values_.data() + from * value_bytes, places * value_bytes, copy.values_.data() + to * value_bytes);
+      std::copy_n(key_scale_.data() + from, places, copy.key_scale_.data() + to);
+      std::copy_n(value_scale_.data() + from, places, copy.value_scale_.data() + to);
     }
+    return copy;
   }
 
   size_t bytes() const { return keys_.size() + values_.size() + 2 * key_scale_.size() * sizeof(float); }

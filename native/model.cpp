@@ -5,6 +5,7 @@
 namespace bitmar {
 namespace {
 
+constexpr int kFirstRing = 64;  // tokens
 constexpr int kChunk = 64;  // tokens of a matrix product: enough to reuse the weights, few enough for the second cache
 
 }  // namespace
@@ -127,22 +128,30 @@ State::State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> im
   const int half = model_->config.head_dim() / 2;
   cosine_ = Buffer<double>(half), sine_ = Buffer<double>(half);
   std::fill_n(cosine_.data(), half, 1.0);
-  sequences_.push_back(fresh());
-  sequences_[0].memory = memory ? std::move(memory) : model_->initial_memory_;
+  const Config& config = model_->config;
+  Sequence first{{}, std::move(memory), QueryCarry(config.hidden_size), std::vector<uint8_t>(config.vocab_size)};
+  if (!first.memory) first.memory = model_->initial_memory_;
+  for (size_t i = 0; i < model_->blocks_.size(); i++)
+    first.layers.emplace_back(config.num_heads, config.head_dim(), std::min(kFirstRing, places()), narrow_);
+  sequences_.push_back(std::move(first));
 }
 
-State::Sequence State::fresh() const {
-  const Config& config = model_->config;
-  Sequence sequence{{}, nullptr, QueryCarry(config.hidden_size), std::vector<uint8_t>(config.vocab_size)};
-  for (size_t i = 0; i < model_->blocks_.size(); i++)
-    sequence.layers.emplace_back(config.num_heads, config.head_dim(), config.attention_sinks + config.attention_window, narrow_);
-  return sequence;
+int State::places() const { return model_->config.attention_sinks + model_->config.attention_window; }
+
+int State::used() const { return static_cast<int>(std::min<int64_t>(seen_, places())); }
+
+// Rings start small and grow by four, so that a caption stays in the cache; a stream soon allocates no more.
+void State::make_room(int tokens) {
+  const int needed = static_cast<int>(std::min<int64_t>(seen_ + tokens, places()));
+  int capacity = sequences_[0].layers[0].capacity();
+  if (needed <= capacity) return;
+  while (capacity < needed) capacity = std::min(4 * capacity, places());
+  for (Sequence& sequence : sequences_)
+    for (KeyValue& layer : sequence.layers) layer = layer.resized(capacity, used());
 }
 
 void State::select(const std::vector<int>& sources) {
   std::vector<Sequence> chosen;
-  const int held = static_cast<int>(
-      std::min<int64_t>(seen_, model_->config.attention_sinks + model_->config.attention_window));
   std::vector<int> left(sequences_.size());  // how often each is still wanted: the last one moves instead of copying
   for (int source : sources) left[source]++;
   for (int source : sources) {
@@ -151,12 +160,10 @@ void State::select(const std::vector<int>& sources) {
       chosen.push_back(std::move(from));
       continue;
     }
-    Sequence copy = fresh();
-    for (size_t i = 0; i < copy.layers.size(); i++) copy.layers[i].copy_from(from.layers[i], held);
-    copy.memory = from.memory;
+    Sequence copy{{}, from.memory, QueryCarry(model_->config.hidden_size), from.written};
+    for (const KeyValue& layer : from.layers) copy.layers.push_back(layer.resized(layer.capacity(), used()));
     std::copy_n(from.carry.total.data(), from.carry.total.size(), copy.carry.total.data());
     copy.carry.weight = from.carry.weight;
-    copy.written = from.written;
     chosen.push_back(std::move(copy));
   }
   sequences_ = std::move(chosen);
@@ -213,6 +220,7 @@ void State::run(const int64_t* ids, int tokens, Write write, bool decode) {
   for (Buffer<float>* buffer : {&x_, &f_, &h_, &normed_, &mixed_}) buffer->reserve(rows * d);
   wide_.reserve(rows * widest), turned_.reserve(2 * d);
 
+  make_room(tokens);
   embed(ids, tokens);
   turn_positions(tokens);
   std::copy_n(x_.data(), rows * d, h_.data());
@@ -318,7 +326,7 @@ void State::attend(float* x, size_t layer, int tokens) {
   const Kernels& kernels = model_->kernels;
   const Model::Block& block = model_->blocks_[layer];
   const size_t d = config.hidden_size, half = config.head_dim() / 2;
-  const int rows = batch() * tokens, sinks = config.attention_sinks, places = sinks + config.attention_window;
+  const int rows = batch() * tokens, sinks = config.attention_sinks, ring = places();
   normalise(x, block.attn_norm, rows, normed_.data());
   block.qkv(kernels, normed_.data(), rows, wide_.data(), work_);
   float *sink_query = turned_.data(), *key = turned_.data() + d;
@@ -329,7 +337,7 @@ void State::attend(float* x, size_t layer, int tokens) {
     for (int t = 0; t < tokens; t++) {
       const size_t row = static_cast<size_t>(b) * tokens + t;
       const int64_t position = seen_ + t;
-      const bool far = position >= places;
+      const bool far = position >= ring;
       const int place = static_cast<int>(far ? sinks + (position - sinks) % config.attention_window : position);
       const float* turn = turns_.data() + t * 2 * half;
       float* query = wide_.data() + row * 3 * d;
@@ -337,7 +345,7 @@ void State::attend(float* x, size_t layer, int tokens) {
       kernels.store(view, place, key, query + 2 * d);
       if (far) rotate(query, model_->sink_turn_.data(), config.num_heads, half, sink_query);
       rotate(query, turn, config.num_heads, half, query);
-      kernels.attend(view, {query, far ? sink_query : nullptr, sinks, far ? places : place + 1, scale, nullptr},
+      kernels.attend(view, {query, far ? sink_query : nullptr, sinks, far ? ring : place + 1, scale, nullptr},
                      normed_.data() + row * d, scratch);
     }
   }

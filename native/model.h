@@ -62,9 +62,12 @@ class State {
     std::vector<uint8_t> written;  // whether each token of the vocabulary has been seen
   };
 
+  int places() const;  // of a full ring
+  int used() const;    // of them by tokens seen
+
   // One piece of at most a chunk, inside one segment; rows (batch * tokens) of every buffer are ordered by sequence.
   void run(const int64_t* ids, int tokens, Write write, bool decode);
-  Sequence fresh() const;
+  void make_room(int tokens);
   void embed(const int64_t* ids, int tokens);
   void turn_positions(int tokens);
   void stack(float* x, size_t first, size_t last, int tokens);
