@@ -12,7 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import bitmar
+from bitmar.core.container import open_container
 from bitmar.core.errors import ConfigError
+from bitmar.export import export_checkpoint
 from bitmar.train import distill
 from bitmar.train.monitor import read_log
 from bitmar.train.recipe import load_recipe
@@ -102,6 +104,9 @@ def test_stages_follow_each_other(
         assert found["joint"][name].equal(found["language"][name]), name
     assert found["joint"]["model.vision_tower.head.weight"].equal(found["tower"]["head.weight"])
     assert (tmp_path / "run" / "model.bitmar").is_file()
+    alone = open_container(export_checkpoint(tmp_path / "run" / "joint", tmp_path / "alone.bitmar"))
+    assert alone.card == open_container(tmp_path / "run" / "model.bitmar").card
+    assert f"bitmar train {path}" in alone.card["command"]
 
 
 def test_features_of_another_shape_than_the_models(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.files import write_atomically
@@ -41,6 +42,8 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
             distill(stage, workspace, folder)
         else:
             fit(stage, workspace, folders, folders, folder)
+            if is_main():  # a stage can be exported on its own, and says then what it was trained on
+                write_atomically(folder / "card.json", json.dumps(_card(recipe), indent=2).encode())
         if is_main():
             write_atomically(folder / FINISHED, json.dumps({"recipe": recipe.path}).encode())
         wait()
@@ -61,12 +64,15 @@ def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> 
     """Packs the last stage's checkpoint, with the recipe's card, to `output/model.bitmar`."""
     from bitmar.export import export_checkpoint
 
+    path = export_checkpoint(folder, output / "model.bitmar", card=_card(recipe))
+    workspace.console.print(f"packed {path} ({path.stat().st_size / 1e6:.2f} MB)")
+
+
+def _card(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data
     sources = [*(str(d.path) for d in data.domains().values()), *data.captions, *data.photos]
-    card = {
+    return {
         "training_data": ["/".join(Path(s).parts[-2:]) for s in sources],
         "command": f"bitmar train {recipe.path}",
         **recipe.card,
     }
-    path = export_checkpoint(folder, output / "model.bitmar", card=card)
-    workspace.console.print(f"packed {path} ({path.stat().st_size / 1e6:.2f} MB)")
