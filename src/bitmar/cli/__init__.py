@@ -13,6 +13,7 @@ from bitmar.cli.common import FAILED, STOPPED, examples, say
 from bitmar.cli.engine import bench, doctor
 from bitmar.cli.models import export, info
 from bitmar.cli.prepare import features, tokenizer_info, tokenizer_train
+from bitmar.cli.stream import stream
 from bitmar.cli.text import complete, score
 from bitmar.cli.training import distill, train
 from bitmar.core.errors import BitMarError
@@ -98,6 +99,12 @@ app.command(
         "bitmar score 'A dog on a beach.' --image photo.jpg --json",
     ),
 )(score)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "bitmar stream novel.txt", "xzcat novels.txt.xz | bitmar stream --every 100000 --json out/stream.json"
+    ),
+)(stream)
 app.command(
     rich_help_panel=USE,
     epilog=examples("bitmar info", "bitmar info model.bitmar --json", "bitmar info runs/default"),

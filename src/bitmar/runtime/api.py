@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -23,6 +23,7 @@ from bitmar.runtime.generate import beam_search, sample
 from bitmar.runtime.locate import find_model
 from bitmar.runtime.memory import MemoryState
 from bitmar.runtime.options import GenerationOptions
+from bitmar.runtime.reading import Passage, read_stream
 from bitmar.runtime.text import TextStream, check_ids, encode
 
 
@@ -229,6 +230,21 @@ class BitMar:
     ) -> F32:
         """The same for token ids (T,), nothing put before them: float32 (T - 1,), of all but the first."""
         return self.engine.score(check_ids(ids, self.config.vocab_size), self._start(image, memory))
+
+    def read(
+        self,
+        texts: Iterable[str],
+        image: PhotoSource | ImageTokens | None = None,
+        *,
+        memory: MemoryState | None = None,
+        every: int = 1024,
+    ) -> Iterator[Passage]:
+        """Read a stream of any length, lines of a file say, as one text: how likely each `every` tokens of it were.
+
+        Memory and time per token stay constant, however long it goes on. Raises TokenizerError, ImageError or
+        ConfigError.
+        """
+        return read_stream(self, self._start(image, memory), texts, every)
 
     def remember(
         self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | None = None

@@ -1,0 +1,84 @@
+"""`bitmar stream`: a text without end from a file or stdin, at constant memory."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bitmar.cli.common import Image, Model, progress, say
+
+
+def stream(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="A text file, UTF-8. Default: stdin.", show_default=False)
+    ] = None,
+    model: Model = None,
+    image: Image = None,
+    every: Annotated[int, typer.Option("--every", min=1, help="Report after so many tokens.")] = 10_000,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after so many tokens; 0: at the end.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON; - for stdout.")
+    ] = None,
+) -> None:
+    """Read a text of any length and report its perplexity, the time per token and the memory, stretch by stretch."""
+    from bitmar.runtime.api import load
+
+    loaded = load(model)
+    source = file.open(encoding="utf-8", errors="replace") if file else sys.stdin
+    rows: list[dict[str, Any]] = []
+    tokens = 0
+    with progress() as bar:
+        task = bar.add_task("tokens", total=None)
+        for passage in loaded.read(_lines(source), image, every=every):
+            tokens += passage.tokens
+            rows.append({
+                "tokens": tokens,
+                "perplexity": passage.perplexity,
+                "ms_per_token": 1e3 * passage.seconds / passage.tokens,
+                "rss_mb": _resident_mb(),
+                "log_probability": passage.log_probability,
+            })  # fmt: skip
+            bar.update(task, completed=tokens)
+            if limit and tokens >= limit:
+                break
+    if not rows:
+        say("the text is empty")
+        return
+    total = sum(row["log_probability"] for row in rows)
+    document = {"model": str(loaded.path), "engine": loaded.engine.name, "tokens": tokens,
+                "perplexity": _perplexity(total, tokens), "passages": rows}  # fmt: skip
+    if json_file is not None and str(json_file) == "-":
+        typer.echo(json.dumps(document, indent=2))
+        return
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(document, indent=2) + "\n")
+    for row in rows if len(rows) <= 12 else [*rows[:5], *rows[-5:]]:
+        memory = "" if row["rss_mb"] is None else f", {row['rss_mb']:.1f} MB"
+        typer.echo(f"{row['tokens']:>12,}  perplexity {row['perplexity']:.2f}, {row['ms_per_token']:.3f} ms{memory}")
+    typer.echo(f"{tokens:,} tokens, perplexity {document['perplexity']:.2f}, {loaded.engine.name}")
+
+
+def _lines(source: Any) -> Iterator[str]:
+    """Lines, the very long ones in pieces, so that a file without line ends needs no more memory."""
+    while piece := source.readline(1 << 16):
+        yield piece
+
+
+def _perplexity(log_probability: float, tokens: int) -> float:
+    from math import exp
+
+    return exp(-log_probability / tokens)
+
+
+def _resident_mb() -> float | None:
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) * 1024 / 1e6
+    except OSError:
+        return None
