@@ -19,7 +19,8 @@ def test_passages_add_up_to_the_whole(make_pair: Callable[..., Any], engine: str
     pair = make_pair()
     model = pair.bitmar if engine == "numpy" else pair.native()
     passages = list(model.read(LINES, every=every))
-    ids = [model.config.bos_token_id, *(i for line in LINES for i in model.tokenizer.encode(line, add_special_tokens=False).ids)]
+    lines = model.tokenizer.encode_batch(LINES, add_special_tokens=False)
+    ids = [model.config.bos_token_id, *(i for line in lines for i in line.ids)]
     expected = model.score_ids(ids)
     assert sum(p.tokens for p in passages) == len(expected) > 9 * model.config.attention_window
     assert all(p.tokens == every for p in passages[:-1]) and passages[-1].tokens <= every
