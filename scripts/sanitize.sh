@@ -10,7 +10,7 @@ export PATH="$(dirname "$python"):$PATH" CXX="${CXX:-g++}"
 build=build/sanitize
 nanobind=$("$python" -m nanobind --cmake_dir)
 rm -rf "$build/stage" "$build/CMakeCache.txt"
-cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBITMAR_SANITIZE=ON -DBITMAR_TESTS=ON \
+cmake -S . -B "$build" -DCMAKE_BUILD_TYPE=Debug -DCMAKE_CXX_FLAGS_DEBUG="-O1 -g" -DBITMAR_SANITIZE=ON -DBITMAR_TESTS=ON \
   -DPython_EXECUTABLE="$("$python" -c 'import sys; print(sys.executable)')" -Dnanobind_DIR="$nanobind" > /dev/null
 cmake --build "$build" --parallel "$(getconf _NPROCESSORS_ONLN)"
 mkdir -p "$build/stage"

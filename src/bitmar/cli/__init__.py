@@ -11,6 +11,16 @@ from bitmar import __version__
 from bitmar.cli.caption import caption
 from bitmar.cli.common import FAILED, STOPPED, examples, say
 from bitmar.cli.engine import bench, doctor
+from bitmar.cli.memory import (
+    export_memory,
+    forget,
+    import_memory,
+    merge,
+    recall,
+    remember,
+    show,
+    stats,
+)
 from bitmar.cli.models import export, info
 from bitmar.cli.prepare import features, tokenizer_info, tokenizer_train
 from bitmar.cli.stream import stream
@@ -81,6 +91,7 @@ app.command(
         "bitmar caption photo.jpg",
         "bitmar caption *.jpg --beams 3 --json",
         "bitmar caption *.jpg --grid grid.png",
+        "bitmar caption photo.jpg --memory home.mem",
         "bitmar caption --data 'val-{00000..00003}.tar' --json captions.json",
     ),
 )(caption)
@@ -90,6 +101,7 @@ app.command(
         "bitmar complete 'The dog runs'",
         "bitmar complete 'Once upon a time' --temperature 0.8 --top-p 0.9 --seed 1",
         "bitmar complete 'In the middle of the picture' --image photo.jpg",
+        "bitmar complete 'The dog is called' --memory home.mem",
     ),
 )(complete)
 app.command(
@@ -105,6 +117,42 @@ app.command(
         "bitmar stream novel.txt", "xzcat novels.txt.xz | bitmar stream --every 100000 --json out/stream.json"
     ),
 )(stream)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "bitmar remember photo.jpg 'our dog Rex' --memory home.mem",
+        "bitmar remember 'The key lies under the mat.' --memory home.mem",
+    ),
+)(remember)
+app.command(
+    rich_help_panel=USE,
+    epilog=examples(
+        "bitmar recall photo.jpg --memory home.mem",
+        "bitmar recall 'where is the key' --memory home.mem -k 5 --json",
+    ),
+)(recall)
+
+memory = typer.Typer(no_args_is_help=True, help="Look into a memory, forget, merge, and move it.")
+app.add_typer(
+    memory,
+    name="memory",
+    rich_help_panel=USE,
+    epilog=examples("bitmar memory show home.mem", "bitmar memory stats home.mem --json"),
+)
+memory.command(epilog=examples("bitmar memory show home.mem", "bitmar memory show home.mem --json"))(show)
+memory.command(epilog=examples("bitmar memory stats home.mem --json"))(stats)
+memory.command(epilog=examples("bitmar memory forget home.mem 3 17", "bitmar memory forget home.mem --all"))(forget)
+memory.command(epilog=examples("bitmar memory merge home.mem garden.mem kitchen.mem"))(merge)
+memory.command(
+    "export",
+    epilog=examples(
+        "bitmar memory export home.mem home.jsonl", "bitmar memory export damaged.mem rest.jsonl --salvage"
+    ),
+)(export_memory)
+memory.command("import", epilog=examples("bitmar memory import new.mem home.jsonl --model better.bitmar"))(
+    import_memory
+)
+
 app.command(
     rich_help_panel=USE,
     epilog=examples("bitmar info", "bitmar info model.bitmar --json", "bitmar info runs/default"),

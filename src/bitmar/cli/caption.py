@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.cli.common import FAILED, SKIPPED, Beams, Model, print_json, say
+from bitmar.cli.common import FAILED, SKIPPED, Beams, MemoryFile, Model, print_json, say
 from bitmar.core.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar
+    from bitmar.runtime.cache import ImageTokens
+    from bitmar.runtime.session import Session
 
 IN_A_GRID = 12  # photos, where the command names shards and no limit
 
@@ -47,6 +49,7 @@ def caption(
         Path | None,
         typer.Option("--grid", metavar="OUT.png", help="Draw photos, captions and references as one picture."),
     ] = None,
+    memory: MemoryFile = None,
 ) -> None:
     """Describe photographs, each in a sentence.
 
@@ -54,12 +57,17 @@ def caption(
 
     With --data the file has a line {"key", "caption", "references"} per photo. The same command goes on where a
     stopped one was.
+
+    With --memory the model reads the memory while it writes, and the episode nearest to each photo is named beside the
+    caption, with how sure that is; whether its words enter the caption is up to the model.
     """
     from bitmar import load
 
     names = photos or []
     if data:
         _check_shards(names, as_json, grid, limit)
+        if memory:
+            raise ConfigError("--memory goes with photos named one by one, not with --data")
         out = Path(names[0]) if names else None
         limit = limit if limit or out else IN_A_GRID
         _caption_shards(load(model), data, out, features, grid, limit, beams, max_tokens)
@@ -71,12 +79,20 @@ def caption(
     loaded = load(model)
     captions: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
-    for result in caption_photos(loaded, names, beams=beams, max_tokens=max_tokens):
+    session = None
+    if memory is not None:
+        from bitmar.cli.memory import open_memory
+
+        session = open_memory(loaded, memory)
+    for result in caption_photos(loaded, names, session, beams=beams, max_tokens=max_tokens):
         (skipped if "error" in result else captions).append(result)
         if "error" in result:
             say(f"skipped {result['error']}")
         elif not as_json:
             typer.echo(result["caption"] if len(names) == 1 else f"{result['photo']}: {result['caption']}")
+            if found := result.get("recalled"):
+                sure = "" if found["confidence"] is None else f", higher than {found['confidence']:.0%} of chance ones"
+                say(f"remembered with a photo like this: {found['text']!r} (score {found['score']:.3f}{sure})")
     if grid and captions:
         from bitmar.cli.grid import Cell, write_grid
 
@@ -88,14 +104,18 @@ def caption(
         raise typer.Exit(SKIPPED if captions else FAILED)
 
 
-def caption_photos(model: BitMar, photos: Sequence[str], **options: Any) -> Iterator[dict[str, Any]]:
-    """A result per photo: photo, caption, tokens, finish_reason, seconds; or photo and error.
+def caption_photos(
+    model: BitMar, photos: Sequence[str], memory: Session | None = None, **options: Any
+) -> Iterator[dict[str, Any]]:
+    """A result per photo: photo, caption, tokens, finish_reason, seconds; or photo and error. With a memory, also
+    the nearest episode, recalled.
 
     A single photo that cannot be read is an ImageError, and so is a model that can read none.
     """
     for photo in photos:
         try:
-            written = model.generate("", model.encode_image(photo), **options)
+            image = model.encode_image(photo)
+            written = model.generate("", image, memory=memory, **options)
         except ImageError as error:
             if len(photos) == 1 or model.config.vision_tower is None:
                 raise
@@ -107,7 +127,15 @@ def caption_photos(model: BitMar, photos: Sequence[str], **options: Any) -> Iter
             "tokens": len(written.tokens),
             "finish_reason": written.finish_reason,
             "seconds": {part: round(seconds, 4) for part, seconds in asdict(written.timings).items()},
+            **({} if memory is None else {"recalled": _recalled(memory, image)}),
         }
+
+
+def _recalled(memory: Session, image: ImageTokens) -> dict[str, Any] | None:
+    from bitmar.cli.memory import recalled_document
+
+    found = memory.recall(image=image)
+    return recalled_document(found[0]) if found else None
 
 
 def _check_shards(names: Sequence[str], as_json: bool, grid: Path | None, limit: int | None) -> None:

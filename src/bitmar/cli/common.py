@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +30,10 @@ Model = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Beams = Annotated[int, typer.Option("--beams", help="Beam search with so many beams; 1 is greedy.")]
 Image = Annotated[str | None, typer.Option("--image", "-i", metavar="PHOTO", help="A photo that the text is about.")]
+MemoryFile = Annotated[
+    Path | None,
+    typer.Option("--memory", metavar="FILE.mem", help="Read this memory meanwhile; `bitmar remember` fills it."),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Image, Model, progress, say
+from bitmar.cli.common import Image, MemoryFile, Model, progress, say
 
 
 def stream(
@@ -19,6 +19,7 @@ def stream(
     ] = None,
     model: Model = None,
     image: Image = None,
+    memory: MemoryFile = None,
     every: Annotated[int, typer.Option("--every", min=1, help="Report after so many tokens.")] = 10_000,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after so many tokens; 0: at the end.")] = 0,
     json_file: Annotated[
@@ -28,13 +29,17 @@ def stream(
     """Read a text of any length and report its perplexity, the time per token and the memory, stretch by stretch."""
     from bitmar.runtime.api import load
 
-    loaded = load(model)
+    loaded, session = load(model), None
+    if memory is not None:
+        from bitmar.cli.memory import open_memory
+
+        session = open_memory(loaded, memory)
     source = file.open(encoding="utf-8", errors="replace") if file else sys.stdin
     rows: list[dict[str, Any]] = []
     tokens = 0
     with progress() as bar:
         task = bar.add_task("tokens", total=None)
-        for passage in loaded.read(_lines(source), image, every=every):
+        for passage in loaded.read(_lines(source), image, memory=session, every=every):
             tokens += passage.tokens
             rows.append({
                 "tokens": tokens,
@@ -59,8 +64,8 @@ def stream(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(document, indent=2) + "\n")
     for row in rows if len(rows) <= 12 else [*rows[:5], *rows[-5:]]:
-        memory = "" if row["rss_mb"] is None else f", {row['rss_mb']:.1f} MB"
-        typer.echo(f"{row['tokens']:>12,}  perplexity {row['perplexity']:.2f}, {row['ms_per_token']:.3f} ms{memory}")
+        resident = "" if row["rss_mb"] is None else f", {row['rss_mb']:.1f} MB"
+        typer.echo(f"{row['tokens']:>12,}  perplexity {row['perplexity']:.2f}, {row['ms_per_token']:.3f} ms{resident}")
     typer.echo(f"{tokens:,} tokens, perplexity {document['perplexity']:.2f}, {loaded.engine.name}")
 
 

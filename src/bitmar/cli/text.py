@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Beams, Image, Json, Model, print_json
+from bitmar.cli.common import Beams, Image, Json, MemoryFile, Model, print_json
 
 Text = Annotated[str, typer.Argument(metavar="TEXT", show_default=False)]
 
@@ -28,6 +28,7 @@ def complete(
     ] = 1.0,
     seed: Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")] = None,
     beams: Beams = 1,
+    memory: MemoryFile = None,
     as_json: Json = False,
 ) -> None:
     """Print TEXT and go on with it, token by token as they come."""
@@ -43,6 +44,10 @@ def complete(
         "repetition_penalty": repetition_penalty,
         "seed": seed,
     }
+    if memory is not None:
+        from bitmar.cli.memory import open_memory
+
+        options["memory"] = open_memory(loaded, memory)
     if as_json:
         written = loaded.generate(text, tokens, beams=beams, **options)
         print_json(

@@ -50,6 +50,7 @@ class Container:
     tokenizer_json: str
     vision: dict[str, Any]  # size, mean, std, tower, ...: how a photo becomes the tower's input
     card: dict[str, Any]
+    checksum: str  # of all the rest: which model this is
     mapping: mmap.mmap | None = None
 
     def release_pages(self) -> None:
@@ -120,7 +121,8 @@ def open_container(path: str | Path, *, verify: bool = True) -> Container:
         _check_tensors(tensors, config)
     except (FormatError, ConfigError) as error:
         raise FormatError(f"{path}: {error}") from error
-    return Container(path, config, MappingProxyType(tensors), metadata["tokenizer"], vision, card, mapping)
+    frozen, checksum = MappingProxyType(tensors), metadata["checksum"]
+    return Container(path, config, frozen, metadata["tokenizer"], vision, card, checksum, mapping)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array], mmap.mmap]:

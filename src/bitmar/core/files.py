@@ -30,10 +30,10 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             raise
     except OSError as error:
         raise BitMarError(f"cannot write {path}: {error.strerror or error}") from error
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the rename itself survive a power cut, where the system can."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)

@@ -24,6 +24,7 @@ from bitmar.runtime.locate import find_model
 from bitmar.runtime.memory import MemoryState
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.reading import Passage, read_stream
+from bitmar.runtime.session import Session
 from bitmar.runtime.text import TextStream, check_ids, encode
 
 
@@ -59,6 +60,7 @@ class BitMar:
     """A loaded model. Calls do not influence each other: a memory is passed in and returned."""
 
     def __init__(self, container: Container, *, engine: str | None = None) -> None:
+        self.container = container
         self.path, self.card, self.vision = container.path, container.card, container.vision
         self.config: ModelConfig = container.config
         self.tokenizer: Tokenizer = container.load_tokenizer()
@@ -118,11 +120,13 @@ class BitMar:
             raise ImageError("these ImageTokens come from another model: encode the photo with this one")
         return image
 
-    def _start(self, image: PhotoSource | ImageTokens | None, memory: MemoryState | None) -> Any:
+    def _start(self, image: PhotoSource | ImageTokens | None, memory: MemoryState | Session | None) -> Any:
         config = self.config
         if memory is not None:
             if config.memory_integration == "off":
                 raise ConfigError('this model has no memory (memory_integration is "off")')
+            if isinstance(memory, Session):
+                memory = memory.state_for(self)
             if memory.slots.shape != (1, config.memory_slots, config.memory_dim):
                 raise ConfigError("this memory belongs to another model: its slots have another shape")
         return self.engine.start(self._image(image), memory)
@@ -144,13 +148,13 @@ class BitMar:
         text: str = "",
         image: PhotoSource | ImageTokens | None = None,
         *,
-        memory: MemoryState | None = None,
+        memory: MemoryState | Session | None = None,
         **options: Any,
     ) -> Generation:
         """Go on with a text, with or without a picture.
 
-        memory: what `remember` returned; it is read, not written. options: as in `GenerationOptions`.
-        Raises ImageError, TokenizerError, ConfigError.
+        memory: a session (see `memory`), or what `remember` returned; it is read, not written.
+        options: as in `GenerationOptions`. Raises ImageError, TokenizerError, ConfigError.
         """
         chosen = GenerationOptions.of(**options)
         if 2 * chosen.beams > self.config.vocab_size:
@@ -175,7 +179,7 @@ class BitMar:
         text: str = "",
         image: PhotoSource | ImageTokens | None = None,
         *,
-        memory: MemoryState | None = None,
+        memory: MemoryState | Session | None = None,
         **options: Any,
     ) -> Iterator[str]:
         """`generate` piece by piece; never half a character. Beam search cannot stream: ConfigError.
@@ -199,14 +203,22 @@ class BitMar:
 
         return pieces()
 
-    # Scoring and remembering.
+    # Remembering and scoring.
+
+    def memory(self, path: str | Path | None = None) -> Session:
+        """What this device remembers: a session in the file `path`, made at the first `remember`, or in RAM.
+
+        Raises ConfigError for a model that was built without a memory, MemoryFileError for a file that is damaged or
+        another model's.
+        """
+        return Session(self, path)
 
     def logits(
         self,
         ids: npt.ArrayLike,
         image: PhotoSource | ImageTokens | None = None,
         *,
-        memory: MemoryState | None = None,
+        memory: MemoryState | Session | None = None,
     ) -> F32:
         """Next-token logits, float32 (T, V), behind each of the ids (T,). Nothing is put before them.
 
@@ -216,7 +228,7 @@ class BitMar:
         return self.engine.logits(checked, self._start(image, memory))
 
     def score(
-        self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | None = None
+        self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | Session | None = None
     ) -> F32:
         """Natural log-probability of each token of a text, float32 (T,), the first after the begin token."""
         return self.score_ids(self._prompt(text), image, memory=memory)
@@ -226,7 +238,7 @@ class BitMar:
         ids: npt.ArrayLike,
         image: PhotoSource | ImageTokens | None = None,
         *,
-        memory: MemoryState | None = None,
+        memory: MemoryState | Session | None = None,
     ) -> F32:
         """The same for token ids (T,), nothing put before them: float32 (T - 1,), of all but the first."""
         return self.engine.score(check_ids(ids, self.config.vocab_size), self._start(image, memory))
@@ -236,7 +248,7 @@ class BitMar:
         texts: Iterable[str],
         image: PhotoSource | ImageTokens | None = None,
         *,
-        memory: MemoryState | None = None,
+        memory: MemoryState | Session | None = None,
         every: int = 1024,
     ) -> Iterator[Passage]:
         """Read a stream of any length, lines of a file say, as one text: how likely each `every` tokens of it were.
@@ -247,7 +259,7 @@ class BitMar:
         return read_stream(self, self._start(image, memory), texts, every)
 
     def remember(
-        self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | None = None
+        self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | Session | None = None
     ) -> MemoryState:
         """Write a text, about a picture or not, into a memory: the state afterwards; `memory` stays as it is.
 
