@@ -67,7 +67,13 @@ def test_export_from_a_run_and_from_a_checkpoint(cli: Cli, trained: Path, tmp_pa
     assert about(cli, first) == {**packed, "path": str(first)}  # with the card that the run gave
     result = json.loads(cli("export", trained / "joint", second, "--json").stdout)
     assert result == about(cli, second / "model.bitmar")
-    assert result["card"] == {"name": "joint"} and result["zero_fraction"] == packed["zero_fraction"]
+    assert result["card"] == packed["card"] and result["zero_fraction"] == packed["zero_fraction"]
+    (trained / "joint" / "card.json").rename(tmp_path / "card.json")
+    try:
+        alone = json.loads(cli("export", trained / "joint", tmp_path / "alone.bitmar", "--json").stdout)
+    finally:
+        (tmp_path / "card.json").rename(trained / "joint" / "card.json")
+    assert alone["card"] == {"name": "joint"}
 
 
 def test_an_unfinished_run_has_nothing_to_export(fails: Callable[..., str], tmp_path: Path) -> None:
