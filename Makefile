@@ -16,9 +16,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := CMakeLists.txt $(wildcard native/*.h native/*.cpp)
-
-# Kept between installs, so that only what changed is compiled.
-export SKBUILD_BUILD_DIR := build/{wheel_tag}
+NAME_ENGINE = $(BIN)/python -c 'import bitmar._native' 2> /dev/null || \
+  echo 'The native engine did not compile (pip install -v . says why): bitmar runs on numpy, many times slower.'
 
 .PHONY: demo test sanitize fuzz neon bench compat clean
 
@@ -61,15 +60,17 @@ clean:
 $(VENV)/base.stamp: pyproject.toml $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable . scikit-image
-	@$(BIN)/python -c 'import bitmar._native' 2> /dev/null || \
-	  echo 'The native engine did not compile (pip install -v . says why): bitmar runs on numpy, many times slower.'
+	@$(NAME_ENGINE)
 	touch $@
 
-# torch first and pinned: the builds that newer vision packages ask for would pull another one.
-$(VENV)/full.stamp: $(VENV)/base.stamp
+# torch first and pinned: the builds that newer vision packages ask for would pull another one. What this installs is
+# all that the other stamp stands for, so nothing is compiled twice.
+$(VENV)/full.stamp: pyproject.toml $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) $(TORCH)
 	$(PIP) --editable '.[train,vision,eval,serve,plots,dev]' $(TORCH)
-	touch $@
+	@$(NAME_ENGINE)
+	touch $(VENV)/base.stamp $@
 
 # For builds past pip; pip brings its own.
 $(VENV)/cmake.stamp:

@@ -20,9 +20,10 @@ from typing import Any
 
 import atheris
 import numpy as np
-import seeds
 
 with atheris.instrument_imports(include=["bitmar"]):
+    import seeds
+
     from bitmar.core.container import Container, open_container
     from bitmar.core.errors import BitMarError
     from bitmar.runtime.api import BitMar

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import atheris
-import seeds
 
 with atheris.instrument_imports(include=["bitmar.core.image", "PIL"]):
     import PIL.BmpImagePlugin
@@ -21,6 +20,7 @@ with atheris.instrument_imports(include=["bitmar.core.image", "PIL"]):
     import PIL.PpmImagePlugin
     import PIL.TiffImagePlugin
     import PIL.WebPImagePlugin  # noqa: F401
+    import seeds
 
     from bitmar.core.errors import BitMarError
     from bitmar.core.image import load_photo, preprocess
