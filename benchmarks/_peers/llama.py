@@ -83,14 +83,16 @@ def _interleave(weight: F32, heads: int) -> F32:
 
 
 class Llama:
-    detail = ""
+    detail = "without AMX"
 
     def __init__(self, path: Path, config: ModelConfig, capacity: int) -> None:
         import llama_cpp
 
         self.api, self.vocabulary = llama_cpp, config.vocab_size
         llama_cpp.llama_backend_init()
-        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), llama_cpp.llama_model_default_params())
+        options = llama_cpp.llama_model_default_params()
+        options.use_extra_bufts = False  # its AMX kernels, which lie there, crash on matrices this narrow
+        self.model = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
         if not self.model:
             raise BitMarError(f"llama.cpp cannot load {path.name}")
         params = llama_cpp.llama_context_default_params()
@@ -101,9 +103,11 @@ class Llama:
         if not self.context:
             raise BitMarError("llama.cpp cannot make a context")
         self.batch = 512
+        self.tokens = llama_cpp.llama_batch_init(self.batch, 0, 1)
 
     def prefill(self, ids: Ids) -> int:
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+        self.seen = 0
         for start in range(0, len(ids), self.batch):
             self._forward(ids[start : start + self.batch].tolist())
         return self._likeliest()
@@ -117,10 +121,15 @@ class Llama:
         return tokens
 
     def _forward(self, ids: list[int]) -> None:
-        """`llama_batch_get_one` asks for the logits of the last token alone and counts the positions itself."""
-        array = (self.api.llama_token * len(ids))(*ids)
-        if status := self.api.llama_decode(self.context, self.api.llama_batch_get_one(array, len(ids))):
+        """Behind what was read before; only the last token's logits are asked for."""
+        batch = self.tokens
+        batch.n_tokens = len(ids)
+        for i, token in enumerate(ids):
+            batch.token[i], batch.pos[i] = token, self.seen + i
+            batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, 0, i == len(ids) - 1
+        if status := self.api.llama_decode(self.context, batch):
             raise BitMarError(f"llama.cpp's decode failed with status {status}")
+        self.seen += len(ids)
 
     def _likeliest(self) -> int:
         logits = self.api.llama_get_logits_ith(self.context, -1)
