@@ -10,7 +10,7 @@
 namespace bitmar {
 namespace {
 
-constexpr int kTiles = 1, kTokens = 1;
+constexpr int kTiles = 1, kTokens = 1, kQueries = 4, kSums = 4;
 
 struct Sum {
   __m256i low, high;
@@ -23,17 +23,19 @@ inline void store(Sum a, int32_t* p) {
   _mm256_storeu_si256((__m256i*)(p + 8), a.high);
 }
 
-inline Sum add_pairs(Sum sum, const int16_t* p, int32_t pair) {
-  const __m256i x = _mm256_set1_epi32(pair);
-  return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i*)p), x)),
-          _mm256_add_epi32(sum.high, _mm256_madd_epi16(_mm256_loadu_si256((const __m256i*)(p + 16)), x))};
+typedef Sum Pairs;
+
+inline Pairs load_pairs(const int16_t* p) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 16))};
 }
 
-inline Sum add_pairs(Sum sum, const int8_t* p, int32_t pair) {
+inline Pairs load_pairs(const int8_t* p) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
+}
+
+inline Sum add_pairs(Sum sum, Pairs a, int32_t pair) {
   const __m256i x = _mm256_set1_epi32(pair);
-  const __m256i a = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p));
-  const __m256i b = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)));
-  return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a, x)), _mm256_add_epi32(sum.high, _mm256_madd_epi16(b, x))};
+  return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, x)), _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, x))};
 }
 
 // Four lines at a time: at the third plane a product is at most 2 * 16 * 127, a pair twice that, four pairs 32,512.

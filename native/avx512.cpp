@@ -1,5 +1,6 @@
-// AVX-512 with VNNI: the codes stay where they are in the byte. Plane p is multiplied together with those below it, which
-// takes one mask less than four planes apart; differences and shifts at the end undo both.
+// AVX-512 with VNNI; with BITMAR_AMX also the matrix unit (amx.cpp). The codes stay where they are in the byte. Plane p is
+// multiplied together with those below it, which takes one mask less than four planes apart; differences and shifts at the
+// end undo both.
 #include <immintrin.h>
 #include <stdint.h>
 #include <string.h>
@@ -11,7 +12,7 @@
 namespace bitmar {
 namespace {
 
-constexpr int kTiles = 2, kTokens = 4;
+constexpr int kTiles = 2, kTokens = 4, kQueries = 8, kSums = 16;
 
 typedef __m512i Sum;
 typedef __m512i Lines;
@@ -30,22 +31,31 @@ inline void separate(Sum* planes) {
   for (int p = 3; p > 0; p--) planes[p] = _mm512_srai_epi32(_mm512_sub_epi32(planes[p], planes[p - 1]), 2 * p);
 }
 
-inline Sum add_pairs(Sum sum, const int16_t* p, int32_t pair) {
-  return _mm512_dpwssd_epi32(sum, _mm512_loadu_si512(p), _mm512_set1_epi32(pair));
-}
+typedef __m512i Pairs;
 
-inline Sum add_pairs(Sum sum, const int8_t* p, int32_t pair) {
-  return _mm512_dpwssd_epi32(sum, _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p)), _mm512_set1_epi32(pair));
-}
+inline Pairs load_pairs(const int16_t* p) { return _mm512_loadu_si512(p); }
+inline Pairs load_pairs(const int8_t* p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p)); }
+inline Sum add_pairs(Sum sum, Pairs a, int32_t pair) { return _mm512_dpwssd_epi32(sum, a, _mm512_set1_epi32(pair)); }
 
 #include "tile.h"
+#if defined(BITMAR_AMX)
+#include "amx.h"
+#endif
 // The bodies read what tile.h defines.
 #include "body.h"
 
+#if defined(BITMAR_AMX)
+const Kernels kTable = BITMAR_TABLE("amx");
+#else
 const Kernels kTable = BITMAR_TABLE("avx512");
+#endif
 
 }  // namespace
 
+#if defined(BITMAR_AMX)
+const Kernels& amx_kernels() { return kTable; }
+#else
 const Kernels& avx512_kernels() { return kTable; }
+#endif
 
 }  // namespace bitmar

@@ -10,7 +10,7 @@
 namespace bitmar {
 namespace {
 
-constexpr int kTiles = 1, kTokens = 1;
+constexpr int kTiles = 1, kTokens = 1, kQueries = 4, kSums = 4;
 
 struct Sum {
   __m256i low, high;
@@ -41,16 +41,19 @@ inline void separate(Sum* planes) {
                  _mm256_srai_epi32(_mm256_sub_epi32(planes[p].high, planes[p - 1].high), 2 * p)};
 }
 
-inline Sum add_pairs(Sum sum, const int16_t* p, int32_t pair) {
-  const __m256i x = _mm256_set1_epi32(pair);
-  return {_mm256_dpwssd_avx_epi32(sum.low, _mm256_loadu_si256((const __m256i*)p), x),
-          _mm256_dpwssd_avx_epi32(sum.high, _mm256_loadu_si256((const __m256i*)(p + 16)), x)};
+typedef Sum Pairs;
+
+inline Pairs load_pairs(const int16_t* p) {
+  return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)(p + 16))};
 }
 
-inline Sum add_pairs(Sum sum, const int8_t* p, int32_t pair) {
+inline Pairs load_pairs(const int8_t* p) {
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
+}
+
+inline Sum add_pairs(Sum sum, Pairs a, int32_t pair) {
   const __m256i x = _mm256_set1_epi32(pair);
-  return {_mm256_dpwssd_avx_epi32(sum.low, _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)), x),
-          _mm256_dpwssd_avx_epi32(sum.high, _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16))), x)};
+  return {_mm256_dpwssd_avx_epi32(sum.low, a.low, x), _mm256_dpwssd_avx_epi32(sum.high, a.high, x)};
 }
 
 #include "tile.h"

@@ -332,6 +332,15 @@ NB_MODULE(_native, m) {
         std::copy_n(self.query(), width, copy.data());
         return array(std::move(copy), {width});
       }, "The memory's query (C) behind the last token of the last sequence.")
+      .def("write_memory", [](State& self) {
+        if (!self.model().has_memory() || self.seen() == 0 || self.batch() != 1)
+          throw std::invalid_argument("nothing to write: no memory, nothing read, or several sequences");
+        self.write_memory();
+      }, "Write the query behind the last token into the memory.")
+      .def("replace_memory", [](State& self, std::shared_ptr<MemoryState> memory) {
+        if (!self.model().has_memory()) throw std::invalid_argument("this model has no memory");
+        self.replace_memory(std::move(memory));
+      }, "memory"_a, "Read this memory from here on.")
       .def("candidates", &candidates, "k"_a, "penalty"_a)
       .def("score", [](State& self, const Ids& ids) {
         const int tokens = check_ids(self, ids);

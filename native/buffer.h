@@ -1,4 +1,5 @@
-// Memory on cache lines. Fresh memory is zero and, where it is large, not touched before it is used.
+// Memory on cache lines. Fresh memory is zero and, where it is large, not touched before it is used. Kernels may read 64
+// bytes behind its end.
 #pragma once
 
 #include <stdint.h>
@@ -15,7 +16,7 @@ class Buffer {
   Buffer() = default;
   explicit Buffer(size_t size) : size_(size) {
     // calloc gives large blocks straight from the operating system, untouched; it aligns to 16 bytes, so 64 are added.
-    raw_ = calloc(size * sizeof(T) + 64, 1);
+    raw_ = calloc(size * sizeof(T) + 64 + 64, 1);
     if (raw_ == nullptr) throw std::bad_alloc();
     data_ = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(raw_) + 63) & ~static_cast<uintptr_t>(63));
   }

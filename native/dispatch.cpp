@@ -4,6 +4,10 @@
 
 #if defined(__x86_64__) || defined(_M_X64)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
@@ -14,8 +18,18 @@ namespace {
 #if defined(__x86_64__) || defined(_M_X64)
 
 struct Cpu {
-  bool avx2 = false, avxvnni = false, avx512 = false;
+  bool avx2 = false, avxvnni = false, avx512 = false, amx = false;
 };
+
+// Linux saves the matrix registers only for processes that have asked for it.
+bool allowed_amx() {
+#if defined(__linux__)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
 
 Cpu detect() {
   Cpu cpu;
@@ -23,12 +37,14 @@ Cpu detect() {
   if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return cpu;
   unsigned low, high;  // the registers that the operating system saves
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  const bool tiles = (low & 0x60000) == 0x60000;
   const bool ymm = (low & 0x06) == 0x06, zmm = (low & 0xe6) == 0xe6;
   if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return cpu;
   const unsigned most = a;
   cpu.avx2 = ymm && (b >> 5 & 1);
   const bool f = b >> 16 & 1, dq = b >> 17 & 1, bw = b >> 30 & 1, vl = b >> 31 & 1, vnni = c >> 11 & 1;
   cpu.avx512 = zmm && f && dq && bw && vl && vnni;
+  cpu.amx = cpu.avx512 && tiles && (d >> 24 & 1) && (d >> 25 & 1) && allowed_amx();
   if (most >= 1 && __get_cpuid_count(7, 1, &a, &b, &c, &d)) cpu.avxvnni = cpu.avx2 && (a >> 4 & 1);
   return cpu;
 }
@@ -46,6 +62,11 @@ std::vector<Path> paths() {
   std::vector<Path> all;
 #if defined(__x86_64__) || defined(_M_X64)
   const Cpu cpu = detect();
+#if defined(BITMAR_HAS_AMX)
+  all.push_back(cpu.amx ? Path{"amx", &amx_kernels(), ""} : missing("amx", kNoProcessor));
+#else
+  all.push_back(missing("amx", kNotBuilt));
+#endif
 #if defined(BITMAR_HAS_AVX512)
   all.push_back(cpu.avx512 ? Path{"avx512", &avx512_kernels(), ""} : missing("avx512", kNoProcessor));
 #else

@@ -13,6 +13,7 @@ namespace bitmar {
 constexpr int kTileRows = 64;     // rows of a weight tile
 constexpr int kColumnUnit = 16;   // columns are padded to a multiple of this
 constexpr int kLanes = 16;        // floats of a vector, tokens of a key block
+constexpr int kMostQueries = 16;  // that go over keys together
 constexpr int kQueryRange = 4095; // largest |integer| of queries and of int16 keys and values: 4095^2 * 128 < 2^31
 
 // A ternary matrix in the kernels' layout ("T64x4"): for each tile of 64 rows a run of 64-byte lines, one per 4 columns.
@@ -44,13 +45,17 @@ struct KeyValueView {
   int padded_dim() const { return (head_dim + kLanes - 1) / kLanes * kLanes; }
 };
 
-struct Query {
-  const float* q;          // (heads, head_dim)
-  const float* sink_q;     // the same turned for the first `sinks` tokens; null: as q
-  int sinks;
-  int tokens;              // the first so many of the view are visible
+// Queries that read one view. Each is as if it came alone: the grouping changes no bit.
+struct Queries {
+  const float* q;          // (count, heads, head_dim), `stride` floats from one to the next
+  size_t stride;
+  int count;
+  int tokens;              // the first so many of the view are visible to the first query
+  int step;                // and so many more to each query than to the one before
   float scale;             // of the products, before the softmax
   const float* bias;       // (tokens), added after scaling; null: none
+  const float* sink_q;     // as q, turned for the first `sinks` tokens; null: as q
+  int sinks;
 };
 
 struct Kernels {
@@ -60,6 +65,7 @@ struct Kernels {
   void (*quantize)(const float* x, int n, int8_t* codes, float* scale, int32_t* sum);
 
   // y (tokens, rows) with y_stride floats between tokens, from codes (tokens, padded_columns) whose padding is 0.
+  // 64 bytes behind the codes may be read.
   void (*ternary)(const TernaryView& w, const int8_t* codes, const float* scales, const int32_t* sums, int tokens,
                   float* y, size_t y_stride);
 
@@ -74,8 +80,9 @@ struct Kernels {
   // Quantises one token's key and value (heads * head_dim each) into a place of the view.
   void (*store)(const KeyValueView& kv, int place, const float* key, const float* value);
 
-  // out (heads, head_dim) = softmax(scale q k + bias) v. scratch: attend_scratch(capacity) bytes, 64-aligned.
-  void (*attend)(const KeyValueView& kv, const Query& query, float* out, void* scratch);
+  // out (count, heads, head_dim), out_stride floats from one to the next, = softmax(scale q k + bias) v.
+  // scratch: attend_scratch(kv) bytes, 64-aligned.
+  void (*attend)(const KeyValueView& kv, const Queries& queries, float* out, size_t out_stride, void* scratch);
 
   void (*add)(float* x, const float* y, float factor, int n);  // x += factor * y
   void (*relu)(float* x, int power, int n);                    // max(x, 0), or its square
@@ -87,8 +94,12 @@ struct Kernels {
   float (*read_all)(const float* x, size_t n);  // reads, as fast as it can: what memory can give (the result is a maximum)
 };
 
-inline size_t attend_scratch(int capacity) {
-  return static_cast<size_t>(capacity) * (sizeof(float) + sizeof(int16_t));
+// Places of a row of scratch: whole cache lines, and not so that all rows fall on the same ones.
+inline size_t scratch_stride(const KeyValueView& kv) { return (static_cast<size_t>(kv.capacity) + 63) / 64 * 64 + 64; }
+
+// Scores and weights of so many queries, the weights once more as bytes, and the rearranged keys and values of a head.
+inline size_t attend_scratch(const KeyValueView& kv) {
+  return scratch_stride(kv) * (kMostQueries * (sizeof(float) + 2 * sizeof(int16_t)) + 2 * (kv.head_dim + 64));
 }
 
 const Kernels& portable_kernels();
@@ -100,6 +111,9 @@ const Kernels& avxvnni_kernels();
 #endif
 #if defined(BITMAR_HAS_AVX512)
 const Kernels& avx512_kernels();
+#endif
+#if defined(BITMAR_HAS_AMX)
+const Kernels& amx_kernels();
 #endif
 #if defined(BITMAR_HAS_NEON)
 const Kernels& neon_kernels();

@@ -44,6 +44,7 @@ class KeyValue {
   size_t bytes() const { return keys_.size() + values_.size() + 2 * key_scale_.size() * sizeof(float); }
   int capacity() const { return capacity_; }
   int head_dim() const { return head_dim_; }
+  bool narrow() const { return narrow_; }
 
  private:
   int heads_ = 0, head_dim_ = 0, capacity_ = 0;
@@ -54,7 +55,7 @@ class KeyValue {
 
 // Room for one `attend` over this view.
 inline void* scratch_for(Buffer<char>& buffer, const KeyValueView& kv) {
-  return buffer.reserve(attend_scratch(kv.capacity));
+  return buffer.reserve(attend_scratch(kv));
 }
 
 }  // namespace bitmar

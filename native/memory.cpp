@@ -31,7 +31,7 @@ MemoryState::MemoryState(const Kernels& kernels, const Config& config, float sta
     : slots(static_cast<size_t>(config.memory_slots) * config.memory_dim),
       usage(config.memory_slots),
       bias(config.memory_slots),
-      packed(1, config.memory_dim, config.memory_slots, false) {
+      packed(1, config.memory_dim, config.memory_slots, true) {
   std::copy_n(given_slots, slots.size(), slots.data());
   std::copy_n(given_usage, usage.size(), usage.data());
   for (int k = 0; k < config.memory_slots; k++) {
@@ -101,11 +101,11 @@ void EpisodicMemory::read(const Kernels& kernels, const float* q, int tokens, co
                           Workspace& work) const {
   const int width = config_.memory_dim;
   const KeyValueView view = state.packed.view();
-  void* scratch = scratch_for(work.attention, view);
+  const Queries queries{q, static_cast<size_t>(width), tokens, config_.memory_slots, 0, read_beta_, state.bias.data(), nullptr, 0};
+  kernels.attend(view, queries, reads, width, scratch_for(work.attention, view));
   for (int t = 0; t < tokens; t++) {
-    const size_t row = static_cast<size_t>(t) * width;
-    kernels.attend(view, {q + row, nullptr, 0, config_.memory_slots, read_beta_, state.bias.data()}, reads + row, scratch);
-    kernels.rms_norm(reads + row, read_norm_.data(), config_.norm_eps, width, reads + row);
+    float* row = reads + static_cast<size_t>(t) * width;
+    kernels.rms_norm(row, read_norm_.data(), config_.norm_eps, width, row);
   }
 }
 

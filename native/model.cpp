@@ -125,29 +125,35 @@ size_t Model::ternary_weights() const {
 State::State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> image,
              std::shared_ptr<const MemoryState> memory, bool narrow)
     : model_(std::move(model)), image_(std::move(image)), narrow_(narrow) {
+  if (const std::unique_ptr<Room> spare{model_->spare_.exchange(nullptr)}) static_cast<Room&>(*this) = std::move(*spare);
   const int half = model_->config.head_dim() / 2;
   cosine_ = Buffer<double>(half), sine_ = Buffer<double>(half);
   std::fill_n(cosine_.data(), half, 1.0);
   const Config& config = model_->config;
   Sequence first{{}, std::move(memory), QueryCarry(config.hidden_size), std::vector<uint8_t>(config.vocab_size)};
   if (!first.memory) first.memory = model_->initial_memory_;
-  for (size_t i = 0; i < model_->blocks_.size(); i++)
+  if (!rings_.empty() && rings_[0].narrow() == narrow_) first.layers.swap(rings_);
+  for (size_t i = first.layers.size(); i < model_->blocks_.size(); i++)
     first.layers.emplace_back(config.num_heads, config.head_dim(), std::min(kFirstRing, places()), narrow_);
   sequences_.push_back(std::move(first));
+}
+
+State::~State() {
+  if (!sequences_.empty()) rings_ = std::move(sequences_[0].layers);
+  delete model_->spare_.exchange(new (std::nothrow) Room(std::move(static_cast<Room&>(*this))));
 }
 
 int State::places() const { return model_->config.attention_sinks + model_->config.attention_window; }
 
 int State::used() const { return static_cast<int>(std::min<int64_t>(seen_, places())); }
 
-// Rings start small and grow by four, so that a caption stays in the cache; a stream soon allocates no more.
+// Rings start small and grow by four, or to what a prompt needs: a caption stays in the cache, a stream soon allocates no more.
 void State::make_room(int tokens) {
   const int needed = static_cast<int>(std::min<int64_t>(seen_ + tokens, places()));
-  int capacity = sequences_[0].layers[0].capacity();
+  const int capacity = sequences_[0].layers[0].capacity(), larger = std::min(std::max(4 * capacity, needed), places());
   if (needed <= capacity) return;
-  while (capacity < needed) capacity = std::min(4 * capacity, places());
   for (Sequence& sequence : sequences_)
-    for (KeyValue& layer : sequence.layers) layer = layer.resized(capacity, used());
+    for (KeyValue& layer : sequence.layers) layer = layer.resized(larger, used());
 }
 
 void State::select(const std::vector<int>& sources) {
@@ -174,6 +180,7 @@ void State::forward(const int64_t* ids, int tokens, float* hidden, Write write, 
   const Config& config = model_->config;
   const size_t d = config.hidden_size;
   const int most = std::max(1, kChunk / batch());
+  make_room(tokens);
   std::vector<int64_t> pieces;
   for (int done = 0; done < tokens;) {
     // A piece ends where its segment does, so that no token reads what its own segment writes.
@@ -213,14 +220,22 @@ void State::score(const int64_t* ids, int tokens, float* scores) {
   }
 }
 
+void State::write_memory() {
+  Sequence& sequence = sequences_[0];
+  sequence.memory = model_->memory_->write(model_->kernels, last_query_.data(), *sequence.memory);
+}
+
+void State::replace_memory(std::shared_ptr<const MemoryState> memory) {
+  for (Sequence& sequence : sequences_) sequence.memory = memory;
+}
+
 void State::run(const int64_t* ids, int tokens, Write write, bool decode) {
   const Config& config = model_->config;
   const size_t d = config.hidden_size, rows = static_cast<size_t>(batch()) * tokens, encoder = config.encoder_layers;
   const size_t widest = std::max<size_t>({3 * d, static_cast<size_t>(config.intermediate_size), d + config.memory_dim});
   for (Buffer<float>* buffer : {&x_, &f_, &h_, &normed_, &mixed_}) buffer->reserve(rows * d);
-  wide_.reserve(rows * widest), turned_.reserve(2 * d);
+  wide_.reserve(rows * widest), turned_.reserve(d);
 
-  make_room(tokens);
   embed(ids, tokens);
   turn_positions(tokens);
   std::copy_n(x_.data(), rows * d, h_.data());
@@ -305,7 +320,7 @@ void State::stack(float* x, size_t first, size_t last, int tokens) {
 
 namespace {
 
-// RoPE (arXiv 2104.09864), half-split: x (heads, 2 * half) by one position's cosines and sines.
+// RoPE (arXiv 2104.09864), half-split: x (heads, 2 * half) by one position's cosines and sines. y may be x.
 void rotate(const float* x, const float* turn, int heads, size_t half, float* y) {
   const float *cosine = turn, *sine = turn + half;
   for (int h = 0; h < heads; h++, x += 2 * half, y += 2 * half)
@@ -318,9 +333,9 @@ void rotate(const float* x, const float* turn, int heads, size_t half, float* y)
 
 }  // namespace
 
-// Causal self-attention with sinks (arXiv 2309.17453). Each token enters the ring before it looks, and those after it have
-// not yet: no mask is needed. Keys keep the rotation they entered with. Once the window has moved on, queries meet the
-// sinks as if these stood right before the window.
+// Causal self-attention with sinks (arXiv 2309.17453). A piece's tokens enter the ring together and see those up to themselves;
+// once the window has moved on they go one by one, because each takes a place that the one before still sees. Keys keep the
+// rotation they entered with, and queries then meet the sinks as if these stood right before the window.
 void State::attend(float* x, size_t layer, int tokens) {
   const Config& config = model_->config;
   const Kernels& kernels = model_->kernels;
@@ -329,24 +344,27 @@ void State::attend(float* x, size_t layer, int tokens) {
   const int rows = batch() * tokens, sinks = config.attention_sinks, ring = places();
   normalise(x, block.attn_norm, rows, normed_.data());
   block.qkv(kernels, normed_.data(), rows, wide_.data(), work_);
-  float *sink_query = turned_.data(), *key = turned_.data() + d;
   const float scale = 1 / sqrtf(static_cast<float>(config.head_dim()));
   for (int b = 0; b < batch(); b++) {
     const KeyValueView view = sequences_[b].layers[layer].view();
     void* scratch = scratch_for(work_.attention, view);
-    for (int t = 0; t < tokens; t++) {
-      const size_t row = static_cast<size_t>(b) * tokens + t;
+    for (int t = 0, count; t < tokens; t += count) {
       const int64_t position = seen_ + t;
       const bool far = position >= ring;
-      const int place = static_cast<int>(far ? sinks + (position - sinks) % config.attention_window : position);
-      const float* turn = turns_.data() + t * 2 * half;
-      float* query = wide_.data() + row * 3 * d;
-      rotate(query + d, turn, config.num_heads, half, key);
-      kernels.store(view, place, key, query + 2 * d);
-      if (far) rotate(query, model_->sink_turn_.data(), config.num_heads, half, sink_query);
-      rotate(query, turn, config.num_heads, half, query);
-      kernels.attend(view, {query, far ? sink_query : nullptr, sinks, far ? ring : place + 1, scale, nullptr},
-                     normed_.data() + row * d, scratch);
+      count = far ? 1 : static_cast<int>(std::min<int64_t>(tokens - t, ring - position));
+      float* query = wide_.data() + (static_cast<size_t>(b) * tokens + t) * 3 * d;
+      if (far) rotate(query, model_->sink_turn_.data(), config.num_heads, half, turned_.data());
+      for (int i = 0; i < count; i++) {
+        const int place = static_cast<int>(far ? sinks + (position - sinks) % config.attention_window : position + i);
+        const float* turn = turns_.data() + (t + i) * 2 * half;
+        float *q = query + i * 3 * d, *key = q + d;
+        rotate(key, turn, config.num_heads, half, key);
+        kernels.store(view, place, key, key + d);
+        rotate(q, turn, config.num_heads, half, q);
+      }
+      const int visible = far ? ring : static_cast<int>(position) + 1;
+      kernels.attend(view, {query, 3 * d, count, visible, 1, scale, nullptr, far ? turned_.data() : nullptr, sinks},
+                     normed_.data() + (static_cast<size_t>(b) * tokens + t) * d, d, scratch);
     }
   }
   block.out(kernels, normed_.data(), rows, mixed_.data(), work_);
@@ -360,10 +378,9 @@ void State::fuse(float* x, int rows) {
   normalise(x, model_->fusion_norm_, rows, normed_.data());
   model_->fusion_query_(kernels, normed_.data(), rows, wide_.data(), work_);
   const KeyValueView view = image_->packed.view();
-  void* scratch = scratch_for(work_.attention, view);
   const float scale = 1 / sqrtf(static_cast<float>(config.head_dim()));
-  for (int row = 0; row < rows; row++)
-    kernels.attend(view, {wide_.data() + row * d, nullptr, 0, config.vision_tokens(), scale, nullptr}, normed_.data() + row * d, scratch);
+  kernels.attend(view, {wide_.data(), d, rows, config.vision_tokens(), 0, scale, nullptr, nullptr, 0}, normed_.data(), d,
+                 scratch_for(work_.attention, view));
   model_->fusion_out_(kernels, normed_.data(), rows, mixed_.data(), work_);
   kernels.add(x, mixed_.data(), 1, static_cast<int>(rows * d));
 }

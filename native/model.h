@@ -5,6 +5,7 @@
 //                                                                 +-> running mean q -> memory read r
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -26,12 +27,24 @@ enum class Write { kNever, kEnded, kAll };  // which segments of a call are stor
 
 class Model;
 
+// Memory that a finished text leaves to the next one: to ask the operating system for it takes a tenth of a prompt's time.
+// What is in it means nothing.
+struct Room {
+  Workspace work_;
+  // Rows of a piece: embeddings, fused text, the decoder's stream; what a layer needs; the memory's queries and reads.
+  Buffer<float> x_, f_, h_, normed_, wide_, mixed_, turned_, query_, reads_;
+  std::vector<KeyValue> rings_;  // of one sequence
+};
+
 // All that changes while a text goes on: the ring of keys and values of each layer, the memory, the running query. The
 // sequences of a batch stand at one position and share the picture.
-class State {
+class State : Room {
  public:
   State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> image, std::shared_ptr<const MemoryState> memory,
         bool narrow);
+  ~State();
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
 
   // Runs ids (batch, tokens), row by row, behind those seen; hidden (batch, tokens, d) may be null.
   void forward(const int64_t* ids, int tokens, float* hidden, Write write, bool decode);
@@ -47,6 +60,12 @@ class State {
 
   // The memory's query behind the last token, (memory_dim), of the last sequence.
   const float* query() const { return last_query_.data(); }
+
+  // Writes the query behind the last token of the one sequence into its memory (eq. 1).
+  void write_memory();
+
+  // From here on every sequence reads this memory.
+  void replace_memory(std::shared_ptr<const MemoryState> memory);
 
   const Model& model() const { return *model_; }
   int batch() const { return static_cast<int>(sequences_.size()); }
@@ -84,9 +103,6 @@ class State {
   int segment_ = 0;               // tokens of the unfinished segment
   Buffer<double> cosine_, sine_;  // of the position `seen_`, (head_dim / 2)
   Buffer<float> turns_;           // (tokens, 2, head_dim / 2): cosines and sines of a piece's positions
-  Workspace work_;
-  // Rows of a piece: embeddings, fused text, the decoder's stream; what a layer needs; the memory's queries and reads.
-  Buffer<float> x_, f_, h_, normed_, wide_, mixed_, turned_, query_, reads_;
   Buffer<float> last_, logits_, last_query_;
   bool logits_fresh_ = false;
 };
@@ -94,6 +110,7 @@ class State {
 class Model {
  public:
   Model(const Kernels& kernels, const Config& config, const Weights& weights);
+  ~Model() { delete spare_.load(); }
 
   static const char* unsupported(const Config& config);  // why this engine cannot run it; null if it can
 
@@ -129,6 +146,7 @@ class Model {
   VisionProjector projector_;
   std::unique_ptr<EpisodicMemory> memory_;
   std::shared_ptr<const MemoryState> initial_memory_;
+  mutable std::atomic<Room*> spare_{nullptr};
   Buffer<double> step_cosine_, step_sine_;  // of one position
   Buffer<float> sink_turn_;                 // (2, head_dim / 2): of position sinks + window - 1
 };

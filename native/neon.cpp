@@ -10,7 +10,7 @@
 namespace bitmar {
 namespace {
 
-constexpr int kTiles = 1, kTokens = 1;
+constexpr int kTiles = 1, kTokens = 1, kQueries = 4, kSums = 4;
 
 struct Sum {
   int32x4_t part[4];
@@ -60,15 +60,19 @@ inline int32x4_t add_four(int32x4_t sum, int16x8_t a, int16x8_t x) {
   return vaddq_s32(sum, vpaddq_s32(low, high));
 }
 
-inline Sum add_pairs(Sum sum, const int16_t* p, int32_t pair) {
-  const int16x8_t x = vreinterpretq_s16_s32(vdupq_n_s32(pair));
-  for (int i = 0; i < 4; i++) sum.part[i] = add_four(sum.part[i], vld1q_s16(p + 8 * i), x);
-  return sum;
+struct Pairs {
+  int16x8_t part[4];
+};
+
+inline Pairs load_pairs(const int16_t* p) { return {{vld1q_s16(p), vld1q_s16(p + 8), vld1q_s16(p + 16), vld1q_s16(p + 24)}}; }
+
+inline Pairs load_pairs(const int8_t* p) {
+  return {{vmovl_s8(vld1_s8(p)), vmovl_s8(vld1_s8(p + 8)), vmovl_s8(vld1_s8(p + 16)), vmovl_s8(vld1_s8(p + 24))}};
 }
 
-inline Sum add_pairs(Sum sum, const int8_t* p, int32_t pair) {
+inline Sum add_pairs(Sum sum, const Pairs& a, int32_t pair) {
   const int16x8_t x = vreinterpretq_s16_s32(vdupq_n_s32(pair));
-  for (int i = 0; i < 4; i++) sum.part[i] = add_four(sum.part[i], vmovl_s8(vld1_s8(p + 8 * i)), x);
+  for (int i = 0; i < 4; i++) sum.part[i] = add_four(sum.part[i], a.part[i], x);
   return sum;
 }
 

@@ -9,7 +9,7 @@
 namespace bitmar {
 namespace {
 
-constexpr int kTiles = 1, kTokens = 1;
+constexpr int kTiles = 1, kTokens = 1, kQueries = 4, kSums = 4;
 
 struct Sum {
   int32_t lane[16];
@@ -18,11 +18,21 @@ struct Sum {
 inline Sum zero() { return {}; }
 inline void store(const Sum& a, int32_t* p) { memcpy(p, a.lane, sizeof a.lane); }
 
+struct Pairs {
+  int16_t lane[32];
+};
+
 template <typename Stored>
-inline Sum add_pairs(Sum sum, const Stored* p, int32_t pair) {
+inline Pairs load_pairs(const Stored* p) {
+  Pairs a;
+  for (int i = 0; i < 32; i++) a.lane[i] = p[i];
+  return a;
+}
+
+inline Sum add_pairs(Sum sum, const Pairs& a, int32_t pair) {
   int16_t two[2];
   memcpy(two, &pair, sizeof two);
-  for (int i = 0; i < 16; i++) sum.lane[i] += (int32_t)p[2 * i] * two[0] + (int32_t)p[2 * i + 1] * two[1];
+  for (int i = 0; i < 16; i++) sum.lane[i] += (int32_t)a.lane[2 * i] * two[0] + (int32_t)a.lane[2 * i + 1] * two[1];
   return sum;
 }
 

@@ -41,15 +41,36 @@ BITMAR_OPERATOR(*)
 BITMAR_OPERATOR(/)
 #undef BITMAR_OPERATOR
 
+// The first of the two where it is larger, else the second; compilers make two instructions of that where x86 has one.
+BITMAR_INLINE Register larger(Register a, Register b) {
+#if BITMAR_WIDTH == 16
+  return _mm512_max_ps(a, b);
+#elif BITMAR_WIDTH == 8
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+BITMAR_INLINE Register smaller(Register a, Register b) {
+#if BITMAR_WIDTH == 16
+  return _mm512_min_ps(a, b);
+#elif BITMAR_WIDTH == 8
+  return _mm256_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
 BITMAR_INLINE Vector larger(const Vector& a, const Vector& b) {
   Vector c;
-  for (int i = 0; i < kRegisters; i++) c.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+  for (int i = 0; i < kRegisters; i++) c.part[i] = larger(a.part[i], b.part[i]);
   return c;
 }
 
 BITMAR_INLINE Vector smaller(const Vector& a, const Vector& b) {
   Vector c;
-  for (int i = 0; i < kRegisters; i++) c.part[i] = a.part[i] < b.part[i] ? a.part[i] : b.part[i];
+  for (int i = 0; i < kRegisters; i++) c.part[i] = smaller(a.part[i], b.part[i]);
   return c;
 }
 
@@ -134,6 +155,21 @@ BITMAR_INLINE Vector exponential(Vector x) {
   return y;
 }
 
+// 2^x of an x <= 0 to 3e-6, a fifth of what rounding to int16 may cost. It goes down to 2^-50: far below, products would
+// become subnormal, for which processors take a hundred times as long.
+BITMAR_INLINE Vector power_of_two(const Vector& x) {
+  Vector y;
+  for (int i = 0; i < kRegisters; i++) {
+    const Register cut = larger(x.part[i], -50.0f - Register{}), whole = cut + kRounder, r = cut - (whole - kRounder);
+    Register p = r * 0.0095810471f + 0.055905972f;
+    p = p * r + 0.24024145f;
+    p = p * r + 0.69312435f;
+    p = p * r + 1.0f;
+    y.part[i] = (Register)((IntRegister)p + ((IntRegister)whole << 23));
+  }
+  return y;
+}
+
 // Folds sixteen lanes in halves, 8 on 8, 4 on 4, ...: one order of additions whatever the registers' width.
 template <typename F>
 BITMAR_INLINE float fold(Vector x, F f) {
@@ -158,7 +194,7 @@ BITMAR_INLINE float lanes_sum(const Vector& x) {
 }
 
 BITMAR_INLINE float lanes_max(const Vector& x) {
-  return fold(x, [](Register a, Register b) __attribute__((always_inline)) { return a > b ? a : b; });
+  return fold(x, [](Register a, Register b) __attribute__((always_inline)) { return larger(a, b); });
 }
 
 // The last, partial vector of n floats, filled up with zeros.
@@ -168,10 +204,23 @@ BITMAR_INLINE Vector load_tail(const float* x, int n) {
   return load(v);
 }
 
+// The first `left` of the sixteen, or all.
+BITMAR_INLINE void store_some(float* p, const Vector& x, int left) {
+  if (left >= 16) {
+    store(p, x);
+  } else {
+    float tail[16];
+    store(tail, x);
+    memcpy(p, tail, sizeof(float) * left);
+  }
+}
+
 BITMAR_INLINE float max_magnitude(const float* x, int n) {
-  Vector most = same(0.0f);
+  Vector most[4] = {same(0.0f), same(0.0f), same(0.0f), same(0.0f)};  // so that comparisons need not wait for each other
   int i = 0;
-  for (; i + 16 <= n; i += 16) most = larger(magnitude(load(x + i)), most);
-  if (i < n) most = larger(magnitude(load_tail(x + i, n)), most);
-  return lanes_max(most);
+  for (; i + 64 <= n; i += 64)
+    for (int j = 0; j < 4; j++) most[j] = larger(magnitude(load(x + i + j * 16)), most[j]);
+  for (; i + 16 <= n; i += 16) most[0] = larger(magnitude(load(x + i)), most[0]);
+  if (i < n) most[1] = larger(magnitude(load_tail(x + i, n)), most[1]);
+  return lanes_max(larger(larger(most[0], most[1]), larger(most[2], most[3])));
 }

@@ -110,11 +110,9 @@ void VitBlock::operator()(const Kernels& kernels, float* x, int tokens, Workspac
     const float* qkv = wide.data() + static_cast<size_t>(t) * 3 * width_;
     kernels.store(view, t, qkv + width_, qkv + 2 * width_);
   }
-  void* scratch = scratch_for(work.attention, view);
   const float scale = 1 / sqrtf(static_cast<float>(width_ / heads_));
-  for (int t = 0; t < tokens; t++)
-    kernels.attend(view, {wide.data() + static_cast<size_t>(t) * 3 * width_, nullptr, 0, tokens, scale, nullptr},
-                   normed.data() + static_cast<size_t>(t) * width_, scratch);
+  kernels.attend(view, {wide.data(), 3 * static_cast<size_t>(width_), tokens, tokens, 0, scale, nullptr, nullptr, 0}, normed.data(), width_,
+                 scratch_for(work.attention, view));
   out_(kernels, normed.data(), tokens, mixed.data(), work);
   kernels.add(x, mixed.data(), 1, static_cast<int>(size));
   norm(mlp_norm_);

@@ -104,8 +104,8 @@ std::vector<float> attend(const Kernels& kernels, const Attention& a, const std:
   for (int t = 0; t < a.tokens; t++) kernels.store(kv.view(), t, k.data() + t * width, v.data() + t * width);
   std::vector<float> out(width);
   Buffer<char> scratch;
-  kernels.attend(kv.view(), {q.data(), a.sinks ? sink_q.data() : nullptr, a.sinks, a.tokens, 1 / sqrtf(static_cast<float>(a.dim)), a.biased ? bias.data() : nullptr},
-                 out.data(), scratch_for(scratch, kv.view()));
+  kernels.attend(kv.view(), {q.data(), width, 1, a.tokens, 0, 1 / sqrtf(static_cast<float>(a.dim)), a.biased ? bias.data() : nullptr, a.sinks ? sink_q.data() : nullptr, a.sinks},
+                 out.data(), width, scratch_for(scratch, kv.view()));
   return out;
 }
 
@@ -134,6 +134,28 @@ void check_attention(const Kernels& kernels, const Attention& a) {
                            std::to_string(a.dim) + (a.narrow ? ", int8" : ", int16");
   check(error < (a.narrow ? 0.06 : 0.004), what + ", error " + std::to_string(error));
   check(same_bits(out, attend(portable_kernels(), a, q, sink_q, k, v, bias)), what + " differs from portable");
+}
+
+// Queries that go together, each seeing `step` tokens more than the one before, get the bits that each gets alone.
+void check_group(const Kernels& kernels, int dim, bool narrow, int count, int step) {
+  const int heads = 2, first = 30, all = first + (count - 1) * step, width = heads * dim;
+  KeyValue kv(heads, dim, all, narrow);
+  const auto k = normals(static_cast<size_t>(all) * width), bias = normals(all);
+  auto v = normals(static_cast<size_t>(all) * width);
+  std::fill_n(v.begin() + 5 * width, width, 0.0f);
+  for (int t = 0; t < all; t++) kernels.store(kv.view(), t, k.data() + t * width, v.data() + t * width);
+  const size_t stride = width + 3, out_stride = width + 5;
+  const auto q = normals(count * stride);
+  std::vector<float> together(count * out_stride), alone(count * out_stride);
+  Buffer<char> scratch;
+  void* room = scratch_for(scratch, kv.view());
+  Queries queries{q.data(), stride, count, first, step, 0.3f, step ? nullptr : bias.data(), nullptr, 0};
+  kernels.attend(kv.view(), queries, together.data(), out_stride, room);
+  queries.count = 1;
+  for (int i = 0; i < count; i++, queries.q += stride, queries.tokens += step)
+    portable_kernels().attend(kv.view(), queries, alone.data() + i * out_stride, out_stride, room);
+  check(same_bits(together, alone), std::string(kernels.name) + ": " + std::to_string(count) + " queries together, head " +
+                                        std::to_string(dim) + (narrow ? ", int8" : ", int16"));
 }
 
 void check_floats(const Kernels& kernels, int n) {
@@ -187,8 +209,8 @@ int main() {
     ran += " " + path.name;
     for (int rows : {1, 15, 64, 100, 128, 200})
       for (int columns : {1, 4, 30, 48, 128, 512})
-        for (int tokens : {1, 3, 4, 9}) check_ternary(kernels, rows, columns, tokens, false);
-    for (int columns : {16, 128, 4096}) check_ternary(kernels, 130, columns, 6, true);
+        for (int tokens : {1, 3, 4, 9, 37, 70}) check_ternary(kernels, rows, columns, tokens, false);
+    for (int columns : {16, 128, 4096}) check_ternary(kernels, 130, columns, 18, true);
     for (int n : {1, 16, 31, 128, 500})
       for (float scale : {0.0f, 1.0f, 1e6f}) check_quantize(kernels, n, scale);
     for (bool narrow : {false, true})
@@ -196,6 +218,10 @@ int main() {
         for (int tokens : {1, 2, 16, 33, 100})
           for (int sinks : {0, 4}) check_attention(kernels, {2, dim, tokens, 112, sinks, narrow, sinks == 0});
     check_attention(kernels, {1, 64, 1024, 1024, 4, false, false});
+    for (bool narrow : {false, true})
+      for (int dim : {2, 4, 20, 64, 128, 512})
+        for (int count : {2, 8, 21, 70})
+          for (int step : {0, 1}) check_group(kernels, dim, narrow, count, step);
     for (int n : {2, 16, 50, 128}) check_floats(kernels, n);
   }
   printf("%s; ran:%s\n", failures ? "FAILED" : "all paths agree", ran.c_str());
