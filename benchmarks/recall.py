@@ -26,10 +26,13 @@ from bitmar.data.sources import CaptionedPhoto, iter_webdataset
 from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.recall import KeySpace
+from bitmar.runtime.recitation import to_recite
 from bitmar.runtime.session import Session, image_key
 
 VIEWS = {"80 % of the area": 0.8**0.5, "80 % of each side": 0.8}  # "an 80 % crop" can be read both ways
 NEWEST = 256
+SIZES = (1, 8, 64, 512)  # episodes of a memory that is asked for names
+MEMORIES, ASKED = 64, 20  # of each size, and strangers that each is shown
 
 
 def main(
@@ -67,6 +70,11 @@ def main(
         figures["by another view"] = {name: by_view(session, shown) for name, shown in views.items()}
         if strangers := images[photos:]:
             figures["photos never shown"] = by_stranger(session, strangers)
+            figures["recited"] = {
+                f"memories of {size}": recited(loaded, size, images[:photos], next(iter(views.values())), strangers)
+                for size in SIZES
+                if size <= photos
+            }
         figures["by another caption"] = by_caption(session, samples[:photos])
         figures["file, bytes"] = path.stat().st_size
         figures["open, ms"] = median(1e3 * timed(lambda: loaded.memory(path)) for _ in range(9))
@@ -111,6 +119,26 @@ def by_stranger(session: Session, images: list[ImageTokens]) -> dict[str, Any]:
         "median score": median(one.score for one in found),
         "wrongly sure (confidence of 0.9)": share([(one.confidence or 0) >= 0.9 for one in found]),
     }
+
+
+def recited(
+    model: BitMar, size: int, images: list[ImageTokens], views: list[ImageTokens], strangers: list[ImageTokens]
+) -> dict[str, float]:
+    """Whether the caption of another view would begin with what was remembered, and that of a stranger with nothing."""
+    right, wrong, invented = [], [], []
+    rng = np.random.default_rng(size)
+    for first in range(0, min(len(images), size * MEMORIES) - size + 1, size):
+        session = model.memory()
+        for i in range(first, first + size):
+            session.remember(f"number {i}", images[i])
+        for i in range(first, first + size):
+            said = to_recite(session.recall(image=views[i])[0])
+            right.append(said == f"number {i}")
+            wrong.append(bool(said) and not right[-1])
+        asked = len(strangers) if size == len(images) else min(ASKED, len(strangers))
+        shown = rng.choice(len(strangers), asked, replace=False)
+        invented += [bool(to_recite(session.recall(image=strangers[i])[0])) for i in shown]
+    return {"right": share(right), "wrong": share(wrong), "of a stranger": share(invented), "strangers": len(invented)}
 
 
 def by_caption(session: Session, samples: list[CaptionedPhoto]) -> dict[str, Any]:

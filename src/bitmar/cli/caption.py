@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.cli.common import FAILED, SKIPPED, Beams, MemoryFile, Model, print_json, say
+from bitmar.cli.common import FAILED, SKIPPED, Beams, MemoryFile, Model, Recite, print_json, say
 from bitmar.core.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar
-    from bitmar.runtime.cache import ImageTokens
-    from bitmar.runtime.session import Session
+    from bitmar.runtime.session import Recalled, Session
 
 IN_A_GRID = 12  # photos, where the command names shards and no limit
 
@@ -50,6 +49,7 @@ def caption(
         typer.Option("--grid", metavar="OUT.png", help="Draw photos, captions and references as one picture."),
     ] = None,
     memory: MemoryFile = None,
+    recite: Recite = True,
 ) -> None:
     """Describe photographs, each in a sentence.
 
@@ -58,8 +58,8 @@ def caption(
     With --data the file has a line {"key", "caption", "references"} per photo. The same command goes on where a
     stopped one was.
 
-    With --memory the model reads the memory while it writes, and the episode nearest to each photo is named beside the
-    caption, with how sure that is; whether its words enter the caption is up to the model.
+    With --memory the model reads the memory while it writes. The episode nearest to each photo is named beside the
+    caption, and where the photo is surely the remembered one, the caption begins with the words that were remembered.
     """
     from bitmar import load
 
@@ -84,15 +84,16 @@ def caption(
         from bitmar.cli.memory import open_memory
 
         session = open_memory(loaded, memory)
-    for result in caption_photos(loaded, names, session, beams=beams, max_tokens=max_tokens):
+    for result in caption_photos(loaded, names, session, recite=recite, beams=beams, max_tokens=max_tokens):
         (skipped if "error" in result else captions).append(result)
         if "error" in result:
             say(f"skipped {result['error']}")
         elif not as_json:
             typer.echo(result["caption"] if len(names) == 1 else f"{result['photo']}: {result['caption']}")
             if found := result.get("recalled"):
-                sure = "" if found["confidence"] is None else f", higher than {found['confidence']:.0%} of chance ones"
-                say(f"remembered with a photo like this: {found['text']!r} (score {found['score']:.3f}{sure})")
+                sure = "" if found["confidence"] is None else f", {found['confidence']:.1%} sure"
+                what = "recited" if result["recited"] else "remembered with a photo like this"
+                say(f"{what}: {found['text']!r} (score {found['score']:.3f}{sure})")
     if grid and captions:
         from bitmar.cli.grid import Cell, write_grid
 
@@ -108,7 +109,7 @@ def caption_photos(
     model: BitMar, photos: Sequence[str], memory: Session | None = None, **options: Any
 ) -> Iterator[dict[str, Any]]:
     """A result per photo: photo, caption, tokens, finish_reason, seconds; or photo and error. With a memory, also
-    the nearest episode, recalled.
+    the nearest episode, recalled, and how many characters of the caption are recited from it.
 
     A single photo that cannot be read is an ImageError, and so is a model that can read none.
     """
@@ -127,15 +128,14 @@ def caption_photos(
             "tokens": len(written.tokens),
             "finish_reason": written.finish_reason,
             "seconds": {part: round(seconds, 4) for part, seconds in asdict(written.timings).items()},
-            **({} if memory is None else {"recalled": _recalled(memory, image)}),
+            **({} if memory is None else {"recalled": _recalled(written.recalled), "recited": written.recited}),
         }
 
 
-def _recalled(memory: Session, image: ImageTokens) -> dict[str, Any] | None:
+def _recalled(found: Recalled | None) -> dict[str, Any] | None:
     from bitmar.cli.memory import recalled_document
 
-    found = memory.recall(image=image)
-    return recalled_document(found[0]) if found else None
+    return recalled_document(found) if found else None
 
 
 def _check_shards(names: Sequence[str], as_json: bool, grid: Path | None, limit: int | None) -> None:

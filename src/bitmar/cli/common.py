@@ -34,6 +34,13 @@ MemoryFile = Annotated[
     Path | None,
     typer.Option("--memory", metavar="FILE.mem", help="Read this memory meanwhile; `bitmar remember` fills it."),
 ]
+Recite = Annotated[
+    bool,
+    typer.Option(
+        "--recite/--no-recite",
+        help="Beside --memory: begin with the remembered words where the photo is surely the remembered one.",
+    ),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(

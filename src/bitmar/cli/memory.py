@@ -203,7 +203,7 @@ def _trust(best: Recalled) -> str:
     margin = "" if best.margin is None else f", {best.margin:.3f} ahead of the next"
     if best.confidence is None:
         return f"score {best.score:.3f}{margin}; too few episodes to say how sure that is"
-    return f"score {best.score:.3f}{margin}; higher than {best.confidence:.0%} of chance resemblances in this memory"
+    return f"score {best.score:.3f}{margin}; {best.confidence:.1%} of things never seen score less"
 
 
 def _moved(moved: Moved) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -20,6 +19,12 @@ def stream(
     model: Model = None,
     image: Image = None,
     memory: MemoryFile = None,
+    remember: Annotated[
+        bool,
+        typer.Option(
+            "--remember", help="Write each segment into the memory when it ends; without --memory, for this text only."
+        ),
+    ] = False,
     every: Annotated[int, typer.Option("--every", min=1, help="Report after so many tokens.")] = 10_000,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after so many tokens; 0: at the end.")] = 0,
     json_file: Annotated[
@@ -29,17 +34,21 @@ def stream(
     """Read a text of any length and report its perplexity, the time per token and the memory, stretch by stretch."""
     from bitmar.runtime.api import load
 
-    loaded, session = load(model), None
-    if memory is not None:
-        from bitmar.cli.memory import open_memory
-
-        session = open_memory(loaded, memory)
-    source = file.open(encoding="utf-8", errors="replace") if file else sys.stdin
+    loaded = load(model)
+    session = None
     rows: list[dict[str, Any]] = []
     tokens = 0
-    with progress() as bar:
+    with progress() as bar, ExitStack() as stack:
+        if memory is not None:
+            from bitmar.cli.memory import open_memory
+
+            session = stack.enter_context(open_memory(loaded, memory, make=remember))
+        if file is not None:
+            source: TextIO = stack.enter_context(file.open(encoding="utf-8", errors="replace"))
+        else:
+            source = typer.get_text_stream("stdin", encoding="utf-8", errors="replace")
         task = bar.add_task("tokens", total=None)
-        for passage in loaded.read(_lines(source), image, memory=session, every=every):
+        for passage in loaded.read(source, image, memory=session, remember=remember, every=every):
             tokens += passage.tokens
             rows.append({
                 "tokens": tokens,
@@ -54,6 +63,8 @@ def stream(
     if not rows:
         say("the text is empty")
         return
+    if session is not None and remember:
+        say(f"{memory}: {len(session)} of {session.file.shape.slots} slots hold an episode")
     total = sum(row["log_probability"] for row in rows)
     document = {"model": str(loaded.path), "engine": loaded.engine.name, "tokens": tokens,
                 "perplexity": _perplexity(total, tokens), "passages": rows}  # fmt: skip
@@ -67,12 +78,6 @@ def stream(
         resident = "" if row["rss_mb"] is None else f", {row['rss_mb']:.1f} MB"
         typer.echo(f"{row['tokens']:>12,}  perplexity {row['perplexity']:.2f}, {row['ms_per_token']:.3f} ms{resident}")
     typer.echo(f"{tokens:,} tokens, perplexity {document['perplexity']:.2f}, {loaded.engine.name}")
-
-
-def _lines(source: Any) -> Iterator[str]:
-    """Lines, the very long ones in pieces, so that a file without line ends needs no more memory."""
-    while piece := source.readline(1 << 16):
-        yield piece
 
 
 def _perplexity(log_probability: float, tokens: int) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Beams, Image, Json, MemoryFile, Model, print_json
+from bitmar.cli.common import Beams, Image, Json, MemoryFile, Model, Recite, print_json
 
 Text = Annotated[str, typer.Argument(metavar="TEXT", show_default=False)]
 
@@ -29,6 +29,7 @@ def complete(
     seed: Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")] = None,
     beams: Beams = 1,
     memory: MemoryFile = None,
+    recite: Recite = True,
     as_json: Json = False,
 ) -> None:
     """Print TEXT and go on with it, token by token as they come."""
@@ -47,7 +48,7 @@ def complete(
     if memory is not None:
         from bitmar.cli.memory import open_memory
 
-        options["memory"] = open_memory(loaded, memory)
+        options |= {"memory": open_memory(loaded, memory), "recite": recite}
     if as_json:
         written = loaded.generate(text, tokens, beams=beams, **options)
         print_json(

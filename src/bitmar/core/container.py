@@ -25,10 +25,10 @@ from tokenizers import Tokenizer
 from bitmar.core.config import ModelConfig
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.files import write_atomically
-from bitmar.core.tensors import expected_tensors, linear_shapes
+from bitmar.core.tensors import BACKGROUND_STRANGERS, background_tensors, expected_tensors, linear_shapes
 from bitmar.core.ternary import check_codes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_HEADER_BYTES = 32 << 20  # a tokenizer of 250,000 tokens fits; a lying length cannot claim gigabytes
 
 Array = npt.NDArray[Any]
@@ -122,7 +122,9 @@ def open_container(path: str | Path, *, verify: bool = True) -> Container:
     except (FormatError, ConfigError) as error:
         raise FormatError(f"{path}: {error}") from error
     frozen, checksum = MappingProxyType(tensors), metadata["checksum"]
-    return Container(path, config, frozen, metadata["tokenizer"], vision, card, checksum, mapping)
+    container = Container(path, config, frozen, metadata["tokenizer"], vision, card, checksum, mapping)
+    container.release_pages()  # checking has read them all; on a small device they would stand in the engine's way
+    return container
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Array], mmap.mmap]:
@@ -215,6 +217,9 @@ def _check_vision(vision: dict[str, Any], config: ModelConfig) -> None:
 
 def _check_tensors(tensors: Tensors, config: ModelConfig) -> None:
     expected = expected_tensors(config)
+    background = background_tensors(config)
+    if background.keys() & tensors.keys():
+        expected |= background
     _check_names(set(tensors), set(expected))
     for name, (dtype, shape) in expected.items():
         tensor = tensors[name]
@@ -224,6 +229,8 @@ def _check_tensors(tensors: Tensors, config: ModelConfig) -> None:
     for name, (_, in_features) in linear_shapes(config).items():
         if tensors[name].dtype == np.uint8:
             _check_packing(name, tensors[name], in_features)
+    if BACKGROUND_STRANGERS in tensors and (np.diff(tensors[BACKGROUND_STRANGERS]) < 0).any():
+        raise FormatError(f"tensor {BACKGROUND_STRANGERS!r} does not rise")
 
 
 def _check_values(name: str, tensor: Array) -> None:

@@ -15,6 +15,11 @@ Shape = tuple[int, ...]
 
 EMBEDDING = "model.embed_tokens.weight"  # int8, with one scale a row under `scale_name(EMBEDDING)`
 
+BACKGROUND_MEAN, BACKGROUND_WHITEN, BACKGROUND_STRANGERS = (
+    f"recall.{part}" for part in ("mean", "whiten", "strangers")
+)
+STRANGERS = 11  # resemblances that one strange photo in 1, 10^0.5, 10, ... 10^5 exceeds
+
 
 class TensorSpec(NamedTuple):
     """Type, as safetensors names it, and shape."""
@@ -38,6 +43,16 @@ def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
     for name, shape in _float_shapes(config):
         expected[name] = TensorSpec("F32", shape)
     return expected
+
+
+def background_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
+    """What a file may hold besides, all of it or nothing: how strange photos look (`runtime.recall.Background`)."""
+    d = config.hidden_size
+    return {
+        BACKGROUND_MEAN: TensorSpec("F32", (d,)),
+        BACKGROUND_WHITEN: TensorSpec("F32", (d, d)),
+        BACKGROUND_STRANGERS: TensorSpec("F32", (STRANGERS,)),
+    }
 
 
 def scale_name(weight: str) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,14 @@ from bitmar.core.image import PhotoSource, load_photo, preprocess
 from bitmar.core.ternary import F32
 from bitmar.runtime.backend import choose_backend
 from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.embedding import TextEncoder, pooled_image, unit
 from bitmar.runtime.generate import beam_search, sample
 from bitmar.runtime.locate import find_model
 from bitmar.runtime.memory import MemoryState
 from bitmar.runtime.options import GenerationOptions
-from bitmar.runtime.reading import Passage, read_stream
-from bitmar.runtime.session import Session
+from bitmar.runtime.reading import Passage, Reader, read_stream
+from bitmar.runtime.recitation import copy, rest_of, to_recite
+from bitmar.runtime.session import Recalled, Session
 from bitmar.runtime.text import TextStream, check_ids, encode
 
 
@@ -39,12 +43,32 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What was written: text and tokens without the prompt, and why it ended ("stop": by itself)."""
+    """What was written: text and tokens without the prompt, and why it ended ("stop": by itself).
+
+    recalled: the episode nearest to the picture, where a session and a picture were given. recited: how many characters
+    at the beginning of the text are copied from it.
+    """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: Literal["stop", "length"]
     timings: Timings
+    recalled: Recalled | None = None
+    recited: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Where writing goes on: behind the prompt, and behind what was recited after it.
+
+    tokens: of the recited text, and one that leads on from it. ended: nothing need follow. recited: in characters.
+    """
+
+    state: Any
+    recalled: Recalled | None
+    tokens: tuple[int, ...] = ()
+    ended: bool = False
+    recited: int = 0
 
 
 def load(path_or_hub_id: str | Path | None = None, *, engine: str | None = None) -> BitMar:
@@ -63,11 +87,11 @@ class BitMar:
         self.container = container
         self.path, self.card, self.vision = container.path, container.card, container.vision
         self.config: ModelConfig = container.config
+        self.engine = choose_backend(container, engine)  # before the tokenizer: it reads the whole file, then lets go
         self.tokenizer: Tokenizer = container.load_tokenizer()
         self.tokenizer.encode_special_tokens = True  # a user's text cannot write <eos>
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
-        self.engine = choose_backend(container, engine)
 
     def __repr__(self) -> str:
         return f"BitMar({str(self.path)!r})"
@@ -149,30 +173,59 @@ class BitMar:
         image: PhotoSource | ImageTokens | None = None,
         *,
         memory: MemoryState | Session | None = None,
+        recite: bool = True,
         **options: Any,
     ) -> Generation:
         """Go on with a text, with or without a picture.
 
         memory: a session (see `memory`), or what `remember` returned; it is read, not written.
+        recite: where the session is sure that it has seen this picture, say what was remembered with it word for word
+        and go on from there (`recitation`). Without, its slots only colour what the model says.
         options: as in `GenerationOptions`. Raises ImageError, TokenizerError, ConfigError.
         """
         chosen = GenerationOptions.of(**options)
         if 2 * chosen.beams > self.config.vocab_size:
             raise ConfigError(f"{chosen.beams} beams are too many for a vocabulary of {self.config.vocab_size}")
-        prompt, eos = self._prompt(text), self.config.eos_token_id
-        start = perf_counter()
-        state = self._start(image, memory)
+        eos, start = self.config.eos_token_id, perf_counter()
+        seen = self._image(image)
         image_done = perf_counter()
-        self.engine.read(prompt, state)
+        begun = self._begin(text, seen, memory, recite, chosen)
         prompt_done = perf_counter()
-        if chosen.beams > 1:
-            best = beam_search(self.engine, state, eos, chosen)
-            tokens, ended = best.tokens[:-1] if best.ended else best.tokens, best.ended
-        else:
-            tokens = tuple(sample(self.engine, state, eos, chosen))
-            ended = len(tokens) < chosen.max_tokens
+        tokens, ended = begun.tokens, begun.ended
+        if not ended and (room := chosen.less(len(tokens))):
+            if chosen.beams > 1:
+                best = beam_search(self.engine, begun.state, eos, room)
+                written, ended = best.tokens[:-1] if best.ended else best.tokens, best.ended
+            else:
+                written = tuple(sample(self.engine, begun.state, eos, room))
+                ended = len(written) < room.max_tokens
+            tokens += written
         timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
-        return Generation(self.tokenizer.decode(list(tokens)), tokens, "stop" if ended else "length", timings)
+        reason: Literal["stop", "length"] = "stop" if ended else "length"
+        return Generation(self.tokenizer.decode(list(tokens)), tokens, reason, timings, begun.recalled, begun.recited)
+
+    def _begin(
+        self,
+        text: str,
+        image: ImageTokens | None,
+        memory: MemoryState | Session | None,
+        recite: bool,
+        options: GenerationOptions,
+    ) -> _Begun:
+        prompt, recalled, words = self._prompt(text), None, ""
+        if image is not None and isinstance(memory, Session):
+            recalled = next(iter(memory.recall(image=image)), None)
+            words = rest_of(to_recite(recalled), text) if recite else ""
+        state = self._start(image, memory)
+        self.engine.read(prompt, state)
+        if not words:
+            return _Begun(state, recalled)
+        eos = self.config.eos_token_id
+        draft = list(sample(self.engine, state, eos, GenerationOptions()))
+        state = self._start(image, memory)
+        self.engine.read(prompt, state)
+        tokens, ended = copy(self.engine, state, self.tokenizer, eos, words, draft, options)
+        return _Begun(state, recalled, tokens, ended, len(words))
 
     def stream(
         self,
@@ -180,6 +233,7 @@ class BitMar:
         image: PhotoSource | ImageTokens | None = None,
         *,
         memory: MemoryState | Session | None = None,
+        recite: bool = True,
         **options: Any,
     ) -> Iterator[str]:
         """`generate` piece by piece; never half a character. Beam search cannot stream: ConfigError.
@@ -189,13 +243,13 @@ class BitMar:
         chosen = GenerationOptions.of(**options)
         if chosen.beams > 1:
             raise ConfigError("beam search knows its text only at the end: stream with beams=1")
-        prompt = self._prompt(text)
-        state = self._start(image, memory)
+        begun = self._begin(text, self._image(image), memory, recite, chosen)
+        room = None if begun.ended else chosen.less(len(begun.tokens))
 
         def pieces() -> Iterator[str]:
-            self.engine.read(prompt, state)
             written = TextStream(self.tokenizer)
-            for token in sample(self.engine, state, self.config.eos_token_id, chosen):
+            own = sample(self.engine, begun.state, self.config.eos_token_id, room) if room else ()
+            for token in chain(begun.tokens, own):
                 if piece := written.push(token):
                     yield piece
             if rest := written.finish():
@@ -243,20 +297,50 @@ class BitMar:
         """The same for token ids (T,), nothing put before them: float32 (T - 1,), of all but the first."""
         return self.engine.score(check_ids(ids, self.config.vocab_size), self._start(image, memory))
 
+    def embed(self, text: str | None = None, *, image: PhotoSource | ImageTokens | None = None) -> F32:
+        """Where a text or a picture lies in the space of the contrastive loss (section 3.4.2): float32 (d,), length 1.
+
+        The product of a caption and a picture is their cosine; it ranks, it is no probability. Raises ConfigError for
+        both or neither, ImageError, TokenizerError.
+        """
+        if (text is None) == (image is None):
+            raise ConfigError("embed takes either a text or image=..., and not both")
+        if text is not None:
+            vector: F32 = self.embed_texts([text])[0]
+            return vector
+        tokens = self._image(image)
+        assert tokens is not None
+        return unit(pooled_image(tokens))
+
+    def embed_texts(self, texts: Sequence[str]) -> F32:
+        """The same for many texts, (n, d), much faster than one by one."""
+        return unit(self._encoder.pooled([np.append(self._prompt(text), self.config.eos_token_id) for text in texts]))
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return TextEncoder(self.container)
+
     def read(
         self,
-        texts: Iterable[str],
+        texts: str | TextIO | Iterable[str],
         image: PhotoSource | ImageTokens | None = None,
         *,
         memory: MemoryState | Session | None = None,
+        remember: bool = False,
         every: int = 1024,
     ) -> Iterator[Passage]:
-        """Read a stream of any length, lines of a file say, as one text: how likely each `every` tokens of it were.
+        """Read a stream of any length as one text: how likely each `every` tokens of it were.
 
-        Memory and time per token stay constant, however long it goes on. Raises TokenizerError, ImageError or
-        ConfigError.
+        texts: an open file or `sys.stdin`, or any iterable of texts. The RAM and the time per token stay constant,
+        however long it goes on (section 3.1). remember: write each segment (`memory_segment` tokens) when it ends, and
+        read it from then on: into the session, as an episode of its text, or without a session into a state that
+        `Passage.memory` returns. Raises ConfigError or ImageError at the call, TokenizerError or MemoryFileError on the
+        way.
         """
-        return read_stream(self, self._start(image, memory), texts, every)
+        session = memory if isinstance(memory, Session) else None
+        if remember and self.config.memory_integration == "off":
+            raise ConfigError('this model has no memory (memory_integration is "off")')
+        return read_stream(Reader(self, self._start(image, memory), session, remember), texts, every)
 
     def remember(
         self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | Session | None = None

@@ -52,6 +52,14 @@ class Backend(Protocol):
         """Replace the sequences by those numbered `sources` (B',), each followed by its token (B',)."""
         ...
 
+    def forward(self, ids: I64, state: Any, /) -> F32:
+        """Run ids (B, T) behind what each sequence has seen (`state.select` repeats them): hidden states (B, T, d)."""
+        ...
+
+    def head(self, hidden: F32, /) -> F32:
+        """Hidden states (T, d) -> next-token logits (T, V)."""
+        ...
+
     def logits(self, ids: I64, state: Any) -> F32:
         """Next-token logits (T, V) behind each of the ids (T,)."""
         ...
@@ -66,6 +74,18 @@ class Backend(Protocol):
 
     def remember(self, ids: I64, state: Any) -> MemoryState | None:
         """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
+        ...
+
+    def last_query(self, state: Any) -> F32:
+        """The memory's query q (C,) behind the last token that one sequence has read. The model must have a memory."""
+        ...
+
+    def write_memory(self, state: Any) -> MemoryState:
+        """Write that query into the memory of one sequence (eq. 1): what it reads from its next token on."""
+        ...
+
+    def replace_memory(self, state: Any, memory: MemoryState) -> None:
+        """Let the sequence read this memory from its next token on. The model must have a memory."""
         ...
 
 

@@ -167,9 +167,7 @@ class Engine:
         for start in range(0, len(ids), _CHUNK):
             self._understand(ids[None, start : start + _CHUNK], state, Write.NEVER)
             state.evict()
-        assert state.query is not None
-        query: F32 = state.query[0]
-        return query
+        return self.last_query(state)
 
     def remember(self, ids: I64, state: DecodingState) -> MemoryState | None:
         """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
@@ -179,6 +177,22 @@ class Engine:
             self._understand(piece, state, Write.ALL if last else Write.ENDED)
             state.evict()
         return state.memory
+
+    def last_query(self, state: DecodingState) -> F32:
+        """The memory's query q (C,) behind the last token that one sequence has read. The model must have a memory."""
+        assert state.query is not None
+        query: F32 = state.query[0]
+        return query
+
+    def write_memory(self, state: DecodingState) -> MemoryState:
+        """Write that query into the memory of one sequence (eq. 1): what it reads from its next token on."""
+        assert self.memory is not None and state.memory is not None
+        state.memory = self.memory.write(self.last_query(state)[None], state.memory)
+        return state.memory
+
+    def replace_memory(self, state: DecodingState, memory: MemoryState) -> None:
+        """Let the sequence read this memory from its next token on. The model must have a memory."""
+        state.memory = memory
 
     def _understand(self, ids: I64, state: DecodingState, write: Write) -> tuple[F32, F32, Positions, F32 | None]:
         """Up to the decoder: embeddings and fused text (B, T, d), positions, the memory's reads (B, T, C)."""

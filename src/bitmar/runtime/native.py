@@ -56,7 +56,7 @@ class NativeEngine:
 
     def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> _native.State:
         """The state of an empty sequence about `image`, reading `memory` (M_0 when None)."""
-        return self.model.start(self._image(image), self._memory(memory), not self.wide)
+        return self.model.start(self._image(image), None if memory is None else self._memory(memory), not self.wide)
 
     def _image(self, image: ImageTokens | None) -> _native.Image | None:
         if image is None:
@@ -65,9 +65,7 @@ class NativeEngine:
             return image.prepared
         return self.model.image(np.ascontiguousarray(image.tokens))  # another engine encoded it
 
-    def _memory(self, memory: MemoryState | None) -> _native.MemoryState | None:
-        if memory is None:
-            return None
+    def _memory(self, memory: MemoryState) -> _native.MemoryState:
         slots, usage = (np.ascontiguousarray(x[0], np.float32) for x in memory)
         return self.model.memory(slots, usage)
 
@@ -112,8 +110,22 @@ class NativeEngine:
     def remember(self, ids: I64, state: _native.State) -> MemoryState | None:
         """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
         state.forward(np.ascontiguousarray(ids), _WRITES[Write.ALL], False)
-        if self.config.memory_integration == "off":
-            return None
+        return None if self.config.memory_integration == "off" else self._arrays(state)
+
+    def last_query(self, state: _native.State) -> F32:
+        """The memory's query q (C,) behind the last token that one sequence has read. The model must have a memory."""
+        return state.query()
+
+    def write_memory(self, state: _native.State) -> MemoryState:
+        """Write that query into the memory of one sequence (eq. 1): what it reads from its next token on."""
+        state.write_memory()
+        return self._arrays(state)
+
+    def replace_memory(self, state: _native.State, memory: MemoryState) -> None:
+        """Let the sequence read this memory from its next token on. The model must have a memory."""
+        state.replace_memory(self._memory(memory))
+
+    def _arrays(self, state: _native.State) -> MemoryState:
         slots, usage = self.model.memory_arrays(state.memory())
         return MemoryState(slots[None], usage[None])
 

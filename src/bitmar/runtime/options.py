@@ -56,6 +56,12 @@ class GenerationOptions:
             if not met:
                 raise ConfigError(f"generation needs {rule}")
 
+    def less(self, tokens: int) -> GenerationOptions | None:
+        """The same once so many tokens are written; None if nothing may follow."""
+        if tokens >= self.max_tokens:
+            return None
+        return dataclasses.replace(self, max_tokens=self.max_tokens - tokens)
+
     @classmethod
     def of(cls, **values: Any) -> GenerationOptions:
         """From keyword arguments. Raises ConfigError for an unknown name, with the nearest known one."""

@@ -1,7 +1,8 @@
 """Which of the remembered episodes a picture or a text resembles, and how sure that is.
 
-What tells two episodes apart depends on what else is remembered: keys are centred and whitened by the memory's own
-mean and covariance (Mahalanobis cosine). While there are few, both are drawn towards "no knowledge": mean 0, isotropic.
+Keys are centred and whitened (Mahalanobis cosine): what most photos share tells no two of them apart. How photos look
+in general a model may know from its training (`Background`); without that, and for texts, it is learned from the
+episodes themselves. While these are few, mean and covariance are drawn towards "no knowledge": 0, isotropic.
 """
 
 from __future__ import annotations
@@ -9,32 +10,69 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from bitmar.core.container import Container
+from bitmar.core.tensors import BACKGROUND_MEAN, BACKGROUND_STRANGERS, BACKGROUND_WHITEN, STRANGERS
 from bitmar.core.ternary import F32
 
 FEW = 8  # episodes from which on strangers among them say what a chance resemblance is
 _PRIOR = 16  # the covariance counts as much as "isotropic" at so many episodes
 _FLOOR = 1e-3  # of the mean variance: directions in which nothing differs are not blown up
+_RARER = 10.0  # a photo that resembles another perfectly is taken to be so much rarer than the rarest resemblance seen
 
 F64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """How the keys of photos in general are spread; a model's file may hold it (`bitmar.runtime.calibrate` makes it).
+
+    mean (w,), whiten (w, w): a key becomes (key - mean) @ whiten. strangers (STRANGERS,): the resemblance that two
+    different photos exceed in one case of 1, 10^0.5, 10, ... 10^5.
+    """
+
+    mean: F32
+    whiten: F32
+    strangers: F32
+
+    @classmethod
+    def of(cls, container: Container) -> Background | None:
+        """The model's own, None if its file has none."""
+        tensors = container.tensors
+        if BACKGROUND_MEAN not in tensors:
+            return None
+        return cls(tensors[BACKGROUND_MEAN], tensors[BACKGROUND_WHITEN], tensors[BACKGROUND_STRANGERS])
+
+    def chance(self, resemblance: float) -> float:
+        """How often two different photos resemble each other more than this."""
+        seen = np.log(10) / 2 * np.arange(STRANGERS)
+        rarity = np.interp(resemblance, [*self.strangers, 1.0], [*seen, seen[-1] + np.log(_RARER)])
+        return float(np.exp(-rarity))
 
 
 class KeySpace:
     """Keys (n, w), n >= 1, where the angle between two measures how likely both show the same."""
 
-    def __init__(self, keys: F32) -> None:
+    def __init__(self, keys: F32, background: Background | None = None) -> None:
         exact = keys.astype(np.float64)
+        if background is not None:
+            self._mean, self._whiten = background.mean.astype(np.float64), background.whiten.astype(np.float64)
+        else:
+            self._mean, self._whiten = self._learned(exact)
+        self.keys = self.enter(exact)
+
+    @staticmethod
+    def _learned(keys: F64) -> tuple[F64, F64]:
         trust = len(keys) / (len(keys) + _PRIOR)
-        mean = exact.mean(axis=0)
-        covariance = (exact - mean).T @ (exact - mean) / len(keys)
+        mean = keys.mean(axis=0)
+        covariance = (keys - mean).T @ (keys - mean) / len(keys)
         spread = float(np.trace(covariance)) / keys.shape[1] or 1.0
         covariance = trust * covariance + (1 - trust + _FLOOR) * spread * np.eye(keys.shape[1])
-        self._mean = trust * mean
-        self._whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T
-        self.keys = self.enter(exact)
+        return trust * mean, whitening(covariance)
 
     def enter(self, keys: F32 | F64) -> F64:
         """Keys (..., w) of any kind in this space, of length 1."""
@@ -51,6 +89,12 @@ class KeySpace:
         """Cosine of all pairs (n, n)."""
         cosine: F64 = self.keys @ self.keys.T
         return cosine
+
+
+def whitening(covariance: F64) -> F64:
+    """The matrix (w, w) that makes rows of this covariance, which is positive definite, isotropic."""
+    white: F64 = np.linalg.inv(np.linalg.cholesky(covariance)).T
+    return white
 
 
 class Words:
@@ -89,9 +133,15 @@ class Words:
 class Index:
     """The episodes that have a key of one kind: by picture, or by text (half its vector, half its words)."""
 
-    def __init__(self, slots: npt.NDArray[np.int64], keys: F32, texts: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        slots: npt.NDArray[np.int64],
+        keys: F32,
+        texts: Sequence[str] | None = None,
+        background: Background | None = None,
+    ) -> None:
         self.slots = slots
-        self._space = KeySpace(keys)
+        self._space, self._background = KeySpace(keys, background), background
         self._words = Words(texts) if texts is not None else None
         self._strangers: F64 | None = None
 
@@ -101,10 +151,13 @@ class Index:
         return scores if self._words is None else (scores + self._words.resemblance(text)) / 2
 
     def confidence(self, score: float) -> float | None:
-        """How rarely an episode resembles any other one as much as this: a share below 1. None while there are few.
+        """How rarely something never seen resembles one of the episodes as much as this: a share below 1.
 
-        A different episode is the model of a photo that was never shown; one remembered twice lowers every share.
+        With a background, from the resemblances of photos in general. Without, a different episode is the model of
+        what was never seen; one remembered twice lowers every share, and while there are few it is None.
         """
+        if self._background is not None:
+            return float((1 - self._background.chance(score)) ** len(self.slots))
         if len(self.slots) < FEW:
             return None
         if self._strangers is None:

@@ -19,7 +19,7 @@ from bitmar.core.pages import FilePages, RamPages
 from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import MemoryState
-from bitmar.runtime.recall import Index
+from bitmar.runtime.recall import Background, Index
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar
@@ -53,8 +53,8 @@ class Recalled:
     """An episode that a picture or text has called up.
 
     score: resemblance, at most 1. margin: score minus the best of all other episodes, None if there is no other.
-    confidence: the share of chance resemblances that lie below this score (`Index.confidence`), None while there are
-    too few episodes to tell.
+    confidence: how rarely something never seen would score as much (`Index.confidence`), a share below 1; None while
+    there are too few episodes to tell.
     """
 
     episode: Episode
@@ -79,6 +79,7 @@ class Session:
         shape = Shape(config.memory_slots, config.memory_dim, config.hidden_size, config.memory_dim)
         pages = RamPages() if self.path is None else FilePages(self.path)
         self.file = MemoryFile(pages, shape, model.container.checksum, salvage=salvage)
+        self._background = Background.of(model.container)
         self._indices: dict[str, Index | None] = {}
         self._state: MemoryState | None = None
         self._version = -1  # of the file, for which these two hold
@@ -113,6 +114,14 @@ class Session:
         tokens, photo = self._look(image)
         self._keep_uses()
         return self._episode(self.file.write(self.encode(text, tokens), text, photo=photo))
+
+    def note(self, text: str, query: F32) -> Episode:
+        """Write an episode of a text that the model has just read: `query` (C,) is its memory's query behind it.
+
+        Without a second reading; otherwise as `remember`.
+        """
+        self._keep_uses()
+        return self._episode(self.file.write(Vectors(query, None, query), text.strip()))
 
     def encode(self, text: str, image: ImageTokens | None) -> Vectors:
         """What is stored of an episode: the model's query on both, and the keys to recall it by."""
@@ -248,7 +257,8 @@ class Session:
             self._indices[kind] = None
             if len(slots):
                 texts = [self.file.record(int(slot)).text for slot in slots] if kind == "text" else None
-                self._indices[kind] = Index(slots, self.file.column(kind, slots), texts)
+                background = self._background if kind == "image" else None
+                self._indices[kind] = Index(slots, self.file.column(kind, slots), texts, background)
         return self._indices[kind]
 
     def _fresh(self) -> None:

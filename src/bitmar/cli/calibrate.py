@@ -1,0 +1,43 @@
+"""`bitmar calibrate`: what makes recall sure from the first episode on."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bitmar.cli.common import Skipped, megabytes, progress, say
+from bitmar.core.errors import ImageError
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .bitmar file, or a folder with one.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.bitmar", help="The file to write.", show_default=False)],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            "--data", metavar="SHARDS", help="WebDataset shards: paths, globs, braces, URLs.", show_default=False
+        ),
+    ],
+    photos: Annotated[int | None, typer.Option("--photos", help="Take no more than so many.")] = None,
+) -> None:
+    """Show a model photos, so that it can tell how much a resemblance is worth, and keep that in its file.
+
+    Without it a memory needs eight episodes before recall knows how sure it is, and captions recite nothing until then.
+    The photos should be of the training data, none of them twice. `bitmar train` does this by itself.
+    """
+    from bitmar import load
+    from bitmar.data.sources import iter_webdataset
+    from bitmar.runtime.calibrate import ENOUGH, background, with_background
+
+    loaded = load(model)
+    if loaded.engine.tower is None:
+        raise ImageError("this model has no vision tower: `bitmar train` calibrates it with the features it trains on")
+    with progress() as bar:
+        skipped, total = Skipped(bar), photos or ENOUGH
+        samples = islice(iter_webdataset(data, skipped), total)
+        known = background(loaded.encode_image(s.image) for s in bar.track(samples, total=total, description="photos"))
+    with_background(loaded.container, known, out)
+    say(f"{out}: {megabytes(out.stat().st_size)}; {skipped}")

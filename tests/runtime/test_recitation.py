@@ -1,0 +1,114 @@
+"""What was remembered with a picture is said again, if it is sure and if the caller wants it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bitmar.runtime.api import BitMar, load
+from bitmar.runtime.calibrate import LEAST, background, with_background
+from bitmar.runtime.recitation import SURE, rest_of, to_recite
+from bitmar.runtime.session import Episode, Recalled
+
+
+def picture(seed: int) -> Image.Image:
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize((60, 50), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture(scope="module")
+def path(make_pair: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model, calibrated."""
+    file = tmp_path_factory.mktemp("calibrated") / "m.bitmar"
+    shutil.copy(make_pair(tower="two stages").bitmar.path, file)
+    plain = load(file)
+    return with_background(plain.container, background(plain.encode_image(picture(i)) for i in range(LEAST)), file)
+
+
+@pytest.fixture(params=["numpy", "native"])
+def model(path: Path, request: pytest.FixtureRequest) -> BitMar:
+    if request.param == "native":
+        pytest.importorskip("bitmar._native", reason="the native engine was not built")
+    return load(path, engine="numpy" if request.param == "numpy" else None)
+
+
+def test_a_name_is_said_and_the_model_goes_on(model: BitMar) -> None:
+    memory = model.memory()
+    memory.remember("our dog Rex", picture(1000))
+    written = model.generate("", picture(1000), memory=memory, max_tokens=40)
+    assert written.text.startswith("Our dog Rex") and written.recited == len("Our dog Rex")
+    assert not written.text[written.recited :][:1].isalnum()  # the name grew no ending
+    assert written.recalled is not None and written.recalled.episode.text == "our dog Rex"
+    assert model.tokenizer.decode(list(written.tokens)) == written.text
+    assert "".join(model.stream("", picture(1000), memory=memory, max_tokens=40)) == written.text
+    assert model.caption(picture(1000), memory=memory, beams=2).startswith("Our dog Rex")
+
+
+def test_it_can_be_switched_off(model: BitMar) -> None:
+    memory = model.memory()
+    memory.remember("our dog Rex", picture(1000))
+    image, state = model.encode_image(picture(1000)), memory.state_for(model)
+    written = model.generate("", image, memory=memory, recite=False, max_tokens=12)
+    assert written.recited == 0 and written.recalled is not None
+    assert written.tokens == model.generate("", image, memory=state, max_tokens=12).tokens
+
+
+def test_a_strange_picture_recites_nothing(model: BitMar) -> None:
+    memory = model.memory()
+    memory.remember("our dog Rex", picture(1000))
+    strangers = [model.generate("", picture(seed), memory=memory, max_tokens=2) for seed in range(2000, 2060)]
+    assert sum(written.recited > 0 for written in strangers) <= 3  # one in a hundred is expected
+
+
+def test_a_whole_sentence_is_all_that_is_said(model: BitMar) -> None:
+    memory = model.memory()
+    memory.remember("Rex loves the beach!", picture(1000))
+    written = model.generate("", picture(1000), memory=memory)
+    assert (written.text, written.finish_reason) == ("Rex loves the beach!", "stop")
+
+
+def test_the_prompt_counts_as_begun(model: BitMar) -> None:
+    memory = model.memory()
+    memory.remember("our dog Rex on the beach.", picture(1000))
+    assert model.complete("This is our dog", picture(1000), memory=memory) == " Rex on the beach."
+    assert model.generate("A red car", picture(1000), memory=memory, max_tokens=5).recited == 0
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_never_more_tokens_than_asked(model: BitMar, most: int) -> None:
+    memory = model.memory()
+    memory.remember("a very long text about the dog", picture(1000))
+    written = model.generate("", picture(1000), memory=memory, max_tokens=most)
+    assert len(written.tokens) == most and written.finish_reason == "length"
+    assert "A very long text about the dog".startswith(written.text)
+
+
+@pytest.mark.parametrize(
+    ("remembered", "begun", "rest"),
+    [
+        ("our dog Rex", "", "Our dog Rex"),
+        ("our dog Rex", "  ", "Our dog Rex"),
+        ("our dog Rex", "This is our dog", " Rex"),
+        ("our dog Rex", "This is our dog ", "Rex"),
+        ("our dog Rex", "This is Our Dog,", " Rex"),
+        ("our dog Rex", "a cat", ""),
+        ("our dog Rex", "here is Rex", ""),
+        ("the dog saw the dog Rex", "look, the dog", " saw the dog Rex"),  # of equal matches the first
+        ("", "", ""),
+        ("!", "our", ""),
+    ],
+)
+def test_what_is_left_to_say(remembered: str, begun: str, rest: str) -> None:
+    assert rest_of(remembered, begun) == rest
+
+
+@pytest.mark.parametrize(("confidence", "said"), [(None, ""), (SURE - 0.01, ""), (SURE, "Rex"), (1.0, "Rex")])
+def test_only_what_is_sure(confidence: float | None, said: str) -> None:
+    assert to_recite(Recalled(Episode(0, "Rex", 0.0, None, 1.0), 0.9, None, confidence)) == said
+    assert to_recite(None) == ""
