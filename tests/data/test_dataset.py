@@ -167,6 +167,28 @@ def test_a_revisit_shows_another_view_and_another_caption() -> None:
         assert (views[:, 0] != views[:, 1]).all()
 
 
+def test_a_repeat_has_the_caption_of_the_visit_before_and_another_view() -> None:
+    source = CaptionBatches(Images(20), TOKENIZER, rows=12, seed=0, episodes=3, revisit=1.0, repeat=1.0)
+    for k in range(5):
+        batch = source[k]
+        assert all(len(set(_captions(batch)[i : i + 3])) == 1 for i in range(0, 12, 3))
+        views = batch["vision_features"][:, 0, 1].reshape(4, 3)
+        assert (views[:, 0] != views[:, 1]).all() and (views[:, 1] != views[:, 2]).all()
+
+
+def test_only_pictures_that_were_seen_are_hidden() -> None:
+    source = CaptionBatches(Images(500), TOKENIZER, rows=400, seed=0, episodes=4, revisit=0.5, hidden=0.4)
+    again, hidden = [], []
+    for k in range(4):
+        batch = source[k]
+        for chain, shown in zip(batch["image_ids"].reshape(-1, 4), batch["image_mask"].reshape(-1, 4), strict=True):
+            again += [image in chain[:row] for row, image in enumerate(chain)]
+            hidden += [not one for one in shown]
+    assert not any(h and not a for h, a in zip(hidden, again, strict=True))
+    assert abs(sum(hidden) / sum(again) - 0.4) < 0.05
+    assert "image_mask" not in CaptionBatches(Images(5), TOKENIZER, rows=2, seed=0)[0]
+
+
 def test_the_share_of_revisits_is_the_one_asked_for() -> None:
     source = CaptionBatches(Images(5000), TOKENIZER, rows=400, seed=0, episodes=4, revisit=0.3)
     again = [
@@ -233,6 +255,8 @@ def test_caption_batches_refuse_what_cannot_be() -> None:
         CaptionBatches(Images(2), TOKENIZER, 2, 0, photos=Images(2))
     with pytest.raises(ConfigError, match="multiple"):
         CaptionBatches(Images(2), TOKENIZER, 3, 0, episodes=2)
+    with pytest.raises(ConfigError, match="hidden"):
+        CaptionBatches(Images(2), TOKENIZER, 2, 0, episodes=2, hidden=-0.1)
     with pytest.raises(ConfigError, match="revisit"):
         CaptionBatches(Images(2), TOKENIZER, 2, 0, episodes=2, revisit=1.5)
     with pytest.raises(ConfigError, match="training"):

@@ -110,6 +110,23 @@ def test_text(folder: Path) -> None:
     assert set(batch) == {"input_ids", "attention_mask"}
 
 
+def test_the_processor_stands_in_for_a_tokenizer(folder: Path, photo: Image.Image) -> None:
+    """BabyLM's pipeline calls it as one in places: text without a name, pairs of texts, `decode`."""
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    plain = processor(text="a dog")
+    assert processor("a dog")["input_ids"] == plain["input_ids"]
+    assert processor("a dog", photo)["pixel_values"].shape == processor(photo, "a dog")["pixel_values"].shape
+    assert processor(None, "a dog")["input_ids"] == plain["input_ids"]
+    assert [processor.decode(token) for token in plain["input_ids"][1:]] == [
+        processor.tokenizer.decode(token) for token in plain["input_ids"][1:]
+    ]
+    pairs = processor([("a dog", "runs"), ("two", "<image> children")], padding=True, return_tensors="pt")
+    assert pairs.input_ids.shape == pairs.attention_mask.shape and 3 not in pairs.input_ids
+    for wrong in (("a dog", "two"), (photo, photo)):
+        with pytest.raises(ValueError, match="by name"):
+            processor(*wrong)
+
+
 def test_text_with_a_photo(folder: Path, photo: Image.Image) -> None:
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     plain = processor(text="a dog", return_offsets_mapping=True)

@@ -246,3 +246,34 @@ def test_the_read_can_be_switched_off(tiny_model, inputs) -> None:
     off = model(**row, read_memory=False).logits
     assert torch.equal(off, model(**row, memory=state, read_memory=False).logits)
     assert not torch.allclose(off, model(**row).logits, atol=1e-3)
+
+
+def test_one_shot_writes_fill_slots_of_their_own(make_memory: Callable[..., EpisodicMemory]) -> None:
+    memory, state = make_memory(), random_state(2)
+    q = torch.randn(2, 3, C, requires_grad=True)
+    valid = torch.tensor([[True, True, True], [True, False, True]])
+    read, after, _ = memory.scan(q, valid, state, one_shot=True)
+    for b in range(2):
+        written = [s for s in range(3) if valid[b, s]]
+        places = [int((after.slots[b] == q[b, s]).all(-1).nonzero()) for s in written]
+        assert len(set(places)) == len(written)
+        assert (after.usage[b, places] == 1).all()
+        kept = torch.ones(K, dtype=torch.bool)
+        kept[places] = False
+        assert torch.equal(after.slots[b, kept], state.slots[b, kept])
+        # What an episode wrote is there for the next one, not for itself.
+        seen = read.slots.unflatten(0, (2, 3))[b]
+        assert torch.equal(seen[0], state.slots[b]) and torch.equal(seen[1, places[0]], q[b, written[0]])
+    after.slots.square().sum().backward()
+    assert q.grad[0].abs().min() > 0 and (q.grad[1, 1] == 0).all()
+
+
+def test_a_model_learns_to_read_what_was_written_once(tiny_model, inputs) -> None:
+    """Gradients reach the writer of an episode from the loss of a later one alone."""
+    model = tiny_model().train()
+    batch = inputs(2)
+    labels = batch["input_ids"].clone()
+    labels[0] = -100  # only the second episode is predicted
+    embedded = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
+    model(inputs_embeds=embedded, labels=labels, episodes=2, one_shot=True).loss.backward()
+    assert embedded.grad[0].abs().sum() > 0

@@ -110,8 +110,8 @@ def pool_over_the_row(original: Callable) -> Callable:
 def write_before_reading(original: Callable) -> Callable:
     """The leak of a segment that reads the memory after its own write."""
 
-    def scan(self: EpisodicMemory, q: Tensor, valid: Tensor, state: MemoryState) -> tuple:
-        _, last, change = original(self, q, valid, state)
+    def scan(self: EpisodicMemory, q: Tensor, valid: Tensor, state: MemoryState, one_shot: bool) -> tuple:
+        _, last, change = original(self, q, valid, state, one_shot)
         after = []
         for s in range(q.shape[1]):
             state, _ = self.write(q[:, s], state, valid[:, s])

@@ -159,8 +159,9 @@ class CaptionBatches(BatchSource):
     Episodes: with `episodes=n`, rows 0..n-1, n..2n-1, ... of a batch are chains through which a model carries
     its memory. The first row of a chain shows a new image; of the other rows a share `revisit` shows, at
     random places, an image from earlier in the chain again: another view, another caption (as far as it has
-    others). What an earlier row wrote then helps to predict, and a memory has something to learn. Revisits
-    come on top of the epoch: each image is still new exactly once.
+    others). What an earlier row wrote then helps to predict, and a memory has something to learn. Of these a share
+    `repeat` has the caption of the visit before, which only a memory can know, and a share `hidden` no picture:
+    `image_mask` bool (rows,), False there. Revisits come on top of the epoch: each image is still new exactly once.
     """
 
     def __init__(
@@ -173,6 +174,8 @@ class CaptionBatches(BatchSource):
         episodes: int = 1,
         *,
         revisit: float = 0.5,
+        repeat: float = 0.0,
+        hidden: float = 0.0,
         training: bool = True,
         photos: CaptionedPhotos | None = None,
         size: int = 224,
@@ -185,12 +188,14 @@ class CaptionBatches(BatchSource):
             raise ConfigError("CaptionBatches takes its pictures from `features` or from `photos`: give one")
         if rows % episodes:
             raise ConfigError(f"{rows} rows cannot be cut into episodes of {episodes}: take a multiple")
-        if not 0 <= revisit <= 1:
-            raise ConfigError(f"revisit is a share between 0 and 1, not {revisit}")
+        for name, share in (("revisit", revisit), ("repeat", repeat), ("hidden", hidden)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} is a share between 0 and 1, not {share}")
         if not training and episodes > 1:
             raise ConfigError("episodes are for training: an evaluation pass has episodes=1")
         self.rows, self.seed, self.episodes, self.training = rows, seed, episodes, training
         self.max_length = max_length
+        self._repeat, self._hidden = repeat, hidden
         self._features, self._photos, self._size = features, photos, size
         self._mean, self._std = (np.array(value, np.float32) for value in (mean, std))
         self.special = special_ids(tokenizer)
@@ -227,6 +232,8 @@ class CaptionBatches(BatchSource):
         labels[:, 0] = IGNORED
         image_ids = np.array([self.images[draw.place] for draw in draws], np.int64)
         batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "image_ids": image_ids}
+        if self._hidden:
+            batch["image_mask"] = np.array([not draw.hidden for draw in draws])
         if self._features is not None:
             views = [self._view(draw) for draw in draws]
             pairs = zip(image_ids.tolist(), views, strict=True)
@@ -262,7 +269,10 @@ class CaptionBatches(BatchSource):
                 yield shown[-1]
             else:
                 again = int(rng.integers(len(shown)))
-                shown[again] = shown[again]._replace(visit=shown[again].visit + 1)
+                before = shown[again]
+                said = before.said if self._repeat and rng.random() < self._repeat else before.visit + 1
+                hidden = bool(self._hidden and rng.random() < self._hidden)
+                shown[again] = before._replace(visit=before.visit + 1, said=said, hidden=hidden)
                 yield shown[again]
 
     def _caption(self, draw: _Draw) -> npt.NDArray[np.uint32]:
@@ -270,7 +280,7 @@ class CaptionBatches(BatchSource):
         if not self.training:
             return captions[0]
         order: list[int] = _rng(self.seed, _CAPTIONS, draw.place).permutation(len(captions)).tolist()
-        return captions[order[(draw.epoch + draw.visit) % len(captions)]]
+        return captions[order[(draw.epoch + draw.said) % len(captions)]]
 
     def _view(self, draw: _Draw) -> int:
         assert self._features is not None
@@ -295,11 +305,16 @@ class CaptionBatches(BatchSource):
 
 
 class _Draw(NamedTuple):
-    """One row: which captioned image, in which epoch, shown for the how-manieth time in its chain."""
+    """One row: which captioned image, in which epoch, shown for the how-manieth time in its chain.
+
+    said: the visit at which this caption was said first. hidden: its picture is not shown.
+    """
 
     place: int
     epoch: int
     visit: int
+    said: int = 0
+    hidden: bool = False
 
 
 class Mixture(BatchSource):

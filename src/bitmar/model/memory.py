@@ -160,19 +160,38 @@ class EpisodicMemory(nn.Module):
             new_usage = torch.where(valid.unsqueeze(1), new_usage, usage)
         return MemoryState(slots + change, new_usage), change.square().sum((1, 2)) / q.shape[-1]
 
-    def scan(self, q: Tensor, valid: Tensor, state: MemoryState) -> tuple[MemoryState, MemoryState, Tensor]:
+    def place(self, q: Tensor, state: MemoryState, slot: Tensor, valid: Tensor) -> tuple[MemoryState, Tensor]:
+        """Stores one query (B, C) per sequence whole, in the slot (B,) of its own: how a session remembers.
+
+        Returns as `write`.
+        """
+        chosen = F.one_hot(slot, state.slots.shape[1]).bool() & valid.unsqueeze(1)  # (B, K)
+        slots = torch.where(chosen.unsqueeze(-1), q.unsqueeze(1), state.slots)
+        usage = state.usage.masked_fill(chosen, 1.0)
+        return MemoryState(slots, usage), (slots - state.slots).square().sum((1, 2)) / q.shape[-1]
+
+    def scan(
+        self, q: Tensor, valid: Tensor, state: MemoryState, one_shot: bool = False
+    ) -> tuple[MemoryState, MemoryState, Tensor]:
         """Writes the segments of each sequence one after the other.
 
         Args:
             q: queries at segment ends (B, S, C). valid: (B, S) bool. state: M before the first segment.
+            one_shot: each into a slot of its own, drawn at random, in place of the write rule.
         Returns:
             The states that each segment reads, stacked to (B * S, K, C) and (B * S, K); the state after the last one;
             the mean squared change per write (scalar).
         """
         before, changes = [], []
+        own = (
+            torch.rand(state.usage.shape, device=q.device).argsort(1) if one_shot else None
+        )  # (B, K), an order of slots
         for s in range(q.shape[1]):
             before.append(state)
-            state, change = self.write(q[:, s], state, valid[:, s])
+            if own is None:
+                state, change = self.write(q[:, s], state, valid[:, s])
+            else:
+                state, change = self.place(q[:, s], state, own[:, s % own.shape[1]], valid[:, s])
             changes.append(change)
         read = MemoryState(
             torch.stack([m.slots for m in before], 1).flatten(0, 1),

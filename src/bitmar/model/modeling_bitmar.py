@@ -144,6 +144,7 @@ class BitMarModel(BitMarPreTrainedModel):
         write_memory: bool | None = None,
         read_memory: bool = True,
         episodes: int = 1,
+        one_shot: bool = False,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         inputs_embeds: Tensor | None = None,
@@ -158,6 +159,7 @@ class BitMarModel(BitMarPreTrainedModel):
             memory: state to start from (M_0 when None). write_memory: write at segment ends; by default in training.
             read_memory: False ablates the read with everything else unchanged.
             episodes: this many consecutive sequences are one chain, each reading what the ones before it wrote.
+            one_shot: every write fills a slot of its own, as a session's do, in place of the write rule.
         """
         config = self.config
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, d)
@@ -175,7 +177,7 @@ class BitMarModel(BitMarPreTrainedModel):
 
         retrieved = weights = change = state = None
         if config.memory_integration != "off":
-            retrieved, weights, state, change = self._remember(f, valid, cache, memory, write, episodes)
+            retrieved, weights, state, change = self._remember(f, valid, cache, memory, write, episodes, one_shot)
             if not read_memory:
                 retrieved = torch.zeros_like(retrieved)
             retrieved = self.memory.read_norm(retrieved)
@@ -255,7 +257,7 @@ class BitMarModel(BitMarPreTrainedModel):
             f = torch.where(image_mask.view(-1, 1, 1), f, z)
         return f, vision
 
-    def _remember(self, f, valid, cache, state, write, episodes):
+    def _remember(self, f, valid, cache, state, write, episodes, one_shot):
         """Queries, writes and reads of one forward: r (B, T, C), weights, the state afterwards, change per write."""
         memory, batch = self.memory, f.shape[0]
         if state is None:
@@ -283,7 +285,7 @@ class BitMarModel(BitMarPreTrainedModel):
             ends = ends.masked_fill(unfinished > 0, -1)
         q_end = q.gather(1, ends.clamp(min=0).unsqueeze(-1).expand(-1, -1, q.shape[-1]))
         each, after, change = memory.scan(
-            q_end.reshape(chains, episodes * per_row, -1), (ends >= 0).reshape(chains, -1), state
+            q_end.reshape(chains, episodes * per_row, -1), (ends >= 0).reshape(chains, -1), state, one_shot
         )
         if per_row == 1:
             read, weights = memory.read(q, each)
@@ -344,6 +346,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         write_memory: bool | None = None,
         read_memory: bool = True,
         episodes: int = 1,
+        one_shot: bool = False,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
         image_ids: Tensor | None = None,
@@ -369,6 +372,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
             write_memory=write_memory,
             read_memory=read_memory,
             episodes=episodes,
+            one_shot=one_shot,
             **inputs,
         )
         hidden = out.last_hidden_state

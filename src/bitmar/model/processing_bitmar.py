@@ -11,6 +11,9 @@ from transformers.processing_utils import ProcessorMixin
 
 from .image_processing_bitmar import BitMarImageProcessor
 
+Text = str | tuple[str, str]
+"""A text, or two that belong together."""
+
 
 class BitMarProcessor(ProcessorMixin):
     """A fast tokenizer and a `BitMarImageProcessor`."""
@@ -39,20 +42,33 @@ class BitMarProcessor(ProcessorMixin):
 
     def __call__(
         self,
+        *given: Any,
         images: Any = None,
-        text: str | list[str] | None = None,
+        text: Text | list[Text] | None = None,
         return_tensors: str | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Encodes text, photos, or both.
 
         Args:
-            images: a photo or a list (see `BitMarImageProcessor`), one for each text. text: a string or a list. The
-                picture reaches the model beside the text, so a prompt template's placeholder for it is taken out.
+            given: images or text without a name, in any order: strings are text, so that a harness which knows only
+                tokenizers can call this as one.
+            images: a photo or a list (see `BitMarImageProcessor`), one for each text. text: a string, a pair of them,
+                or a list. The picture reaches the model beside the text, so a prompt template's placeholder for it is
+                taken out.
             kwargs: the tokenizer's (padding, truncation, return_offsets_mapping, add_special_tokens, ...).
         Returns:
             input_ids and attention_mask where there is text, pixel_values (B, 3, S, S) where there are images.
         """
+        for value in given:
+            if value is None:
+                continue
+            if _is_text(value) and text is None:
+                text = value
+            elif not _is_text(value) and images is None:
+                images = value
+            else:
+                raise ValueError("two values for one argument: give images=... and text=... by name")
         if images is None and text is None:
             raise ValueError("nothing to process: give text, images or both")
         data: dict[str, Any] = {}
@@ -62,12 +78,30 @@ class BitMarProcessor(ProcessorMixin):
             data |= self.image_processor(images, return_tensors=return_tensors)
         return BatchFeature(data)
 
-    def _without_placeholder(self, text: str | list[str]) -> str | list[str]:
+    def _without_placeholder(self, text: Any) -> Any:
         if not self.image_token:
             return text
-        placeholder = re.compile(re.escape(self.image_token) + r"\s*")
-        return placeholder.sub("", text) if isinstance(text, str) else [placeholder.sub("", t) for t in text]
+        if isinstance(text, str):
+            return re.sub(re.escape(self.image_token) + r"\s*", "", text)
+        return type(text)(self._without_placeholder(part) for part in text)
+
+    # transformers 4 leaves these to the processor.
+
+    def decode(self, *args: Any, **kwargs: Any) -> str:
+        """The tokenizer's `decode`."""
+        return self.tokenizer.decode(*args, **kwargs)
+
+    def batch_decode(self, *args: Any, **kwargs: Any) -> list[str]:
+        """The tokenizer's `batch_decode`."""
+        return self.tokenizer.batch_decode(*args, **kwargs)
 
     @property
     def model_input_names(self) -> list[str]:
         return ["input_ids", "attention_mask", "pixel_values"]
+
+
+def _is_text(value: Any) -> bool:
+    """Whether this is a string, or a list or tuple that begins with one at some depth."""
+    while isinstance(value, (list, tuple)) and value:
+        value = value[0]
+    return isinstance(value, str)

@@ -20,7 +20,7 @@ from bitmar.train.controller import ControllerCallback
 from bitmar.train.monitor import evaluate, gates, loss_terms, zero_fractions
 from bitmar.train.ranks import is_main, main_first, wait, world_size
 from bitmar.train.recipe import Fit
-from bitmar.train.self_critical import CiderReward, self_critical_inputs
+from bitmar.train.self_critical import CiderReward, self_critical_inputs, still_tower
 from bitmar.train.trainer import BatchTrainer, reporting_full_disk
 from bitmar.train.words import WordCounter, WordsSeen
 from bitmar.train.workspace import MEAN, STD, Workspace
@@ -54,7 +54,9 @@ class FitTrainer(BatchTrainer):
         if self.critic is not None and "image_ids" in inputs:
             return super().compute_loss(partial(self.critic, model), inputs, return_outputs)
         if self.stage.episodes > 1 and "image_ids" in inputs:
-            inputs["episodes"] = self.stage.episodes
+            inputs |= {"episodes": self.stage.episodes, "one_shot": self.stage.one_shot}
+        if self.stage.tower_rate == 0 and "pixel_values" in inputs:
+            inputs["vision_features"] = still_tower(self.model, inputs.pop("pixel_values"))
         words = self.counter.count(inputs["input_ids"], inputs["attention_mask"])
         self.words.seen += int(self._over_ranks(words, "sum"))
         loss, output = super().compute_loss(model, inputs, return_outputs=True)
@@ -66,19 +68,21 @@ class FitTrainer(BatchTrainer):
         return self.accelerator.reduce(torch.as_tensor(value, device=self.args.device), how)
 
     def create_optimizer(self, model=None):
-        """Adds the tower's own learning rate: a distilled tower wants smaller steps than the model around it."""
+        """Adds learning rates of their own: a distilled tower wants smaller steps, a memory may want larger ones."""
         if self.optimizer is not None:
             return self.optimizer
         optimizer = super().create_optimizer(model)
-        tower = self.model.model.vision_tower
-        if self.stage.tower_rate != 1.0 and tower is not None:
-            inside = {id(p) for p in tower.parameters()}
+        rates = {"model.vision_tower.": self.stage.tower_rate, "memory": self.stage.memory_rate}
+        for part, rate in rates.items():
+            if rate in (0.0, 1.0):
+                continue
+            inside = {id(p) for name, p in self.model.named_parameters() if part in name}
             for group in list(optimizer.param_groups):
                 own = [p for p in group["params"] if id(p) in inside]
                 group["params"] = [p for p in group["params"] if id(p) not in inside]
                 if own:
                     rest = {k: v for k, v in group.items() if k != "params"}
-                    optimizer.add_param_group({**rest, "params": own, "lr": group["lr"] * self.stage.tower_rate})
+                    optimizer.add_param_group({**rest, "params": own, "lr": group["lr"] * rate})
         return optimizer
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -169,7 +173,7 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
         if any(len(domain.heldout.tokens) for domain in corpus.domains.values()):
             checks["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed, split="heldout")
     if stage.pictures != "none":
-        train: dict[str, Any] = {"episodes": stage.episodes, "revisit": stage.revisit}
+        train: dict[str, Any] = {name: getattr(stage, name) for name in ("episodes", "revisit", "repeat", "hidden")}
         held: dict[str, Any] = {"training": False}
         data = recipe.data
         if stage.pictures == "features":
@@ -215,7 +219,7 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
     if settings.compile:
         for block in (*model.model.encoder.layers, *model.model.decoder.layers, model.model.vision, model.model.fusion):
             block.compile()
-        if model.model.vision_tower is not None:
+        if model.model.vision_tower is not None and stage.tower_rate != 0:
             model.model.vision_tower.compile()
 
     def save(folder: Path) -> None:

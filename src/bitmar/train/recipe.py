@@ -90,12 +90,14 @@ class Fit:
     pictures: "features" (a teacher's, extracted once), "photos" (through the built-in tower, trained along) or "none".
     captions: shards in place of data.captions. tower: the teacher for features; tower_from: an earlier distill stage
     whose tower the model gets. start: an earlier fit stage, or a checkpoint folder, to start from. text_share: share of
-    predicted tokens that come from plain text.
-    text_rows, caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory
-    chain, of which a share `revisit` shows an image again. contrastive, memory: weights of L_cm and L_mem. tower_rate:
-    factor on the tower's learning rate. objective: "likelihood" of the captions, or "cider" of `samples` captions that
-    the model draws for each picture (`self_critical`; the tower then stands still). controller: the paper's adaptive
-    controller. evaluate_every: in steps, at the next log.
+    predicted tokens that come from plain text. text_rows, caption_rows: rows of a batch; caption_length: most tokens of
+    one. episodes: rows that form one memory chain, of which a share `revisit` shows an image again, of those a share
+    `repeat` with the same caption and a share `hidden` without the picture. one_shot: episodes are written as a session
+    writes them, each whole into a slot of its own, and not by the write rule. contrastive, memory: weights of L_cm and
+    L_mem. tower_rate, memory_rate: factors on the learning rates of the tower (at 0 it stands still) and of the memory
+    with its gates. objective: "likelihood" of the captions, or "cider" of `samples` captions that the model draws for
+    each picture (`self_critical`; the tower then stands still). controller: the paper's adaptive controller.
+    evaluate_every: in steps, at the next log.
     """
 
     name: str
@@ -112,11 +114,15 @@ class Fit:
     caption_length: int = 40
     episodes: int = 1
     revisit: float = 0.5
+    repeat: float = 0.0
+    hidden: float = 0.0
+    one_shot: bool = False
     contrastive: float = 1.5
     memory: float = 0.1
     dropout: float | None = None
     vision_dropout: float | None = None
     tower_rate: float = 1.0
+    memory_rate: float = 1.0
     objective: str = "likelihood"
     samples: int = 5
     controller: bool = False
@@ -136,7 +142,7 @@ class Fit:
             raise ConfigError("objective: cider needs pictures, and at least 2 samples of each to compare")
         if self.pictures == "features" and self.tower is None:
             raise ConfigError("pictures: features needs the teacher's name in `tower`")
-        for name in ("text_share", "revisit"):
+        for name in ("text_share", "revisit", "repeat", "hidden"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is between 0 and 1, not {getattr(self, name)}")
         for name in ("text_rows", "caption_rows", "episodes", "evaluate_every"):

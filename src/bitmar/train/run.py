@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.files import write_atomically
 from bitmar.train.ranks import is_main, wait
 from bitmar.train.recipe import Distill, Fit, Recipe
 from bitmar.train.workspace import Workspace
+
+if TYPE_CHECKING:
+    from bitmar.runtime.cache import ImageTokens
 
 FINISHED = "finished.json"
 
@@ -61,11 +65,39 @@ def _check_predecessors(stage: Fit | Distill, folders: dict[str, Path]) -> None:
 
 
 def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> None:
-    """Packs the last stage's checkpoint, with the recipe's card, to `output/model.bitmar`."""
+    """Packs the last stage's checkpoint, with the recipe's card, to `output/model.bitmar`; calibrates its recall."""
     from bitmar.export import export_checkpoint
 
     path = export_checkpoint(folder, output / "model.bitmar", card=_card(recipe))
+    last = next(stage for stage in recipe.stages if stage.name == folder.name)
+    if isinstance(last, Fit) and last.pictures != "none":
+        _calibrate(path, last, workspace)
     workspace.console.print(f"packed {path} ({path.stat().st_size / 1e6:.2f} MB)")
+
+
+def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:
+    """Teaches the packed model how the stage's photos look to it."""
+    from bitmar.runtime.api import load
+    from bitmar.runtime.calibrate import ENOUGH, LEAST, background, with_background
+
+    model, patterns = load(path), stage.captions or workspace.recipe.data.captions
+    pictures: Iterator[ImageTokens]
+    if stage.tower is not None:
+        features = workspace.features("train", patterns, stage.tower, workspace.recipe.data.views)
+        total = len(features)
+        pictures = (model.encode_image(features=features.features(i)) for i in _spread(total, ENOUGH))
+    else:
+        photos = workspace.photos("train", patterns)
+        total = len(photos)
+        pictures = (model.encode_image(photos.photo(i)) for i in _spread(total, ENOUGH))
+    if total < LEAST or model.config.memory_integration == "off":
+        return
+    with_background(model.container, background(pictures), path)
+
+
+def _spread(total: int, most: int) -> Iterator[int]:
+    """At most so many of 0 .. total - 1, evenly."""
+    return iter(range(0, total, max(1, -(-total // most))))
 
 
 def _card(recipe: Recipe) -> dict[str, Any]:

@@ -84,8 +84,7 @@ def self_critical_inputs(
     with torch.no_grad(), torch.compiler.set_stance("force_eager"):  # one token at a time: no shape occurs twice
         features = inputs.get("vision_features")
         if features is None:
-            assert model.model.vision_tower is not None
-            features = model.model.vision_tower(inputs["pixel_values"])
+            features = still_tower(model, inputs["pixel_values"])
         features = features.repeat_interleave(samples, dim=0)
         drawn = model.generate(
             torch.full((len(image_ids), 1), config.bos_token_id, device=device),
@@ -117,3 +116,15 @@ def self_critical_inputs(
         "write_memory": False,
     }
     return batch, scores.mean()
+
+
+def still_tower(model: BitMarForCausalLM, pixels: Tensor) -> Tensor:
+    """Patch features (B, N_p, D_v) from a tower that does not learn, its batch norms neither."""
+    tower = model.model.vision_tower
+    assert tower is not None
+    was_training = tower.training
+    tower.eval()
+    with torch.no_grad():
+        features: Tensor = tower(pixels)
+    tower.train(was_training)
+    return features
