@@ -1,0 +1,145 @@
+"""`bitmar finetune`: a classifier on a trained checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bitmar.cli.common import SHOWN, needs, say
+from bitmar.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from bitmar.train.finetune_report import FinetuneReport
+    from bitmar.train.tasks import Task
+
+
+def finetune(
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model", "-m", metavar="FOLDER", help="A checkpoint folder, or a run: its last stage.", show_default=False
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="What to write.", show_default=False)],
+    task: Annotated[
+        str | None,
+        typer.Argument(metavar="[TASK]", help="boolq, mnli, mrpc, multirc, qqp, rte or wsc.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FOLDER", help="BabyLM's: TASK.train.jsonl and TASK.valid.jsonl."),
+    ] = None,
+    train: Annotated[Path | None, typer.Option("--train", metavar="FILE", help="Instead of --data: a .jsonl.")] = None,
+    valid: Annotated[
+        Path | None, typer.Option("--valid", metavar="FILE", help="Beside --train: chooses the epoch, and is measured.")
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option("--test", metavar="FILE", help="Is measured instead, and then chooses nothing.")
+    ] = None,
+    text_fields: Annotated[
+        list[str] | None,
+        typer.Option("--text-field", metavar="NAME", help="Without TASK: the text; given twice, a pair of texts."),
+    ] = None,
+    label_field: Annotated[
+        str, typer.Option("--label-field", metavar="NAME", help="Without TASK: whole numbers or words.")
+    ] = "label",
+    metric: Annotated[
+        str, typer.Option("--metric", help="Without TASK: what chooses the epoch; accuracy, f1 or mcc.")
+    ] = "accuracy",
+    seeds: Annotated[int, typer.Option("--seeds", help="So many runs, for a mean with its interval.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", help="Of the first run; the others count on.")] = 42,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="At its highest.")] = 3e-5,
+    batch: Annotated[
+        int | None, typer.Option("--batch", help="Lines a step. Default: 32, for boolq and multirc 16.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Passes over the training file. Default: 10, for wsc 30.")
+    ] = None,
+    max_length: Annotated[int, typer.Option("--max-length", help="Longest input in tokens; the rest is cut.")] = 512,
+    pooling: Annotated[str, typer.Option("--pooling", help="The states to judge by: last, or mean of all.")] = "last",
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 is all.")] = 0,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the report here.")
+    ] = None,
+) -> None:
+    """Train a classifier on top of a checkpoint: a task of (Super)GLUE as BabyLM 2025 has it, or data of your own.
+
+    OUT gets report.json and, for every seed, the fine-tuned model, its log, and predictions.jsonl. The same command
+    goes on where a stopped one was. Lines that do not fit are named and left out.
+    """
+    with needs("train"):
+        from bitmar.cli.runs import is_run, last_model
+        from bitmar.train.finetune import Protocol
+        from bitmar.train.finetune import finetune as run
+
+        skipped: dict[str, str] = {}
+
+        def on_bad(where: str, reason: str) -> None:
+            skipped[where] = reason
+            if len(skipped) <= SHOWN:
+                say(f"skipped {where}: {reason}")
+
+        report = run(
+            _task(task, text_fields, label_field, metric, train),
+            last_model(model) if is_run(model) else model,
+            out,
+            data=data,
+            train=train,
+            valid=valid,
+            test=test,
+            seeds=seeds,
+            seed=seed,
+            protocol=Protocol(learning_rate, batch, epochs, max_length, pooling, threads=threads),
+            on_bad=on_bad,
+        )
+    if skipped:
+        say(f"{len(skipped)} lines skipped")
+    if json_file is not None:
+        _write_json(json_file, report.to_dict())
+    _print(report)
+    say(f"models, logs and predictions are in {out}")
+
+
+def _task(name: str | None, text_fields: list[str] | None, label_field: str, metric: str, train: Path | None) -> Task:
+    from bitmar.train.tasks import TASKS, find_task, own_task
+
+    if name is not None:
+        if text_fields:
+            raise ConfigError(f"{name} has its own fields: leave out either TASK or --text-field")
+        return find_task(name)
+    if not text_fields or train is None:
+        raise ConfigError(
+            f"name a task ({', '.join(TASKS)}), or data of your own with --train, --valid and --text-field"
+        )
+    return own_task(train.stem, text_fields, label_field, metric)
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    from bitmar.core.files import write_atomically
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(document, indent=2).encode() + b"\n")
+
+
+def _print(report: FinetuneReport) -> None:
+    """A line per metric, in %: the model, its interval, the commonest class."""
+    many = len(report.seeds) > 1
+    over = f", mean of {len(report.seeds)} seeds" if many else ""
+    typer.echo(f"{report.task}: {report.items} lines of the {report.split} file{over}; in brackets 95 % intervals")
+    for name, value in report.mean.items():
+        line = f"  {name:9}{_percent(value.value)} [{_percent(value.low)}, {_percent(value.high)}]"
+        if report.over_seeds is not None:
+            seeds = report.over_seeds[name]
+            line += f", over seeds [{_percent(seeds.low)}, {_percent(seeds.high)}]"
+        line += f"   always {report.majority_label!r} {_percent(report.majority[name])}"
+        if name == "accuracy" and report.paper is not None:
+            line += f"   paper {report.paper:5.1f}"
+        typer.echo(line)
+    typer.echo(f"  {'above' if report.above_majority else 'not above'} the commonest class")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:5.1f}"
