@@ -20,13 +20,11 @@ from typing import Any
 
 import atheris
 import numpy as np
+import seeds
 
-with atheris.instrument_imports(include=["bitmar"]):
-    import seeds
-
-    from bitmar.core.container import Container, open_container
-    from bitmar.core.errors import BitMarError
-    from bitmar.runtime.api import BitMar
+from bitmar.core.container import Container, open_container
+from bitmar.core.errors import BitMarError
+from bitmar.runtime.api import BitMar
 
 _MAX_BYTES = 1 << 16
 _WORK = 1 << 22  # a file may ask for much work with few bytes, such as a large picture: slow is no finding
@@ -158,6 +156,7 @@ def main() -> None:
         seeds.write_models(good)
         options = [f"-max_len={_MAX_BYTES}", "-rss_limit_mb=2048", "-timeout=60"]
         target: Callable[[bytes], None] = lambda data: one_input(data, path)  # noqa: E731
+        atheris.instrument_all()  # its import hook would not get past that of an editable install
         atheris.Setup([*sys.argv, str(good), *options], target, custom_mutator=mutate)
         atheris.Fuzz()
 

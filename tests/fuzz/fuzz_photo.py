@@ -11,19 +11,11 @@ import tempfile
 from pathlib import Path
 
 import atheris
+import PIL.Image
+import seeds
 
-with atheris.instrument_imports(include=["bitmar.core.image", "PIL"]):
-    import PIL.BmpImagePlugin
-    import PIL.GifImagePlugin
-    import PIL.JpegImagePlugin
-    import PIL.PngImagePlugin
-    import PIL.PpmImagePlugin
-    import PIL.TiffImagePlugin
-    import PIL.WebPImagePlugin  # noqa: F401
-    import seeds
-
-    from bitmar.core.errors import BitMarError
-    from bitmar.core.image import load_photo, preprocess
+from bitmar.core.errors import BitMarError
+from bitmar.core.image import load_photo, preprocess
 
 
 def one_input(data: bytes) -> None:
@@ -36,6 +28,8 @@ def one_input(data: bytes) -> None:
 
 def main() -> None:
     logging.disable()  # Pillow comments on broken files
+    PIL.Image.init()  # all its formats, or they would be imported after the instrumentation
+    atheris.instrument_all()  # its import hook would not get past that of an editable install
     with tempfile.TemporaryDirectory() as folder:
         seeds.write_photos(Path(folder))
         # A picture may take 64 megapixels, so memory is bounded by that and not by the file.
