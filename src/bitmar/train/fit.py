@@ -72,11 +72,10 @@ class FitTrainer(BatchTrainer):
         if self.optimizer is not None:
             return self.optimizer
         optimizer = super().create_optimizer(model)
-        rates = {"model.vision_tower.": self.stage.tower_rate, "memory": self.stage.memory_rate}
-        for part, rate in rates.items():
+        for part, rate in rates(self.stage).items():
             if rate in (0.0, 1.0):
                 continue
-            inside = {id(p) for name, p in self.model.named_parameters() if part in name}
+            inside = {id(p) for p in part_of(self.model, part)}
             for group in list(optimizer.param_groups):
                 own = [p for p in group["params"] if id(p) in inside]
                 group["params"] = [p for p in group["params"] if id(p) not in inside]
@@ -103,6 +102,16 @@ class FitTrainer(BatchTrainer):
         path = Path(self.args.output_dir) / "zero_fraction.json"
         layers = {name: {"initial": self._initial_zeros[name], "now": value} for name, value in zeros.items()}
         write_atomically(path, json.dumps({"step": self.state.global_step, "layers": layers}, indent=1).encode())
+
+
+def rates(stage: Fit) -> dict[str, float]:
+    """By a part of the parameters' names: the factor on their learning rate."""
+    return {"model.vision_tower.": stage.tower_rate, "memory": stage.memory_rate}
+
+
+def part_of(model: torch.nn.Module, part: str) -> list[torch.nn.Parameter]:
+    """The parameters whose names contain `part`."""
+    return [p for name, p in model.named_parameters() if part in name]
 
 
 class Critic:
@@ -141,6 +150,9 @@ def build_model(
         _load(model, starts.get(stage.start, Path(stage.start)), allowed_missing="model.vision_tower.")
     if stage.tower_from and model.model.vision_tower is not None:
         _load(model.model.vision_tower, towers[stage.tower_from])
+    for part, rate in rates(stage).items():
+        for parameter in part_of(model, part) if rate == 0 else ():
+            parameter.requires_grad_(False)
     model.contrastive_weight, model.memory_weight = stage.contrastive, stage.memory
     return model
 

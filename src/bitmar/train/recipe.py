@@ -94,8 +94,8 @@ class Fit:
     one. episodes: rows that form one memory chain, of which a share `revisit` shows an image again, of those a share
     `repeat` with the same caption and a share `hidden` without the picture. one_shot: episodes are written as a session
     writes them, each whole into a slot of its own, and not by the write rule. contrastive, memory: weights of L_cm and
-    L_mem. tower_rate, memory_rate: factors on the learning rates of the tower (at 0 it stands still) and of the memory
-    with its gates. objective: "likelihood" of the captions, or "cider" of `samples` captions that the model draws for
+    L_mem. tower_rate, memory_rate: factors on the learning rates of the tower and of the memory with its gates; at 0
+    they stand still. objective: "likelihood" of the captions, or "cider" of `samples` captions that the model draws for
     each picture (`self_critical`; the tower then stands still). controller: the paper's adaptive controller.
     evaluate_every: in steps, at the next log.
     """
