@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks that a checkpoint loads in the oldest transformers that is supported (the BabyLM pipeline pins it) with the same logits.
+# Checks that a checkpoint loads in the oldest transformers that is supported (the BabyLM pipeline pins it) with the same
+# logits, and gets the pipeline's scores there.
 #   scripts/compat.sh [PYTHON]    PYTHON runs the tests, by default .venv/bin/python
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,4 +15,4 @@ if [ ! -e "$venv/ready" ]; then
   "$venv/bin/pip" install --quiet --disable-pip-version-check transformers==4.51.3 pillow numpy
   touch "$venv/ready"
 fi
-BITMAR_COMPAT_PYTHON="$PWD/$venv/bin/python" "$python" -m pytest tests/model/test_compat.py
+BITMAR_COMPAT_PYTHON="$PWD/$venv/bin/python" "$python" -m pytest tests/model/test_compat.py tests/evaluate/babylm/test_conformance.py

@@ -13,8 +13,17 @@ import pytest
 from bitmar.core.errors import DataError, DependencyError
 from bitmar.data.features import FeatureStore, extract_features
 from bitmar.data.sources import iter_webdataset
-from bitmar.evaluate.captioning import Captioned, caption_shards, read_captions, score_captions
-from bitmar.evaluate.coco_metrics import tokenize
+from bitmar.evaluate.captioning import (
+    Captioned,
+    caption_shards,
+    evaluate_captions,
+    read_captions,
+    score_captions,
+)
+from bitmar.evaluate.coco_metrics import meteor, spice, tokenize
+from bitmar.evaluate.result_log import ResultLog
+
+from .fakes import FakeScorer
 
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="the COCO tokenizer needs Java")
 
@@ -120,6 +129,84 @@ def test_photos_without_references_are_left_out_and_counted() -> None:
     lines = [Captioned("0", "A dog.", ("A dog.",)), Captioned("1", "A cat.", ())]
     found = score_captions(lines)
     assert (found.photos, found.unscored, found.wrong_image) == (1, 1, None)
+
+
+@needs_java
+def test_what_java_cannot_do_is_absent_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pycocoevalcap")
+    lines = [Captioned(str(i), text, (text,)) for i, text in enumerate(["A dog runs.", "A cat sits."])]
+    found = score_captions(lines)
+    assert found.java == {} and set(found.absent) == {"meteor", "spice"}
+
+    def dies(*_: object) -> float:
+        raise DependencyError("it died")
+
+    monkeypatch.setattr("bitmar.evaluate.coco_metrics.meteor", dies)
+    monkeypatch.setattr("bitmar.evaluate.coco_metrics.spice", lambda captions, references: 0.25)
+    found = score_captions(lines, java=True)
+    assert found.java == {"spice": 0.25} and found.absent == {"meteor": "it died"}
+    assert found.cider.value == pytest.approx(found.scores.cider)
+
+
+def test_a_dying_java_process_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead:
+        def compute_score(self, references: object, captions: object) -> None:
+            float("")  # what METEOR's wrapper does with the silence of a process that is gone
+
+    class Module:
+        __file__, Meteor, Spice = "/nowhere/spice.py", Dead, Dead
+
+    monkeypatch.setattr("bitmar.evaluate.coco_metrics._import", lambda name: Module)
+    with pytest.raises(DependencyError, match="METEOR's Java process failed"):
+        meteor({0: ["a"]}, {0: ["a"]})
+    with pytest.raises(DependencyError, match="get_stanford_models"):
+        spice({0: ["a"]}, {0: ["a"]})
+
+
+class Eyes(FakeScorer):
+    """Says how red the first pixel is; counts what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda text, image: [-1.0 if image is None else -2.0] * len(text.split()))
+        self.said = 0
+
+    def caption(self, images: Sequence, *, beams: int = 1, max_tokens: int = 32) -> list[str]:
+        self.said += len(images)
+        return [f"A photo of {np.asarray(image).flat[0]}." for image in images]
+
+
+@needs_java
+def test_an_evaluation_that_was_killed_goes_on(shard: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("pycocoevalcap")
+    pytest.importorskip("webdataset")
+    path, model = str(shard(5, broken=(1,))), Eyes()
+    with ResultLog(tmp_path / "log", {}) as log:
+        first = evaluate_captions(model, path, limit=3, java=False, log=log)
+    assert model.said == 2 + 1  # and the blank one
+    with ResultLog(tmp_path / "log", {}) as log:
+        whole = evaluate_captions(model, path, java=False, log=log)
+    assert model.said == 3 + 2 + 1 and whole.lines[:2] == first.lines
+    plain = evaluate_captions(Eyes(), path, java=False)
+    assert whole == plain and whole.captions.photos == 4
+    assert whole.grounding is not None and (whole.grounding.photos, whole.grounding.captions) == (4, 8)
+    json.dumps(whole.to_dict())
+
+
+@needs_java
+def test_changed_photos_are_captioned_anew(shard: Callable[..., Path], tmp_path: Path) -> None:
+    pytest.importorskip("pycocoevalcap")
+    pytest.importorskip("webdataset")
+    model = Eyes()
+    for broken in ((), (0,)):
+        path = shard(3, broken=broken)
+        with ResultLog(tmp_path / "log", {}) as log:
+            evaluate_captions(model, str(path), java=False, grounding=0, log=log)
+    assert model.said == 3
+    path.rename(tmp_path / "others.tar")
+    tail = shard(4).rename(tmp_path / "photos-00000.tar")
+    with ResultLog(tmp_path / "log", {}) as log:
+        found = evaluate_captions(model, str(tail), java=False, grounding=2, log=log)
+    assert model.said == 3 + 1 + 1 and found.grounding is not None and found.grounding.photos == 2
 
 
 def test_nothing_to_score_is_a_clear_error() -> None:

@@ -113,6 +113,36 @@ def test_halves_agree_on_captions(pair: tuple[Scorer, Scorer], photo: Callable[[
     assert torch_scorer.caption(pictures[2:], beams=3, max_tokens=8) == a[2:]
 
 
+def test_halves_agree_on_the_contrastive_space(
+    pair: tuple[Scorer, Scorer], photo: Callable[[int], Image.Image]
+) -> None:
+    texts = [text for text in TEXTS if text]
+    for (a, b), count in zip(
+        zip(*(scorer.embed(texts, [photo(0), features(1)]) for scorer in pair), strict=True), (4, 2), strict=True
+    ):
+        assert a.shape == b.shape == (count, 32) and ((a * b).sum(axis=1) > 0.999).all()
+
+
+def test_a_picture_is_looked_at_once(pair: tuple[Scorer, Scorer], photo: Callable[[int], Image.Image]) -> None:
+    pictures = [photo(0), features(1), photo(2)]
+    for scorer in pair:
+        assert scorer.has_tower and scorer.vocab_size == 280
+        seen = scorer.look(pictures)
+        for a, b in zip(
+            scorer.loglikelihood([TEXTS[1]] * 3, seen), scorer.loglikelihood([TEXTS[1]] * 3, pictures), strict=True
+        ):
+            close(a, b)
+        assert scorer.caption(seen, max_tokens=8) == scorer.caption(pictures, max_tokens=8)
+    with pytest.raises(ImageError, match="runtime half"):
+        pair[0].caption(pair[1].look(pictures))
+
+
+def test_halves_agree_on_what_a_write_makes_of_the_memory(pair: tuple[Scorer, Scorer]) -> None:
+    first, second = (scorer.remembered("the dog runs") for scorer in pair)
+    assert first.shape == second.shape == (8, 16) and np.abs(first - second).max() < 0.05
+    assert np.abs(first - pair[0].remembered("the man")).max() > 1e-4
+
+
 def test_training_goes_on_as_before(folder: Path) -> None:
     scorer = load_scorer(folder)
     before = scorer.loglikelihood([TEXTS[1]], [features(0)])[0]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,13 @@ from bitmar.core.errors import DataError, ImageError
 from bitmar.core.image import load_photo
 from bitmar.data.features import FeatureStore
 from bitmar.data.sources import CaptionedPhoto, OnBad, iter_webdataset
-from bitmar.evaluate.coco_metrics import CaptionScores, score, tokenize
-from bitmar.evaluate.scorer import Picture, Scorer
+from bitmar.evaluate.coco_metrics import CaptionScores, cider_by_photo, java_scores, score, tokenize
+from bitmar.evaluate.grounding import GroundingReport, blank_picture, compare_captions, measure_likelihood
+from bitmar.evaluate.intervals import Interval, bootstrap
+from bitmar.evaluate.result_log import ResultLog
+from bitmar.evaluate.scorer import OnProgress, Picture, PictureScorer, Scorer
+
+_JAVA = ("meteor", "spice")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +40,10 @@ class Captioned:
 class CaptionReport:
     """Scores of a set of captions.
 
-    photos: scored; unscored: without references. wrong_image: the same captions against the references of the
-    next photo, what a model would get that never looks; None for a single photo. words: mean length of a caption.
-    distinct: share of captions that no other photo has.
+    cider: the one of `scores` with its interval over photos. java: METEOR and SPICE as far as they could be had;
+    absent: why they could not. photos: scored; unscored: without references. wrong_image: the same captions against the
+    references of the next photo, what a model would get that never looks; None for a single photo. words: mean length
+    of a caption. distinct: share of captions that no other photo has.
     """
 
     scores: CaptionScores
@@ -45,6 +52,9 @@ class CaptionReport:
     unscored: int
     words: float
     distinct: float
+    cider: Interval
+    java: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for `json.dumps`."""
@@ -67,26 +77,36 @@ def caption_shards(
     trained on them. limit: of photos. A sample that cannot be read goes to `on_bad` and is skipped; a model that
     cannot take such pictures at all is an ImageError.
     """
-    report = on_bad or (lambda name, reason: None)
-    rows = None if features is None else {entry.key: row for row, entry in enumerate(features.entries)}
-
-    def pictures() -> Iterator[tuple[CaptionedPhoto, Picture]]:
-        for sample in islice(iter_webdataset(patterns, report), limit):
-            try:
-                if features is None or rows is None:
-                    yield sample, load_photo(sample.image)
-                elif sample.key in rows:
-                    yield sample, features.features(rows[sample.key])
-                else:
-                    report(sample.key, f"{features.folder} has no features of this photo")
-            except ImageError as error:
-                report(sample.key, str(error))
-
-    waiting = pictures()
+    waiting = read_pictures(patterns, features=features, limit=limit, on_bad=on_bad)
     while batch := list(islice(waiting, model.pictures_at_once)):
         texts = model.caption([picture for _, picture in batch], beams=beams, max_tokens=max_tokens)
         for (sample, _), text in zip(batch, texts, strict=True):
             yield Captioned(sample.key, text, sample.captions)
+
+
+def read_pictures(
+    patterns: str | Sequence[str],
+    *,
+    features: FeatureStore | None = None,
+    limit: int | None = None,
+    on_bad: OnBad | None = None,
+) -> Iterator[tuple[CaptionedPhoto, Picture]]:
+    """The photos of WebDataset shards as a model takes them: decoded, or as the patch features that a store has.
+
+    limit: of samples read. A sample that cannot be used goes to `on_bad` and is skipped.
+    """
+    report = on_bad or (lambda name, reason: None)
+    rows = None if features is None else {entry.key: row for row, entry in enumerate(features.entries)}
+    for sample in islice(iter_webdataset(patterns, report), limit):
+        try:
+            if features is None or rows is None:
+                yield sample, load_photo(sample.image)
+            elif sample.key in rows:
+                yield sample, features.features(rows[sample.key])
+            else:
+                report(sample.key, f"{features.folder} has no features of this photo")
+        except ImageError as error:
+            report(sample.key, str(error))
 
 
 def read_captions(path: str | Path) -> Iterator[Captioned]:
@@ -103,10 +123,11 @@ def read_captions(path: str | Path) -> Iterator[Captioned]:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def score_captions(lines: Iterable[Captioned]) -> CaptionReport:
+def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> CaptionReport:
     """CIDEr, BLEU and ROUGE-L of captions, and of the same captions beside the wrong photos.
 
-    Raises DataError if none has references, DependencyError if pycocoevalcap or Java is missing.
+    java: METEOR and SPICE as well, which take gigabytes of memory. Raises DataError if none has references,
+    DependencyError if pycocoevalcap or Java is missing.
     """
     everything = list(lines)
     lines = [line for line in everything if line.references]
@@ -117,6 +138,7 @@ def score_captions(lines: Iterable[Captioned]) -> CaptionReport:
     # Every photo gets its neighbour's references: the same sentences as before, so the control differs in nothing else.
     shifted = {i: references[(i + 1) % len(lines)] for i in references}
     texts = [line.caption for line in lines]
+    found, absent = java_scores(captions, references) if java else ({}, dict.fromkeys(_JAVA, "not asked for"))
     return CaptionReport(
         scores=score(captions, references),
         wrong_image=score(captions, shifted) if len(lines) > 1 else None,
@@ -124,4 +146,98 @@ def score_captions(lines: Iterable[Captioned]) -> CaptionReport:
         unscored=len(everything) - len(lines),
         words=sum(len(text.split()) for text in texts) / len(texts),
         distinct=len(set(texts)) / len(texts),
+        cider=bootstrap(cider_by_photo(captions, references)),
+        java=found,
+        absent=absent,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionEvaluation:
+    """What `bitmar eval caption` measures. grounding: None where it was not asked for. lines: the captions."""
+
+    captions: CaptionReport
+    grounding: GroundingReport | None
+    lines: tuple[Captioned, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for `json.dumps`; without the lines."""
+        grounding = None if self.grounding is None else self.grounding.to_dict()
+        return {"captions": self.captions.to_dict(), "grounding": grounding}
+
+
+def evaluate_captions(
+    model: PictureScorer,
+    patterns: str | Sequence[str],
+    *,
+    features: FeatureStore | None = None,
+    limit: int | None = None,
+    beams: int = 1,
+    max_tokens: int = 32,
+    grounding: int = 1000,
+    java: bool = True,
+    log: ResultLog | None = None,
+    on_bad: OnBad | None = None,
+    on_caption: OnProgress | None = None,
+    on_grounding: OnProgress | None = None,
+) -> CaptionEvaluation:
+    """Caption the photos of shards, score the captions, and test on the first `grounding` photos whether it looks.
+
+    limit, features, on_bad: as in `read_pictures`. grounding: photos with references that the test takes, 0 for none.
+    java: METEOR and SPICE too. log: keeps the captions, so that a killed run goes on; its task must name the model, the
+    features and the options. `on_caption(n)`: photos captioned; `on_grounding(n)`: captions scored, of four times as
+    many as there are. Raises DataError, DependencyError, and ImageError for a model that cannot take these pictures.
+    """
+    lines: list[Captioned] = []
+    pictures: list[Picture] = []  # of the grounding test, as the tower left them
+    tested: list[int] = []  # their places in `lines`
+    waiting = read_pictures(patterns, features=features, limit=limit, on_bad=on_bad)
+    blank: Picture | None = None
+    while batch := list(islice(waiting, model.pictures_at_once)):
+        blank = blank_picture(batch[0][1]) if blank is None else blank
+        # The photo's own bytes are part of the name: shards that have changed are captioned anew.
+        names = [f"{sample.key} {hashlib.sha256(sample.image).hexdigest()[:16]}" for sample, _ in batch]
+        known = {} if log is None else log.found
+        wanted = [name not in known or len(pictures) < grounding for name in names]
+        seen = model.look([picture for (_, picture), want in zip(batch, wanted, strict=True) if want])
+        looked = dict(zip([name for name, want in zip(names, wanted, strict=True) if want], seen, strict=True))
+        new = [name for name in looked if name not in known]
+        texts = dict(
+            zip(new, model.caption([looked[name] for name in new], beams=beams, max_tokens=max_tokens), strict=True)
+        )
+        for name, (sample, _) in zip(names, batch, strict=True):
+            if name in texts and log is not None:
+                log.put(name, texts[name])
+            if name in looked and sample.captions and len(pictures) < grounding:
+                pictures.append(looked[name])
+                tested.append(len(lines))
+            lines.append(Captioned(sample.key, texts[name] if name in texts else known[name], sample.captions))
+        if on_caption is not None:
+            on_caption(len(lines))
+    report = score_captions(lines, java=java)
+    found = None
+    if grounding and blank is not None:
+        found = _ground(model, pictures, [lines[i] for i in tested], blank, beams, max_tokens, on_grounding)
+    return CaptionEvaluation(report, found, tuple(lines))
+
+
+def _ground(
+    model: PictureScorer,
+    pictures: Sequence[Picture],
+    lines: Sequence[Captioned],
+    blank: Picture,
+    beams: int,
+    max_tokens: int,
+    on_progress: OnProgress | None,
+) -> GroundingReport:
+    (seen,) = model.look([blank])
+    (said,) = model.caption([seen], beams=beams, max_tokens=max_tokens)
+    likelihood, captions, tokens = measure_likelihood(
+        model, pictures, [line.references for line in lines], seen, on_progress=on_progress
+    )
+    cider = compare_captions(
+        tokenize([[line.caption] for line in lines]),
+        tokenize([line.references for line in lines]),
+        tokenize([[said]])[0],
+    )
+    return GroundingReport(likelihood, cider, said, len(lines), captions, tokens)

@@ -1,18 +1,27 @@
-"""CIDEr, BLEU and ROUGE-L as the COCO caption evaluation computes them (arXiv 1504.00325), by `pycocoevalcap`.
+"""Scores as the COCO caption evaluation computes them (arXiv 1504.00325), by `pycocoevalcap`.
 
-METEOR and SPICE are left out: both start a Java process with gigabytes of memory, and SPICE downloads its models.
+METEOR and SPICE stand apart: both start a Java process with gigabytes of memory, and SPICE needs a parser that is not
+part of the package. Where one cannot run it is absent with a reason, never 0.
 """
 
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from bitmar.core.errors import DataError, DependencyError
 
 Tokenized = dict[int, list[str]]
+F64 = npt.NDArray[np.float64]
+
+_PARSER = "stanford-corenlp-3.6.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,50 @@ def score(captions: Tokenized, references: Tokenized) -> CaptionScores:
         bleu_4=float(bleu_4),
         rouge_l=float(rouge_l),
     )
+
+
+def cider_by_photo(captions: Tokenized, references: Tokenized) -> F64:
+    """CIDEr of every caption (n,), in the captions' order; how rare a word is counts over all of these references."""
+    _, each = _import("cider.cider").Cider().compute_score(references, captions)
+    return np.asarray(each, np.float64)
+
+
+def meteor(captions: Tokenized, references: Tokenized) -> float:
+    """METEOR 1.5 (Denkowski and Lavie 2014), from 0 to 1. Raises DependencyError if its Java process fails."""
+    try:
+        found, _ = _import("meteor.meteor").Meteor().compute_score(references, captions)
+    except (OSError, ValueError) as error:  # the process died: a broken pipe, or nothing where a number should be
+        raise DependencyError(f"METEOR's Java process failed ({error}); it needs 2 GB of memory") from error
+    return float(found)
+
+
+def spice(captions: Tokenized, references: Tokenized) -> float:
+    """SPICE (arXiv 1607.08822), from 0 to 1. Raises DependencyError if its parser is absent or its process fails.
+
+    The parser is never fetched from here: it is a download of hundreds of megabytes.
+    """
+    module = _import("spice.spice")
+    if not (Path(module.__file__).parent / "lib" / f"{_PARSER}.jar").is_file():
+        raise DependencyError(
+            f"SPICE needs {_PARSER}, a large download: python -m pycocoevalcap.spice.get_stanford_models"
+        )
+    try:
+        found, _ = module.Spice().compute_score(references, captions)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise DependencyError(f"SPICE's Java process failed ({error}); it needs 8 GB of memory") from error
+    return float(found)
+
+
+def java_scores(captions: Tokenized, references: Tokenized) -> tuple[dict[str, float], dict[str, str]]:
+    """METEOR and SPICE: those that can be had by name, and why the others cannot."""
+    found: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    for name, measure in (("meteor", meteor), ("spice", spice)):
+        try:
+            found[name] = measure(captions, references)
+        except DependencyError as error:
+            absent[name] = str(error)
+    return found, absent
 
 
 def _import(name: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard
+from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +12,20 @@ import numpy.typing as npt
 from bitmar.core.errors import ConfigError, DependencyError, FormatError, nearest
 from bitmar.core.image import PhotoSource
 from bitmar.core.ternary import F32
+from bitmar.evaluate.continuation import Continuation, check_write, compare, write
 from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
+from bitmar.runtime.options import GenerationOptions
+from bitmar.runtime.text import encode
+
+if TYPE_CHECKING:
+    from bitmar.evaluate.torch_scorer import TorchScorer
 
 Text = str | Sequence[int]
 """A text, or its token ids without the begin token."""
 
-Picture = PhotoSource
-"""A photo as `load_photo` reads it, or a teacher's patch features: a float array (N_p, D_v)."""
+Picture = PhotoSource | ImageTokens
+"""A photo as `load_photo` reads it, a teacher's patch features: a float array (N_p, D_v), or what `look` returned."""
 
 OnProgress = Callable[[int], None]
 """Called with the number of texts that are done."""
@@ -55,13 +61,74 @@ class Scorer(Protocol):
         ...
 
 
+class PictureScorer(Scorer, Protocol):
+    """What tasks on pictures, and the probes, ask beyond scores; both halves of BitMar have it.
+
+    has_tower: whether it takes photos. vocab_size: of its tokens. rounding: how far, in nats, a token's log-probability
+    may move when its text is computed beside others, because sums run in another order; 0 where they do not.
+    """
+
+    has_tower: bool
+    vocab_size: int
+    rounding: float
+
+    def look(self, pictures: Sequence[Picture]) -> list[Picture]:
+        """Pictures run through the tower once, to be given to any number of calls of this scorer. Raises ImageError."""
+        ...
+
+    def embed(self, texts: Sequence[str] = (), images: Sequence[Picture] = ()) -> tuple[F32, F32]:
+        """Texts (n, d) and pictures (m, d) in the space of the contrastive loss, all of length 1."""
+        ...
+
+    def remembered(self, text: str) -> F32 | None:
+        """The memory's slots (K, C) after a text is written into it as every call finds it; None without a memory."""
+        ...
+
+
+class TextScorer(Scorer, Protocol):
+    """What tasks that compare answers, or let the model write, ask beyond scores; both halves of BitMar have it."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, nothing put before them. Raises TokenizerError."""
+        ...
+
+    def compare(
+        self,
+        contexts: Sequence[Sequence[int]],
+        options: Sequence[Sequence[Sequence[int]]],
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> list[list[Continuation]]:
+        """For every context (ids behind the begin token, may be empty) each of its options (ids, may be empty).
+
+        `on_progress(n)`: contexts that are done. A context is not computed again for options of one token.
+        """
+        ...
+
+    def write(
+        self,
+        contexts: Sequence[str],
+        options: GenerationOptions,
+        until: Sequence[str] = (),
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> list[str]:
+        """How each context goes on, up to the first of the texts `until`, which is left out. No beams: ConfigError.
+
+        With a seed, each text is drawn as it would be alone.
+        """
+        ...
+
+
 class RuntimeScorer:
     """The torch-free half, one text and one picture at a time."""
 
     pictures_at_once = 1
+    rounding = 0.0
 
     def __init__(self, model: BitMar) -> None:
         self.model, self.name = model, str(model.path)
+        self.vocab_size, self.has_tower = model.config.vocab_size, model.config.vision_tower is not None
 
     def loglikelihood(
         self,
@@ -82,7 +149,57 @@ class RuntimeScorer:
     def caption(self, images: Sequence[Picture], *, beams: int = 1, max_tokens: int = 32) -> list[str]:
         return [self.model.caption(self._encode(image), beams=beams, max_tokens=max_tokens) for image in images]
 
+    def look(self, pictures: Sequence[Picture]) -> list[Picture]:
+        return [self._encode(picture) for picture in pictures]
+
+    def embed(self, texts: Sequence[str] = (), images: Sequence[Picture] = ()) -> tuple[F32, F32]:
+        shown = [self.model.embed(image=self._encode(image)) for image in images]
+        return self.model.embed_texts(texts), np.array(shown, np.float32).reshape(-1, self.model.config.hidden_size)
+
+    def remembered(self, text: str) -> F32 | None:
+        if self.model.config.memory_integration == "off":
+            return None
+        slots: F32 = self.model.remember(text).slots[0]
+        return slots
+
+    def encode(self, text: str) -> list[int]:
+        return encode(self.model.tokenizer, text)
+
+    def compare(
+        self,
+        contexts: Sequence[Sequence[int]],
+        options: Sequence[Sequence[Sequence[int]]],
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> list[list[Continuation]]:
+        found = []
+        for context, choices in zip(contexts, options, strict=True):
+            prefix = np.array([self.model.config.bos_token_id, *context])
+            found.append(compare(self.model.engine, prefix, choices))
+            if on_progress is not None:
+                on_progress(len(found))
+        return found
+
+    def write(
+        self,
+        contexts: Sequence[str],
+        options: GenerationOptions,
+        until: Sequence[str] = (),
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> list[str]:
+        model, texts = self.model, list[str]()
+        check_write(options)
+        for context in contexts:
+            prefix = np.array([model.config.bos_token_id, *self.encode(context)])
+            texts.append(write(model.engine, model.tokenizer, prefix, model.config.eos_token_id, options, until))
+            if on_progress is not None:
+                on_progress(len(texts))
+        return texts
+
     def _encode(self, picture: Picture) -> ImageTokens:
+        if isinstance(picture, ImageTokens):
+            return picture
         if is_features(picture):
             return self.model.encode_image(features=picture)
         return self.model.encode_image(picture)
@@ -96,10 +213,13 @@ def is_features(picture: object) -> TypeGuard[npt.NDArray[np.floating[Any]]]:
     return isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
 
 
-def load_scorer(source: str | Path | None = None, half: str = "auto") -> Scorer:
+def load_scorer(
+    source: str | Path | None = None, half: str = "auto", *, engine: str | None = None
+) -> RuntimeScorer | TorchScorer:
     """The model at `source`: a `.bitmar` file, a folder with one, a Hub id (None: the bundled one), or a checkpoint.
 
     half: which one computes, "runtime", "torch" or "auto", PyTorch for a checkpoint folder without a `.bitmar` file.
+    engine: of the runtime half, as `bitmar.load` takes it.
     Raises ConfigError, FormatError, DependencyError (PyTorch is not installed).
     """
     if half not in HALVES:
@@ -107,7 +227,9 @@ def load_scorer(source: str | Path | None = None, half: str = "auto") -> Scorer:
     folder = Path(source or "")
     is_checkpoint = source is not None and (folder / "model.safetensors").is_file()
     if half == "runtime" or (half == "auto" and not (is_checkpoint and not any(folder.glob("*.bitmar")))):
-        return RuntimeScorer(load(source))
+        return RuntimeScorer(load(source, engine=engine))
+    if engine is not None:
+        raise ConfigError(f"the engine {engine!r} belongs to the runtime half: ask for half=runtime")
     if not is_checkpoint:
         raise FormatError(f"{source} is no checkpoint folder (config.json, model.safetensors): PyTorch needs one")
     try:

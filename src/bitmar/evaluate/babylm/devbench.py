@@ -1,0 +1,126 @@
+"""DevBench (arXiv 2406.10215), the three tasks of it that BabyLM takes: vocabulary, grammar, and likeness of objects.
+
+The two choices go as in the pipeline: of four pictures the first fits the text, and a picture fits as well as the
+prompt around the text is likely beside it, the mean over the prompt's tokens. For likeness, the pipeline compares
+hidden states that only PyTorch models of its own list show; here a picture is its mean vision token, the point that
+the contrastive loss has trained (paper section 3.4.2), on both halves.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bitmar.core.errors import BitMarError, DataError, DependencyError, ImageError
+from bitmar.core.image import load_photo
+from bitmar.evaluate.babylm.choices import points_of
+from bitmar.evaluate.babylm.scores import F64, Score, grouped, mean_accuracy, spearman
+from bitmar.evaluate.babylm.work import Work
+from bitmar.evaluate.scorer import Picture, PictureScorer
+
+CHOICES = {"devbench_vocabulary": "lex-viz_vocab", "devbench_grammar": "gram-trog"}
+THINGS, HUMAN, HUMAN_KEY = "sem-things", "spose_similarity.mat", "spose_sim"
+_PROMPT = "The caption for this image is: {}."
+_PHOTOS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """pictures: files, the right one first; text: what they are asked for, "" where nothing is."""
+
+    pictures: tuple[Path, ...]
+    text: str
+
+
+def read_trials(folder: Path, work: Work) -> list[Trial]:
+    """The rows of manifest.csv: columns image1, image2, ... and text1. Raises DataError."""
+    manifest = folder / "manifest.csv"
+    try:
+        rows = csv.DictReader(manifest.read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{manifest} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    columns = sorted(name for name in rows.fieldnames or () if name.startswith("image") and name[5:].isdigit())
+    if not columns:
+        raise DataError(f"{manifest} has no column image1: take DevBench's own manifest")
+    trials = []
+    for row in rows:
+        names = [row[column] for column in columns]
+        if not all(names):
+            work.on_bad(f"{manifest}:{rows.line_num}", "too few fields")
+            continue
+        trials.append(Trial(tuple(folder / name for name in names), row.get("text1") or ""))
+    if not trials:
+        raise DataError(f"{manifest} holds no row that can be read")
+    return trials
+
+
+def choose(scorer: PictureScorer, folder: Path, work: Work) -> Score:
+    """How often the first picture fits best. A trial that lacks a picture is reported and skipped."""
+    trials = work.some(read_trials(folder, work))
+    points = []
+    for done, trial in enumerate(trials, 1):
+        try:
+            shown = scorer.look([load_photo(path) for path in trial.pictures])
+        except ImageError as error:
+            work.on_bad(str(trial.pictures[0]), str(error))
+            continue
+        rows = scorer.loglikelihood([_PROMPT.format(trial.text)] * len(shown), shown)
+        points.append(points_of(np.array([row.mean(dtype=np.float64) for row in rows])))
+        work.on_progress(done, len(trials))
+    if not points:
+        raise DataError(f"the pictures of {folder} are missing or broken, the first of them {trials[0].pictures[0]}")
+    return mean_accuracy(points, 1 / len(trials[0].pictures), {"UID": grouped(points, [folder.name] * len(points))})
+
+
+def things(scorer: PictureScorer, folder: Path, human: Path, work: Work) -> Score:
+    """Spearman's correlation of the cosines of all pairs of pictures with how alike people find them.
+
+    Every picture is needed, since the human matrix has a row for each; the interval counts pictures, not pairs.
+    """
+    trials = read_trials(folder, work)
+    wanted = read_similarities(human)
+    if wanted.shape != (len(trials), len(trials)):
+        raise DataError(f"{human} is a matrix {wanted.shape}, but the manifest names {len(trials)} pictures")
+    places = np.array(work.some(range(len(trials))))
+    points: list[np.ndarray] = []
+    for start in range(0, len(places), _PHOTOS):
+        paths = [trials[i].pictures[0] for i in places[start : start + _PHOTOS]]
+        photos: list[Picture] = [load_photo(path) for path in paths]
+        points.append(scorer.embed(images=photos)[1])
+        work.on_progress(min(start + _PHOTOS, len(places)), len(places))
+    embedded = np.concatenate(points).astype(np.float64)
+    lower = np.tril_indices(len(places), k=-1)
+    return spearman((embedded @ embedded.T)[lower], wanted[np.ix_(places, places)][lower], n=len(places))
+
+
+def read_similarities(path: Path) -> F64:
+    """The human matrix (n, n) of a MATLAB file. Raises DataError, DependencyError."""
+    try:
+        from scipy.io import loadmat
+    except ModuleNotFoundError as error:
+        raise DependencyError("DevBench's matrix needs scipy: pip install 'bitmar[eval]'") from error
+    try:
+        return np.asarray(loadmat(path)[HUMAN_KEY], np.float64)
+    except Exception as error:  # a damaged file meets almost any exception
+        raise DataError(f"{path} cannot be read ({error}): download it again") from error
+
+
+def devbench(scorer: PictureScorer, source: Path, work: Work) -> dict[str, Score]:
+    """The scores of the tasks that are there. Raises DataError if none is."""
+    assets, scores = source / "assets", {}
+    for name, folder in CHOICES.items():
+        if (assets / folder).is_dir():
+            scores[name] = choose(scorer, assets / folder, work)
+    if (assets / THINGS).is_dir():
+        try:
+            scores["devbench_likeness"] = things(scorer, assets / THINGS, source / "evals" / THINGS / HUMAN, work)
+        except BitMarError as error:
+            if not scores:
+                raise
+            work.on_bad("devbench_likeness", str(error))
+    if not scores:
+        raise DataError(f"{source} holds none of assets/{', assets/'.join((*CHOICES.values(), THINGS))}")
+    return scores

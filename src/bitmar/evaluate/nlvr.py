@@ -1,0 +1,223 @@
+"""Yes/no questions on pictures: is the sentence true of it? NLVR (Suhr et al. 2017), in place of VQA's yes/no share.
+
+Nothing is tuned on the items: one wording, fixed before anything was measured, and the likelier answer wins. Whoever
+answers always the same gets the share of that answer, so `majority` and the balanced accuracy stand beside each figure.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from bitmar.core.errors import DataError, ImageError
+from bitmar.core.image import load_photo
+from bitmar.data.sources import OnBad
+from bitmar.evaluate.blimp import Accuracy
+from bitmar.evaluate.intervals import Interval, bootstrap
+from bitmar.evaluate.result_log import ResultLog
+from bitmar.evaluate.scorer import OnProgress, PictureScorer
+
+WORDING = "Is it true that {}?"
+YES, NO = " Yes.", " No."
+F64 = npt.NDArray[np.float64]
+
+_UNREADABLE = (KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_BATCH = 64  # pictures whose tokens exist at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A sentence about a picture, and whether it is true. name: the list and the line it is from."""
+
+    name: str
+    image: Image.Image
+    sentence: str
+    truth: bool
+    split: str
+
+    @property
+    def prompt(self) -> str:
+        """The sentence as a question."""
+        text = self.sentence.strip().rstrip(".")
+        return WORDING.format(text[:1].lower() + text[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One way of answering. accuracy: ties as halves, with Wilson's interval. balanced: the mean of the accuracies on
+    true and on false sentences, 0.5 by chance whatever their shares. yes: share of "yes". tie_share: equal answers."""
+
+    accuracy: Accuracy
+    balanced: Interval
+    yes: float
+    tie_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class NlvrReport:
+    """raw: the likelier answer beside the picture. pmi: the answer that the picture makes likelier, against the same
+    question without a picture (Holtzman et al. 2021). blind: the likelier answer without a picture.
+
+    majority: share of the commoner truth. by_split: the accuracy of raw and pmi in each split.
+    """
+
+    raw: Answers
+    pmi: Answers
+    blind: Answers
+    majority: float
+    by_split: dict[str, dict[str, Accuracy]]
+    questions: int
+    wording: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for `json.dumps`."""
+        return asdict(self)
+
+
+def read_questions(source: str | Path, on_bad: OnBad | None = None) -> Iterator[Question]:
+    """Questions of a .zip or folder with a .jsonl of "image" (a path in it), "sentence", "label" and maybe "split".
+
+    A line or a picture that cannot be used goes to `on_bad` and is skipped. Raises DataError for a source that cannot
+    be read, an encrypted archive among them.
+    """
+    source, report = Path(source), on_bad or (lambda name, reason: None)
+    if source.is_dir():
+        yield from _questions([str(path) for path in sorted(source.rglob("*.jsonl"))], _reader(source), report, source)
+        return
+    try:
+        archive = zipfile.ZipFile(source)
+    except (OSError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{source} cannot be read: {reason}; is it downloaded as a whole?") from error
+    with archive:
+        if any(entry.flag_bits & 1 for entry in archive.infolist()):
+            raise DataError(f"{source} is encrypted: unpack it with its password and name the folder")
+        lists = [name for name in sorted(archive.namelist()) if name.endswith(".jsonl") and "__MACOSX" not in name]
+        yield from _questions(lists, archive.read, report, source)
+
+
+def _reader(folder: Path) -> Callable[[str], bytes]:
+    return lambda name: (folder / name).read_bytes()
+
+
+def _questions(lists: Sequence[str], read: Callable[[str], bytes], report: OnBad, source: Path) -> Iterator[Question]:
+    found = False
+    for name in lists:
+        for number, line in enumerate(_lines(read, name, source), 1):
+            try:
+                values = json.loads(line)
+                sentence, label, image = values["sentence"], str(values["label"]).lower(), values["image"]
+                if not isinstance(sentence, str) or not sentence.strip() or label not in ("true", "false"):
+                    raise TypeError
+            except (ValueError, KeyError, TypeError):
+                report(f"{name}:{number}", 'not a line with "image", "sentence" and "label" (true or false)')
+                continue
+            try:
+                picture = load_photo(read(str(image)))
+            except (*_UNREADABLE, ImageError) as error:
+                report(f"{name}:{number}", f"its picture {image} cannot be read ({error})")
+                continue
+            found = True
+            yield Question(f"{name}:{number}", picture, sentence, label == "true", str(values.get("split", "all")))
+    if not found:
+        raise DataError(f"{source} holds no questions: give nlvr1.zip, or a folder with a .jsonl and its pictures")
+
+
+def _lines(read: Callable[[str], bytes], name: str, source: Path) -> list[bytes]:
+    try:
+        return read(name).splitlines()
+    except _UNREADABLE as error:
+        raise DataError(f"{name} of {source} cannot be read: {error}") from error
+
+
+def evaluate_nlvr(
+    model: PictureScorer,
+    questions: Iterator[Question],
+    *,
+    log: ResultLog | None = None,
+    on_progress: OnProgress | None = None,
+) -> NlvrReport:
+    """Answer every question, at least one. `on_progress(n)`: those that are done. Raises ImageError if the model takes
+    no photos.
+
+    log: keeps the answers by the questions' names, so that a killed run goes on; its task names model and source.
+    """
+    truths: list[bool] = []
+    splits: list[str] = []
+    margins: list[tuple[float, float]] = []  # beside the picture, and without it
+    while batch := list(islice(questions, _BATCH)):
+        known = {} if log is None else log.found
+        new = [question for question in batch if question.name not in known]
+        found = dict(zip((question.name for question in new), _answer(model, new), strict=True))
+        for question in batch:
+            if question.name in found and log is not None:
+                log.put(question.name, found[question.name])
+            seen, blind = found[question.name] if question.name in found else known[question.name]
+            margins.append((seen, blind))
+            truths.append(question.truth)
+            splits.append(question.split)
+        if on_progress is not None:
+            on_progress(len(truths))
+    seen_all, blind_all = np.array(margins).T
+    return report(seen_all, blind_all, np.array(truths), splits)
+
+
+def _answer(model: PictureScorer, questions: Sequence[Question]) -> list[tuple[float, float]]:
+    """Margins of "yes" over "no" beside the picture and without it."""
+    texts = [question.prompt + answer for question in questions for answer in (YES, NO)]
+    pictures = [picture for picture in model.look([question.image for question in questions]) for _ in (YES, NO)]
+    seen, blind = model.loglikelihood(texts, pictures), model.loglikelihood(texts)
+    return list(zip(_margins(seen), _margins(blind), strict=True))
+
+
+def _margins(scores: Sequence[npt.NDArray[Any]]) -> list[float]:
+    """How much likelier the first of two answers is, in nats; what both texts begin with counts the same in both."""
+    totals = [float(score.sum(dtype="float64")) for score in scores]
+    return [yes - no for yes, no in zip(totals[::2], totals[1::2], strict=True)]
+
+
+def report(seen: F64, blind: F64, truths: npt.NDArray[np.bool_], splits: Sequence[str]) -> NlvrReport:
+    """From the margins of "yes" over "no" beside the picture and without it, (n,) each, n >= 1."""
+    where = {split: np.array([split == each for each in splits]) for split in sorted(set(splits))}
+    raw, pmi = _points(seen, truths), _points(seen - blind, truths)
+    share = float(truths.mean())
+    return NlvrReport(
+        raw=_answers(seen, truths),
+        pmi=_answers(seen - blind, truths),
+        blind=_answers(blind, truths),
+        majority=max(share, 1 - share),
+        by_split={
+            split: {"raw": Accuracy.of(raw[some].tolist()), "pmi": Accuracy.of(pmi[some].tolist())}
+            for split, some in where.items()
+        },
+        questions=len(truths),
+        wording=WORDING + YES + NO,
+    )
+
+
+def _points(margins: F64, truths: npt.NDArray[np.bool_]) -> F64:
+    """1 for a right answer, 0.5 for a tie, 0 for a wrong one."""
+    points: F64 = np.where(margins == 0, 0.5, (margins > 0) == truths)
+    return points
+
+
+def _answers(margins: F64, truths: npt.NDArray[np.bool_]) -> Answers:
+    points = _points(margins, truths)
+    # Weighted so that both truths have one half: the mean is then the balanced accuracy, as far as both occur.
+    weights = np.where(truths, 1 / max(truths.sum(), 1), 1 / max((~truths).sum(), 1))
+    return Answers(
+        accuracy=Accuracy.of(points.tolist()),
+        balanced=bootstrap(points * weights, weights),
+        yes=float((margins > 0).mean()),
+        tie_share=float((margins == 0).mean()),
+    )
