@@ -8,9 +8,16 @@ import typer
 from typer.core import TyperGroup
 
 from bitmar import __version__
+from bitmar.cli.ablate import ablate_memory
+from bitmar.cli.calibrate import calibrate
 from bitmar.cli.caption import caption
 from bitmar.cli.common import FAILED, STOPPED, examples, say
 from bitmar.cli.engine import bench, doctor
+from bitmar.cli.eval_babylm import babylm
+from bitmar.cli.eval_pictures import eval_caption, eval_nlvr, eval_retrieval
+from bitmar.cli.eval_probes import eval_probes
+from bitmar.cli.eval_tasks import eval_tasks
+from bitmar.cli.finetune import finetune
 from bitmar.cli.memory import (
     export_memory,
     forget,
@@ -22,7 +29,9 @@ from bitmar.cli.memory import (
     stats,
 )
 from bitmar.cli.models import export, info
+from bitmar.cli.plot import plot_attention, plot_memory, plot_quantization
 from bitmar.cli.prepare import features, tokenizer_info, tokenizer_train
+from bitmar.cli.report import report
 from bitmar.cli.stream import stream
 from bitmar.cli.text import complete, score
 from bitmar.cli.training import distill, train
@@ -114,7 +123,9 @@ app.command(
 app.command(
     rich_help_panel=USE,
     epilog=examples(
-        "bitmar stream novel.txt", "xzcat novels.txt.xz | bitmar stream --every 100000 --json out/stream.json"
+        "bitmar stream novel.txt",
+        "xzcat novels.txt.xz | bitmar stream --every 100000 --json out/stream.json",
+        "bitmar stream diary.txt --memory home.mem --remember",
     ),
 )(stream)
 app.command(
@@ -170,6 +181,83 @@ app.command(
     ),
 )(bench)
 
+JUDGE = "Judge a model"
+evaluate = typer.Typer(no_args_is_help=True, help="Measure a model with the field's own tasks.")
+app.add_typer(evaluate, name="eval", rich_help_panel=JUDGE)
+evaluate.command(
+    epilog=examples(
+        "bitmar eval babylm --data evaluation_data/full_eval --json out/babylm.json",
+        "bitmar eval babylm --data evaluation_data --tasks blimp,ewok --half torch --model runs/default/reward",
+    ),
+)(babylm)
+evaluate.command(
+    "tasks",
+    epilog=examples(
+        "bitmar eval tasks --json out/tasks.json",
+        "bitmar eval tasks --tasks arc_easy,boolq,winogrande --data archives --limit 100",
+    ),
+)(eval_tasks)
+evaluate.command(
+    "caption",
+    epilog=examples(
+        "bitmar eval caption --data 'flickr8k-val-*.tar' --json out/caption.json",
+        "bitmar eval caption --data val.tar --model teacher.bitmar --features out/val --beams 3 --no-java",
+    ),
+)(eval_caption)
+evaluate.command(
+    "retrieval", epilog=examples("bitmar eval retrieval --data 'flickr8k-val-*.tar' --json out/retrieval.json")
+)(eval_retrieval)
+evaluate.command("nlvr", epilog=examples("bitmar eval nlvr --data nlvr1.zip --json out/nlvr.json"))(eval_nlvr)
+evaluate.command(
+    "probes",
+    epilog=examples(
+        "bitmar eval probes",
+        "bitmar eval probes --data 'flickr8k-val-*.tar' --blimp blimp_filtered.zip --json out/probes.json",
+    ),
+)(eval_probes)
+
+ablation = typer.Typer(no_args_is_help=True, help="Switch a part of a model off and see what it was good for.")
+app.add_typer(ablation, name="ablate", rich_help_panel=JUDGE)
+ablation.command(
+    "memory",
+    epilog=examples(
+        "bitmar ablate memory --json out/ablate.json",
+        "bitmar ablate memory --model m.bitmar --data 'val-*.tar' --text novels.txt --heldout 1 --markdown table.md",
+    ),
+)(ablate_memory)
+
+app.command(
+    rich_help_panel=JUDGE,
+    epilog=examples(
+        "bitmar report --out report",
+        "bitmar report --limit 50 --only tasks,captions --out quick",
+        "bitmar report --model runs/mine --baseline runs/unquantised --data evaluation_data --out report",
+    ),
+)(report)
+
+plots = typer.Typer(no_args_is_help=True, help="Draw what goes on inside, as PNG or SVG.")
+app.add_typer(plots, name="plot", rich_help_panel=JUDGE)
+plots.command(
+    "memory",
+    epilog=examples(
+        "bitmar plot memory runs/default out/memory.png",
+        "bitmar plot memory bundled memory.svg --data 'val-*.tar' --memory home.mem",
+    ),
+)(plot_memory)
+plots.command(
+    "attention",
+    epilog=examples(
+        "bitmar plot attention bundled attention.png --image photo.jpg",
+        "bitmar plot attention runs/default a.svg --image photo.jpg --text 'A dog runs.' --memory home.mem",
+    ),
+)(plot_attention)
+plots.command(
+    "quantization",
+    epilog=examples(
+        "bitmar plot quantization runs/default out/zeros.png", "bitmar plot quantization bundled zeros.svg"
+    ),
+)(plot_quantization)
+
 app.command(
     rich_help_panel=MAKE,
     epilog=examples(
@@ -194,6 +282,19 @@ app.command(
     rich_help_panel=MAKE,
     epilog=examples("bitmar export runs/default out/model.bitmar", "bitmar export runs/default/joint out/model.bitmar"),
 )(export)
+app.command(
+    rich_help_panel=MAKE,
+    epilog=examples("bitmar calibrate model.bitmar out/sure.bitmar --data 'flickr8k-train-*.tar'"),
+)(calibrate)
+
+app.command(
+    rich_help_panel=MAKE,
+    epilog=examples(
+        "bitmar finetune rte --data glue_filtered --model runs/default/reward --out runs/rte",
+        "bitmar finetune boolq --data glue_filtered --model runs/default --out runs/boolq --seeds 3 --json boolq.json",
+        "bitmar finetune --train a.jsonl --valid b.jsonl --text-field review --label-field stars -m runs/mine -o out",
+    ),
+)(finetune)
 
 tokenizer = typer.Typer(no_args_is_help=True, help="Train a tokenizer, or look into one.")
 app.add_typer(

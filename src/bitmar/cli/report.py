@@ -1,0 +1,131 @@
+"""`bitmar report`: everything that is claimed of a model, measured and put beside the paper on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitmar.cli.common import FAILED, SKIPPED, Model, Skipped, needs, say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from bitmar.report.write import Watch
+
+
+def report(
+    model: Model = None,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the report is written.")] = Path(
+        "report"
+    ),
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", help="Evaluation data, laid out as in docs/report.md.")
+    ] = Path("../shared/data"),
+    captions: Annotated[
+        list[str] | None,
+        typer.Option("--captions", metavar="SHARDS", help="Shards with captions that are elsewhere. Can be repeated."),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option("--baseline", metavar="MODEL", help="A model of the same size, unquantised. Can be repeated."),
+    ] = None,
+    text_model: Annotated[
+        str | None, typer.Option("--text-model", metavar="MODEL", help="One of text alone, for the language tables.")
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option("--peer", metavar="NAME", help="Another causal model on the Hub, for Table 1. Can be repeated."),
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", metavar="RUN", help="The model's training run, for Figures 2 and 3.")
+    ] = None,
+    finetuned: Annotated[
+        Path | None, typer.Option("--finetuned", metavar="DIR", help="A folder with finished fine-tunings, TASK/.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="SECTION[,SECTION]", help="Measure only these now. Can be repeated."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=2, help="So many items of each task, for a quick look.")
+    ] = None,
+) -> None:
+    """Measure MODEL on all that the data allows, and write report.html, report.md and report.json.
+
+    Each figure stands beside the paper's, chance, and a baseline; what cannot be measured says why. Killed, the same
+    command goes on where it was: what is finished is measured again only if model, data, version or limit change.
+    """
+    with needs("eval"):
+        from bitmar.report.write import write_report
+    with _progress() as bar:
+        found = write_report(
+            model,
+            out,
+            data=data,
+            captions=captions or (),
+            baselines=baseline or (),
+            text_model=text_model,
+            peers=peer or (),
+            run=run,
+            finetuned=finetuned,
+            only=[name for some in only or () for name in some.split(",") if name],
+            limit=limit,
+            watch=_watch(bar),
+        )
+    for line in found.failed:
+        say(f"failed: {line}")
+    say(f"{found.measured} sections measured: {found.html}, {found.markdown}, {found.json}")
+    if not found.measured:
+        raise typer.Exit(FAILED)
+    if found.failed:
+        raise typer.Exit(SKIPPED)
+
+
+def _progress() -> Progress:
+    """A line for the sections, and one for what is being measured."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _watch(bar: Progress) -> Watch:
+    from bitmar.report.write import Watch
+
+    sections = bar.add_task("sections", total=None)
+    steps: TaskID | None = None
+    skipped, current = Skipped(bar), ""
+
+    def tell(text: str) -> None:
+        bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def on_plan(todo: int, finished: int, seconds: float) -> None:
+        bar.update(sections, total=todo)
+        about = f", about {max(1, round(seconds / 60))} min on two idle cores" if todo else ""
+        tell(f"{todo} sections to measure{about}; {finished} are finished")
+
+    def on_job(title: str, number: int) -> None:
+        bar.update(sections, completed=number - 1, description=f"sections: {title}")
+
+    def on_step(name: str, done: int | None, total: int | None) -> None:
+        nonlocal current, steps
+        if steps is None or name != current:
+            if steps is not None:
+                bar.remove_task(steps)
+            current, steps = name, bar.add_task(f"  {name}", total=total)
+        elif total is not None:
+            bar.update(steps, total=total)
+        if done is None:
+            bar.advance(steps)
+        else:
+            bar.update(steps, completed=done)
+
+    def on_end(title: str, reason: str) -> None:
+        bar.advance(sections)
+        if reason:
+            tell(f"not measured, {title}: {reason}")
+
+    return Watch(on_plan, on_job, on_step, on_end, skipped)

@@ -1,0 +1,242 @@
+"""`write_report`: measure what is not measured yet, then write the page, the Markdown file and report.json."""
+
+from __future__ import annotations
+
+import json
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bitmar.cli.runs import is_run
+from bitmar.core.errors import BitMarError, ConfigError, DataError
+from bitmar.core.files import write_atomically
+from bitmar.evaluate.scorer import RuntimeScorer
+from bitmar.report.commands import command
+from bitmar.report.data import DEFAULT, Absent, EvalData
+from bitmar.report.job import BASELINE, OURS, PEER, TEXT, Contestant, Job, OnStep
+from bitmar.report.ledger import Ledger, fingerprint, key
+from bitmar.report.machine import busy, machine
+from bitmar.report.peer import Unreachable
+from bitmar.report.render import require_jinja, to_html, to_markdown
+from bitmar.report.sections import SECTIONS, Section, find_sections
+from bitmar.report.tables import chapters
+
+HTML, MARKDOWN, JSON = "report.html", "report.md", "report.json"
+DONE, ABSENT, FAILED, LATER = "done", "absent", "failed", "not run"
+_TORCH = 6.0  # how much slower than the native engine the estimate takes PyTorch to be
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Whom to tell. on_plan(jobs to do, jobs finished before, seconds that they may take); on_job(title, its number);
+    on_step: as in `OnStep`; on_end(title, "" or why it was not measured); on_bad(name, reason)."""
+
+    on_plan: Callable[[int, int, float], None] = lambda todo, finished, seconds: None
+    on_job: Callable[[str, int], None] = lambda title, number: None
+    on_step: OnStep = lambda name, done, total: None
+    on_end: Callable[[str, str], None] = lambda title, reason: None
+    on_bad: Callable[[str, str], None] = lambda name, reason: None
+
+
+@dataclass(frozen=True)
+class Report:
+    """html, markdown, json: the files. document: what is in report.json. failed: jobs that should have gone well."""
+
+    html: Path
+    markdown: Path
+    json: Path
+    document: dict[str, Any] = field(repr=False)
+
+    @property
+    def failed(self) -> list[str]:
+        """Titles and reasons of what went wrong; data that is not there is no failure."""
+        return [f"{each['title']}: {each['message']}" for each in self._results() if each["status"] == FAILED]
+
+    @property
+    def measured(self) -> int:
+        """How many jobs have a result."""
+        return sum(each["status"] == DONE for each in self._results())
+
+    def _results(self) -> list[dict[str, Any]]:
+        return [each for some in self.document["results"].values() for each in some.values()]
+
+
+def write_report(
+    model: str | Path | None = None,
+    out: str | Path = "report",
+    *,
+    data: str | Path = DEFAULT,
+    captions: Sequence[str] = (),
+    baselines: Sequence[str | Path] = (),
+    text_model: str | Path | None = None,
+    peers: Sequence[str] = (),
+    run: str | Path | None = None,
+    finetuned: str | Path | None = None,
+    only: Sequence[str] = (),
+    limit: int | None = None,
+    watch: Watch | None = None,
+) -> Report:
+    """Measure a model on all that the data allows and write it beside the paper's figures.
+
+    Args:
+        model: as `load_scorer` takes it. out: a folder; what an earlier call has finished there is not measured again
+            while model, data, version and limit are the same. data: a folder as in docs/report.md. captions: shards
+            that are elsewhere. baselines: models of the same size, such as unquantised ones. text_model: one that was
+            trained on text alone, for the language tables. peers: other causal models on the Hub, for Table 1. run: the
+            model's training run, for Figures 2 and 3 (default: `model`, if that is one). finetuned: a folder with a
+            finished fine-tuning of each task. only: names of sections; the others are shown if they are finished.
+            limit: items of each task, for a quick look.
+    Returns:
+        Where the report lies, and what is in it. A section that cannot be measured is in it with the reason.
+    Raises:
+        ConfigError for an unknown section or a limit below 2, DataError if `data` does not exist, FormatError for a
+        model that cannot be loaded, DependencyError without the extra `eval`.
+    """
+    chosen, watch = find_sections(only), watch or Watch()
+    if limit is not None and limit < 2:
+        raise ConfigError(f"a limit is a number of items, at least 2, not {limit}")
+    source = EvalData(Path(data), captions)
+    if not source.folder.is_dir():
+        raise DataError(f"there is no folder {data}: name the one with the evaluation data (docs/report.md)")
+    require_jinja()
+    out = Path(out)
+    if run is None and model is not None and is_run(Path(model)):
+        run = model
+    contestants = _contestants(model, text_model, baselines, peers)
+    for contestant in contestants:
+        contestant.load()  # one that cannot be loaded is told before there is any work
+    ledger, figures = Ledger(out / "work", out / "figures"), out / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+
+    def job(section: Section, contestant: Contestant) -> Job:
+        return Job(
+            contestant, source, limit, ledger.stem(section, contestant), figures,
+            run=None if run is None else Path(run), finetuned=None if finetuned is None else Path(finetuned),
+            on_step=watch.on_step,
+        )  # fmt: skip
+
+    jobs = [
+        (section, job(section, contestant))
+        for contestant in contestants
+        for section in SECTIONS.values()
+        if contestant.role in section.roles
+    ]
+    results: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    about = {
+        "limit": limit,
+        "data": str(source.folder),
+        "contestants": [_named(each) for each in contestants],
+        "machine": machine(),
+    }
+    todo: list[tuple[Section, Job]] = []
+    finished = 0
+    for section, each in jobs:
+        found = _known(section, each, ledger)
+        finished += found is not None and found["status"] == DONE
+        if found is None and section in chosen:
+            todo.append((section, each))
+            found = {"status": LATER, "message": "still to come"}
+        elif found is None:
+            found = {"status": LATER, "message": f"not run yet; --only {section.name} measures it"}
+        results[section.name][each.contestant.key] = _described(found, section, each)
+    watch.on_plan(len(todo), finished, sum(_seconds(section, each) for section, each in todo))
+    for number, (section, each) in enumerate(todo, 1):
+        title = _title(section, each)
+        watch.on_job(title, number)
+        found = _measure(section, each, ledger)
+        for name, reason in found.get("skipped", {}).items():
+            watch.on_bad(name, reason)
+        watch.on_end(title, found.get("message", ""))
+        results[section.name][each.contestant.key] = _described(found, section, each)
+        _write(out, {**about, "results": results})  # it can be read while it grows
+    return _write(out, {**about, "results": results})
+
+
+def _contestants(
+    model: str | Path | None, text: str | Path | None, baselines: Sequence[str | Path], peers: Sequence[str]
+) -> list[Contestant]:
+    found = [Contestant(OURS, None if model is None else str(model), "ours")]
+    if text is not None:
+        found.append(Contestant(TEXT, str(text), "ours, text alone"))
+    for name in dict.fromkeys(map(str, baselines)):
+        found.append(Contestant(BASELINE, name, f"baseline: {'/'.join(Path(name).parts[-2:])}"))
+    return found + [Contestant(PEER, name, name) for name in dict.fromkeys(peers)]
+
+
+def _known(section: Section, job: Job, ledger: Ledger) -> dict[str, Any] | None:
+    """What needs no measuring: a finished result, or why there can be none. Sets the job's key."""
+    try:
+        job.task = key(section, job, section.files(job))
+    except Absent as error:
+        return {"status": ABSENT, "message": str(error)}
+    except (BitMarError, OSError) as error:
+        return {"status": FAILED, "message": " ".join(str(error).split())}
+    return ledger.find(job)
+
+
+def _measure(section: Section, job: Job, ledger: Ledger) -> dict[str, Any]:
+    resumed, load, begun = ledger.begun(job), busy(), time.perf_counter()
+    try:
+        measured = section.run(job)
+    except (Absent, Unreachable) as error:
+        return {"status": ABSENT, "message": str(error), "skipped": job.skipped}
+    except (BitMarError, OSError) as error:
+        return {"status": FAILED, "message": " ".join(str(error).split()), "skipped": job.skipped}
+    except Exception as error:  # a fault of ours must not cost the sections that are still to come
+        place = job.half_done(".traceback.txt")
+        place.write_text(traceback.format_exc(), encoding="utf-8")
+        message = f"a fault of this program, {type(error).__name__}: {error} (see {place})"
+        return {"status": FAILED, "message": message, "skipped": job.skipped}
+    result = {
+        "status": DONE,
+        "measured": measured,
+        "seconds": round(time.perf_counter() - begun, 1),
+        "resumed": resumed,
+        "load": load,
+        "files": job.task["files"],
+        "model": job.task["model"],
+        "skipped": job.skipped,
+    }
+    ledger.put(job, result)
+    return result
+
+
+def _described(result: dict[str, Any], section: Section, job: Job) -> dict[str, Any]:
+    return {**result, "title": _title(section, job), "command": command(section, job)}
+
+
+def _title(section: Section, job: Job) -> str:
+    return section.title if job.contestant.role == OURS else f"{section.title} ({job.contestant.title})"
+
+
+def _seconds(section: Section, job: Job) -> float:
+    native = job.contestant.role != PEER and isinstance(job.scorer, RuntimeScorer)
+    return section.estimate(job.limit) * (1.0 if native else _TORCH)
+
+
+def _write(out: Path, document: dict[str, Any]) -> Report:
+    found = chapters(document)
+    document = {**document, "chapters": [asdict(chapter) for chapter in found]}
+    report = Report(out / HTML, out / MARKDOWN, out / JSON, document)
+    write_atomically(report.json, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomically(report.markdown, to_markdown(document, found).encode())
+    write_atomically(report.html, to_html(document, found, out / "figures").encode())
+    return report
+
+
+def _named(contestant: Contestant) -> dict[str, Any]:
+    """What a model is called, and its fingerprint; a peer is not loaded for that."""
+    about = {"key": contestant.key, "role": contestant.role, "title": contestant.title, "source": contestant.source}
+    if contestant.role == PEER:
+        return {**about, "name": contestant.source}
+    scorer = contestant.scorer
+    name = Path(scorer.name)
+    return {
+        **about,
+        "name": name.name if name.suffix else "/".join(name.parts[-2:]),
+        "scorer": type(scorer).__name__,
+        "fingerprint": fingerprint(contestant),
+    }
