@@ -74,7 +74,7 @@ def test_built_once_and_again_only_when_an_input_changes(tmp_path: Path, monkeyp
 def test_a_killed_build_leaves_nothing_that_looks_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, cache = _source(tmp_path), tmp_path / "cache"
     with monkeypatch.context() as patch:
-        patch.setattr(corpus_module, "_held_out", lambda text, share: 1 / 0)
+        patch.setattr(corpus_module, "is_held_out", lambda text, share: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             _build(path, cache)
     assert list(cache.iterdir()) == []

@@ -71,9 +71,9 @@ def finetune(
     goes on where a stopped one was. Lines that do not fit are named and left out.
     """
     with needs("train"):
-        from bitmar.cli.runs import is_run, last_model
         from bitmar.train.finetune import Protocol
         from bitmar.train.finetune import finetune as run
+        from bitmar.train.runs import is_run, last_model
 
         skipped: dict[str, str] = {}
 

@@ -21,9 +21,9 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Pack a checkpoint into one .bitmar file: ternary weights at two bits, the embedding at eight."""
-    from bitmar.cli.runs import is_run, last_model, run_card
     from bitmar.cli.summary import summarize
     from bitmar.export import export_checkpoint
+    from bitmar.train.runs import is_run, last_model, run_card
 
     card = run_card(checkpoint) if is_run(checkpoint) else None
     folder = last_model(checkpoint) if is_run(checkpoint) else checkpoint

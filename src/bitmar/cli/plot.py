@@ -136,7 +136,7 @@ def plot_quantization(source: Source, out: Out, stage: OnlyStage = None) -> None
 
 
 def _run(source: str) -> Path | None:
-    from bitmar.cli.runs import is_run
+    from bitmar.train.runs import is_run
 
     return Path(source) if is_run(Path(source)) else None
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from bitmar.cli.runs import is_run, last_model, read_json, stages
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import FORMAT_VERSION, open_container
 from bitmar.core.errors import FormatError
@@ -18,6 +17,7 @@ from bitmar.core.tensors import is_packed, linear_shapes
 from bitmar.core.ternary import absmean, unpack2
 from bitmar.export import read_config
 from bitmar.runtime.locate import find_model
+from bitmar.train.runs import is_run, last_model, read_json, stages
 
 PARTS = {
     "model.vision_tower.": "vision tower",

@@ -189,7 +189,7 @@ def _write(
         files = {"train": train, "heldout": held}
         while chunk := list(islice(documents, _CHUNK)):
             for text, encoding in zip(chunk, encoder.encode_batch_fast(chunk, add_special_tokens=False), strict=True):
-                part: Part = "heldout" if _held_out(text, heldout) else "train"
+                part: Part = "heldout" if is_held_out(text, heldout) else "train"
                 ids = np.array([*start, *encoding.ids, special.eos], dtype)
                 files[part].write(ids.tobytes())
                 offsets[part].append(offsets[part][-1] + len(ids))
@@ -199,7 +199,8 @@ def _write(
     return {"dtype": dtype.name, "bytes": size, "tokens": {part: offsets[part][-1] for part in PARTS}}
 
 
-def _held_out(text: str, share: float) -> bool:
+def is_held_out(text: str, share: float) -> bool:
+    """Whether a document is among the `share` that is never trained on: a hash of its text alone decides."""
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") < share * 2**64
 

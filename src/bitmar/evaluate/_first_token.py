@@ -19,7 +19,7 @@ def _began() -> float:
         return began
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     try:  # Linux counts a parent's peak into ru_maxrss, but not into this
         with open("/proc/self/status") as status:
             return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
@@ -39,4 +39,4 @@ if __name__ == "__main__":
     text = "" if photo else "The"
     next(iter(model.stream(text, photo, max_tokens=12)), None)
     first = time.time()
-    print(json.dumps({"began": start, "first_token": first, "peak_rss_mb": _peak_bytes() / 1e6}))
+    print(json.dumps({"began": start, "first_token": first, "peak_rss_mb": peak_bytes() / 1e6}))

@@ -85,7 +85,7 @@ def _child(source: str, engine: str, variant: str) -> float:
     from dataclasses import replace
 
     from bitmar.core.container import open_container
-    from bitmar.evaluate._first_token import _peak_bytes
+    from bitmar.evaluate._first_token import peak_bytes
     from bitmar.evaluate.ablation_variants import literal
 
     container = open_container(source)
@@ -95,7 +95,7 @@ def _child(source: str, engine: str, variant: str) -> float:
         slots = container.config.memory_slots
         container = literal(container, np.full(slots, 1 / slots, np.float32))
     BitMar(container, engine=engine).generate("The", max_tokens=32)
-    return _peak_bytes() / 1e6
+    return peak_bytes() / 1e6
 
 
 if __name__ == "__main__":

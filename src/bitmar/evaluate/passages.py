@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 
 from bitmar.core.errors import ImageError
 from bitmar.core.image import PhotoSource, load_photo
-from bitmar.data.corpus import _held_out as is_held_out
+from bitmar.data.corpus import is_held_out
 from bitmar.data.sources import CaptionedPhoto, OnBad, iter_webdataset
 from bitmar.data.text import Domain
 

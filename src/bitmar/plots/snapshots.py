@@ -9,10 +9,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bitmar.cli.runs import LOG, Stage, is_run, stages
 from bitmar.core.errors import ConfigError, FormatError, nearest
 from bitmar.export import export_checkpoint, read_config
 from bitmar.runtime.api import BitMar, load
+from bitmar.train.runs import LOG, Stage, is_run, stages
 
 
 @dataclass(frozen=True, slots=True)

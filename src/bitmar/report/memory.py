@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bitmar.cli.runs import LOG, is_run
 from bitmar.core.errors import FormatError
 from bitmar.evaluate.ablation import Sources, ablate_memory
 from bitmar.plots.canvas import save
@@ -16,6 +15,7 @@ from bitmar.plots.snapshots import course, snapshots, untrained
 from bitmar.plots.zeros import NOTED, zeros_of_model, zeros_of_run
 from bitmar.report.data import LONG_TEXTS, READ_TEXTS, Absent
 from bitmar.report.job import Job
+from bitmar.train.runs import LOG, is_run
 
 PHOTOS = 200  # of the ablation
 SEEDS = 3

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitmar.cli.runs import is_run
 from bitmar.core.errors import BitMarError, ConfigError, DataError
 from bitmar.core.files import write_atomically
 from bitmar.evaluate.scorer import RuntimeScorer
@@ -23,6 +22,7 @@ from bitmar.report.peer import Unreachable
 from bitmar.report.render import require_jinja, to_html, to_markdown
 from bitmar.report.sections import SECTIONS, Section, find_sections
 from bitmar.report.tables import chapters
+from bitmar.train.runs import is_run
 
 HTML, MARKDOWN, JSON = "report.html", "report.md", "report.json"
 DONE, ABSENT, FAILED, LATER = "done", "absent", "failed", "not run"
