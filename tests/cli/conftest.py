@@ -18,8 +18,6 @@ from typer.testing import CliRunner
 from bitmar.cli import app
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import write_container
-from bitmar.core.tensors import expected_tensors, linear_shapes
-from bitmar.core.ternary import pack2
 
 Cli = Callable[..., Any]
 CARD = {"licence": "research only", "training_data": ["two shards", "a book"], "command": "bitmar train it.yaml"}
@@ -49,51 +47,49 @@ def fails(cli: Cli) -> Callable[..., str]:
     return run
 
 
-def _make_model(path: Path, *, tower: bool = True, seed: int = 0) -> Path:
-    """A random model of 260 tokens; without a tower it takes 2x2 patches of 10."""
-    vision = VisionTowerConfig(
-        image_size=64, stem_channels=(5, 6), widths=(6, 10), depths=(1, 1), head_dim=2, mlp_ratio=2, out_dim=10
-    )
-    config = ModelConfig(
-        vocab_size=260,
-        hidden_size=12,
-        encoder_layers=1,
-        decoder_layers=1,
-        num_heads=2,
-        intermediate_size=18,
-        vision_dim=10,
-        vision_grid=2,
-        vision_hidden=7,
-        memory_slots=4,
-        memory_dim=6,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        vision_tower=vision if tower else None,
-    )
-    rng, columns = np.random.default_rng(seed), {name: shape[1] for name, shape in linear_shapes(config).items()}
-    tensors: dict[str, np.ndarray] = {}
-    for name, (dtype, shape) in expected_tensors(config).items():
-        if dtype == "U8":
-            tensors[name] = pack2(rng.integers(-1, 2, (shape[0], columns[name]), dtype=np.int8))
-        elif dtype == "I8":
-            tensors[name] = rng.integers(-127, 128, shape, dtype=np.int8)
-        else:
-            tensors[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32).reshape(shape)
-    characters = ["<pad>", "<bos>", "<eos>", "<image>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    tokenizer = Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(characters)}, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    pixels = {"size": 64, "resize": "squash", "mean": [0.5] * 3, "std": [0.25] * 3}
-    vision_card = {**pixels, "tower": "bitvit" if tower else "features"}
-    write_container(path, tensors, config=config, tokenizer_json=tokenizer.to_str(), vision=vision_card, card=CARD)
-    return path
-
-
 @pytest.fixture(scope="session")
-def make_model() -> Callable[..., Path]:
-    """make_model(path, tower=True, seed=0) -> path."""
-    return _make_model
+def make_model(random_tensors: Callable[..., dict[str, np.ndarray]]) -> Callable[..., Path]:
+    """make_model(path, tower=True, seed=0) -> path: a random model of 260 tokens; without a tower it takes 2x2 patches
+    of 10."""
+
+    def make(path: Path, *, tower: bool = True, seed: int = 0) -> Path:
+        vision = VisionTowerConfig(
+            image_size=64, stem_channels=(5, 6), widths=(6, 10), depths=(1, 1), head_dim=2, mlp_ratio=2, out_dim=10
+        )
+        config = ModelConfig(
+            vocab_size=260,
+            hidden_size=12,
+            encoder_layers=1,
+            decoder_layers=1,
+            num_heads=2,
+            intermediate_size=18,
+            vision_dim=10,
+            vision_grid=2,
+            vision_hidden=7,
+            memory_slots=4,
+            memory_dim=6,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+            vision_tower=vision if tower else None,
+        )
+        characters = ["<pad>", "<bos>", "<eos>", "<image>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        tokenizer = Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(characters)}, merges=[]))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        pixels = {"size": 64, "resize": "squash", "mean": [0.5] * 3, "std": [0.25] * 3}
+        vision_card = {**pixels, "tower": "bitvit" if tower else "features"}
+        write_container(
+            path,
+            random_tensors(config, seed),
+            config=config,
+            tokenizer_json=tokenizer.to_str(),
+            vision=vision_card,
+            card=CARD,
+        )
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -103,8 +99,8 @@ def card() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return _make_model(tmp_path_factory.mktemp("model") / "tiny.bitmar")
+def model(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "tiny.bitmar")
 
 
 def _jpeg(colour: str = "green", size: tuple[int, int] = (40, 30)) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bitmar.cli import engine
+from bitmar.runtime import diagnosis
 
 Cli = Callable[..., Any]
 
@@ -24,7 +24,7 @@ def test_doctor_says_what_runs_and_why(cli: Cli, monkeypatch: pytest.MonkeyPatch
 
 def test_doctor_misses_the_native_engine(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BITMAR_KERNEL", raising=False)
-    monkeypatch.setattr(engine, "_native_paths", lambda: [])
+    monkeypatch.setattr(diagnosis, "native_paths", lambda: [])
     assert "C++ compiler" in json.loads(cli("doctor", "--json").stdout)["because"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,6 @@ import pytest
 
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import write_container
-from bitmar.core.tensors import expected_tensors, linear_shapes
-from bitmar.core.ternary import pack2
 
 
 @pytest.fixture(scope="session")
@@ -45,19 +44,9 @@ def config() -> ModelConfig:
 
 
 @pytest.fixture(scope="session")
-def tensors(config: ModelConfig) -> dict[str, np.ndarray]:
+def tensors(config: ModelConfig, random_tensors: Callable[..., dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Random tensors that fit `config`."""
-    rng = np.random.default_rng(0)
-    columns = {name: shape[1] for name, shape in linear_shapes(config).items()}
-    made: dict[str, np.ndarray] = {}
-    for name, (dtype, shape) in expected_tensors(config).items():
-        if dtype == "U8":
-            made[name] = pack2(rng.integers(-1, 2, (shape[0], columns[name]), dtype=np.int8))
-        elif dtype == "I8":
-            made[name] = rng.integers(-127, 128, shape, dtype=np.int8)
-        else:
-            made[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32).reshape(shape)
-    return made
+    return random_tensors(config)
 
 
 @pytest.fixture(scope="session")

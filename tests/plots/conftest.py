@@ -16,7 +16,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import write_container
 from bitmar.core.tensors import expected_tensors, linear_shapes
-from bitmar.core.ternary import pack2
 from bitmar.runtime.api import BitMar, load
 
 CONFIG = ModelConfig(
@@ -51,23 +50,20 @@ def tokenizer_json() -> str:
 
 
 @pytest.fixture(scope="session")
-def make_model(tmp_path_factory: pytest.TempPathFactory, tokenizer_json: str) -> Callable[..., BitMar]:
+def make_model(
+    tmp_path_factory: pytest.TempPathFactory,
+    tokenizer_json: str,
+    random_tensors: Callable[..., dict[str, np.ndarray]],
+) -> Callable[..., BitMar]:
     """make_model(config) -> a model of these random weights, on numpy."""
 
     def make(config: ModelConfig = CONFIG) -> BitMar:
-        rng, columns = np.random.default_rng(0), {name: shape[1] for name, shape in linear_shapes(config).items()}
-        tensors: dict[str, np.ndarray] = {}
-        for name, (dtype, shape) in expected_tensors(config).items():
-            if dtype == "U8":
-                tensors[name] = pack2(rng.integers(-1, 2, (shape[0], columns[name]), dtype=np.int8))
-            elif dtype == "I8":
-                tensors[name] = rng.integers(-127, 128, shape, dtype=np.int8)
-            else:
-                tensors[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32).reshape(shape)
         path = tmp_path_factory.mktemp("model") / "tiny.bitmar"
         vision = {"size": 64, "resize": "squash", "mean": [0.5] * 3, "std": [0.25] * 3, "tower": "bitvit"}
         vision["tower"] = "bitvit" if config.vision_tower else "features"
-        write_container(path, tensors, config=config, tokenizer_json=tokenizer_json, vision=vision, card={})
+        write_container(
+            path, random_tensors(config), config=config, tokenizer_json=tokenizer_json, vision=vision, card={}
+        )
         return load(path, engine="numpy")
 
     return make

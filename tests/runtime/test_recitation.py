@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.core.errors import ConfigError
 from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.calibrate import LEAST, background, with_background
 from bitmar.runtime.recitation import SURE, rest_of, to_recite
@@ -87,6 +88,29 @@ def test_never_more_tokens_than_asked(model: BitMar, most: int) -> None:
     written = model.generate("", picture(1000), memory=memory, max_tokens=most)
     assert len(written.tokens) == most and written.finish_reason == "length"
     assert "A very long text about the dog".startswith(written.text)
+
+
+def test_a_sentence_that_was_cut_has_not_ended(model: BitMar) -> None:
+    memory = model.memory()
+    memory.remember("Rex loves the beach.", picture(1000))
+    written = model.generate("", picture(1000), memory=memory, max_tokens=3)
+    assert written.finish_reason == "length" and written.recited == len(written.text) < len("Rex loves the beach.")
+
+
+def test_another_models_memory_is_refused(model: BitMar, make_pair: Callable[..., Any]) -> None:
+    other = make_pair(tower="two stages", hidden_size=24, memory_dim=10, memory_slots=4).bitmar
+    with pytest.raises(ConfigError, match="another model"):
+        model.caption(picture(1000), memory=other.memory())
+
+
+def test_watching_for_long_takes_no_room(model: BitMar) -> None:
+    """A camera that captions every frame notes each episode once, the latest last."""
+    memory = model.memory()
+    for seed in (1000, 2000):
+        memory.remember(image=picture(seed))
+    for seed in [1000, 2000] * 20 + [1000]:
+        model.generate("", picture(seed), memory=memory, max_tokens=1)
+    assert list(memory._uses) == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def caption(
                 what = "recited" if result["recited"] else "remembered with a photo like this"
                 say(f"{what}: {found['text']!r} (score {found['score']:.3f}{sure})")
     if grid and captions:
-        from bitmar.cli.grid import Cell, write_grid
+        from bitmar.plots.grid import Cell, write_grid
 
         write_grid(grid, [Cell(result["photo"], result["caption"]) for result in captions])
     if as_json:
@@ -169,7 +169,7 @@ def _caption_shards(
         written = out or Path(temporary) / "captions.json"
         count, skipped = captioner.run(written, limit)
         if grid:
-            from bitmar.cli.grid import write_grid
+            from bitmar.plots.grid import write_grid
 
             write_grid(grid, grid_cells(data, written, IN_A_GRID if out else count))
     say(f"{count} caption{'s' * (count != 1)} in {out or grid}; {skipped}")

@@ -12,6 +12,8 @@ from bitmar.cli.common import Json, Model, print_json
 
 def doctor(as_json: Json = False) -> None:
     """Say which engine runs here, which kernel path it takes, and why the others are left out."""
+    from bitmar.runtime.diagnosis import diagnose
+
     about = diagnose()
     if as_json:
         print_json(about)
@@ -23,64 +25,6 @@ def doctor(as_json: Json = False) -> None:
         typer.echo(f"  {path['name']:<13}{mark}{': ' + path['reason'] if path['reason'] else ''}")
     typer.echo(f"engine: {about['chosen']}, because {about['because']}")
     typer.echo(f"bundled model: {about['model']}")
-
-
-def diagnose() -> dict[str, Any]:
-    """What `doctor` prints."""
-    import os
-    import platform
-
-    from bitmar import __version__
-    from bitmar.core.errors import BitMarError
-    from bitmar.runtime.backend import NUMPY, VARIABLE
-
-    wish = os.environ.get(VARIABLE)
-    paths = [{"name": name, "reason": reason} for name, reason in _native_paths()]
-    built = bool(paths)
-    paths.append({"name": NUMPY, "reason": ""})
-    try:
-        from bitmar.runtime.api import load
-
-        chosen, model = (loaded := load()).engine.name, str(loaded.path)
-    except BitMarError as error:
-        chosen, model = NUMPY, f"none ({error})"
-    if wish:
-        because = f"{VARIABLE}={wish} asks for it"
-    elif not built:
-        because = "the native engine was not built: install bitmar again where a C++ compiler is (gcc or clang)"
-    elif chosen == NUMPY:
-        because = "the native engine cannot run this model"
-    else:
-        because = "it is the fastest that this processor runs"
-    return {
-        "version": __version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processor": _processor(),
-        "paths": paths,
-        "chosen": chosen,
-        "because": because,
-        "model": model,
-    }
-
-
-def _native_paths() -> list[tuple[str, str]]:
-    try:
-        from bitmar.runtime.native import kernel_paths
-    except ImportError:
-        return []
-    return kernel_paths()
-
-
-def _processor() -> str:
-    import platform
-
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def bench(
@@ -105,13 +49,14 @@ def bench(
     from bitmar.evaluate import speed
     from bitmar.runtime.api import BitMar
     from bitmar.runtime.backend import NUMPY, choose_backend
+    from bitmar.runtime.diagnosis import diagnose, native_paths
     from bitmar.runtime.locate import find_model
 
     container = open_container(find_model(model))
     jpeg = photo.read_bytes() if photo else speed.sample_photo()
     about = diagnose()
     figures: dict[str, Any] = {}
-    for path in paths or [*(name for name, reason in _native_paths() if not reason), NUMPY]:
+    for path in paths or [*(name for name, reason in native_paths() if not reason), NUMPY]:
         say(f"measuring {path}")
         slow = path == NUMPY
         engine = choose_backend(container, path)

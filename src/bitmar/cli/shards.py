@@ -11,11 +11,11 @@ from typing import Any
 from safetensors import safe_open
 
 from bitmar.cli.common import Skipped, needs, progress, say
-from bitmar.cli.grid import Cell
 from bitmar.core.errors import ConfigError, DataError, ImageError
 from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
 from bitmar.data.sources import CaptionedPhoto, OnBad, iter_webdataset
+from bitmar.plots.grid import Cell
 from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import ImageTokens
 

@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from bitmar import __version__
-from bitmar.cli.engine import diagnose
+from bitmar.runtime.diagnosis import diagnose
 
 PACKAGES = (
     "numpy",

@@ -6,11 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bitmar.cli.grid import Cell, write_grid
 from bitmar.evaluate.captioning import evaluate_captions, read_pictures
 from bitmar.evaluate.nlvr import evaluate_nlvr, read_questions
 from bitmar.evaluate.passages import readable_photos
 from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
+from bitmar.plots.grid import Cell, write_grid
 from bitmar.report.job import Job
 
 GRID = 12

@@ -178,7 +178,8 @@ class BitMar:
     ) -> Generation:
         """Go on with a text, with or without a picture.
 
-        memory: a session (see `memory`), or what `remember` returned; it is read, not written.
+        memory: a session (see `memory`), or what `remember` returned; it is read, not written, but the episode that a
+        session recalls for the picture counts as used.
         recite: where the session is sure that it has seen this picture, say what was remembered with it word for word
         and go on from there (`recitation`). Without, its slots only colour what the model says.
         options: as in `GenerationOptions`. Raises ImageError, TokenizerError, ConfigError.
@@ -202,7 +203,8 @@ class BitMar:
             tokens += written
         timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
         reason: Literal["stop", "length"] = "stop" if ended else "length"
-        return Generation(self.tokenizer.decode(list(tokens)), tokens, reason, timings, begun.recalled, begun.recited)
+        text = self.tokenizer.decode(list(tokens))
+        return Generation(text, tokens, reason, timings, begun.recalled, min(begun.recited, len(text)))
 
     def _begin(
         self,
@@ -212,12 +214,12 @@ class BitMar:
         recite: bool,
         options: GenerationOptions,
     ) -> _Begun:
-        prompt, recalled, words = self._prompt(text), None, ""
-        if image is not None and isinstance(memory, Session):
-            recalled = next(iter(memory.recall(image=image)), None)
-            words = rest_of(to_recite(recalled), text) if recite else ""
-        state = self._start(image, memory)
+        prompt, state = self._prompt(text), self._start(image, memory)
         self.engine.read(prompt, state)
+        if image is None or not isinstance(memory, Session):
+            return _Begun(state, None)
+        recalled = next(iter(memory.recall(image=image)), None)
+        words = rest_of(to_recite(recalled), text) if recite else ""
         if not words:
             return _Begun(state, recalled)
         eos = self.config.eos_token_id

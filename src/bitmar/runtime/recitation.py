@@ -73,10 +73,12 @@ def copy(
     those that begin a word there which the model finds the likeliest now: the name grows no ending, and what follows
     stays with the picture. Returns the tokens, at most options.max_tokens, and whether nothing need follow.
     """
-    tokens = encode(tokenizer, words)[: options.max_tokens]
+    whole = encode(tokenizer, words)
+    tokens = whole[: options.max_tokens]
     backend.read(np.array(tokens), state)
-    if len(tokens) == options.max_tokens or _SENTENCE.search(words):
-        return tuple(tokens), bool(_SENTENCE.search(words))
+    ended = len(tokens) == len(whole) and bool(_SENTENCE.search(words))
+    if ended or len(tokens) == options.max_tokens:
+        return tuple(tokens), ended
     said = set(_words(words))
     pieces = {token: tokenizer.decode([token]) for token in draft}
     leads = {token for token, piece in pieces.items() if _begins_word(piece) and not said & set(_words(piece))}

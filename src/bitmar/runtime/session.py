@@ -83,7 +83,7 @@ class Session:
         self._indices: dict[str, Index | None] = {}
         self._state: MemoryState | None = None
         self._version = -1  # of the file, for which these two hold
-        self._uses: list[int] = []  # slots recalled since the last write
+        self._uses: dict[int, None] = {}  # slots recalled since the last write, the latest last
 
     def __repr__(self) -> str:
         return f"Session({str(self.path) if self.path else 'in RAM'}, {len(self)} of {self.file.shape.slots} slots)"
@@ -162,7 +162,7 @@ class Session:
         self.file.close()
 
     def _keep_uses(self) -> None:
-        uses, self._uses = self._uses, []
+        uses, self._uses = self._uses, {}
         if uses:
             self.file.begin()
             live = set(self.file.live().tolist())
@@ -193,7 +193,9 @@ class Session:
             kind = "text"
         found = self.file.consistently(lambda: self._nearest(kind, key, words, k))
         if found:
-            self._uses.append(found[0].episode.slot)
+            slot = found[0].episode.slot
+            self._uses.pop(slot, None)
+            self._uses[slot] = None
         return found
 
     def _nearest(self, kind: str, key: F32, words: str, k: int) -> list[Recalled]:

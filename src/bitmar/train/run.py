@@ -95,9 +95,9 @@ def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:
     with_background(model.container, background(pictures), path)
 
 
-def _spread(total: int, most: int) -> Iterator[int]:
+def _spread(total: int, most: int) -> range:
     """At most so many of 0 .. total - 1, evenly."""
-    return iter(range(0, total, max(1, -(-total // most))))
+    return range(0, total, max(1, -(-total // most)))
 
 
 def _card(recipe: Recipe) -> dict[str, Any]:
