@@ -52,6 +52,23 @@ def test_the_held_out_share_depends_on_the_text_alone(tmp_path: Path) -> None:
     assert set(_texts(forward.heldout)) < set(_texts(wider.heldout))
 
 
+def test_no_question_is_about_a_held_out_document(tmp_path: Path) -> None:
+    texts = [
+        f"Story {i} is a tale of {i * 7919 % 1000} dogs. The dogs of tale {i} were brave and loud." for i in range(200)
+    ]
+    path, tokenizer = _source(tmp_path, texts=texts), train_bpe(texts, 300)
+    plain = _build(path, tmp_path / "cache", tokenizer, heldout=0.3)["stories"]
+    held = [tokenizer.decode(plain.heldout.document(i).tolist()) for i in range(len(plain.heldout))]
+    asked = build_corpus(
+        {"stories": {"path": path, "questions": True}}, tokenizer, tmp_path / "cache", heldout=0.3, progress=False
+    )["stories"]
+    both = [tokenizer.decode(s.document(i).tolist()) for s in (asked.train, asked.heldout) for i in range(len(s))]
+    assert len(held) > 30 and len(both) > 80
+    assert all("Answer: " in text for text in both)
+    sentences = [sentence for text in held for sentence in text.split(". ")]
+    assert not any(sentence in text for text in both for sentence in sentences)
+
+
 def test_built_once_and_again_only_when_an_input_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[str] = []
     build = corpus_module._build

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bitmar.core.errors import ConfigError, DataError, DependencyError, FormatError
 from bitmar.data.towers import load_tower
@@ -176,6 +177,32 @@ def test_the_replica_equals_its_unfused_form(tiny: TinyInterpreter, monkeypatch:
     fused = model(photos)
     monkeypatch.setattr(litert_torch, "_FUSED", False)
     torch.testing.assert_close(model(photos), fused, rtol=1e-4, atol=1e-4)
+
+
+# --- our own, packed -------------------------------------------------------------------------------------
+
+
+def test_the_tower_of_a_packed_model(tmp_path: Path) -> None:
+    from bitmar.core.image import preprocess
+    from bitmar.runtime.api import load
+
+    path = Path(__file__).resolve().parents[2] / "src" / "bitmar" / "assets" / "bitmar-default.bitmar"
+    tower, model = load_tower(f"bitmar:{path}"), load(path)
+    photos = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
+    found = tower(photos)
+    assert found.shape == (2, tower.grid**2, tower.dim) == (2, 49, 1280)
+    assert model.engine.tower is not None
+    size, mean, std = (model.vision[key] for key in ("size", "mean", "std"))
+    for photo, features in zip(photos, found, strict=True):
+        expected = model.engine.tower(preprocess(Image.fromarray(photo), size=size, mean=mean, std=std))
+        np.testing.assert_allclose(features, expected, atol=0.02 * np.abs(expected).max())
+    assert tower.fingerprint == model.container.checksum[:16]
+
+
+def test_a_packed_model_without_a_tower() -> None:
+    path = Path(__file__).resolve().parents[2] / "models" / "bitmar-text.bitmar"
+    with pytest.raises(ConfigError, match="has no vision tower"):
+        load_tower(f"bitmar:{path}")
 
 
 # --- the real teacher ------------------------------------------------------------------------------------

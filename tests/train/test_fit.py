@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="training needs bitmar[train]")
 
 from safetensors.torch import load_file  # noqa: E402
 
+from bitmar.core.container import open_container  # noqa: E402
 from bitmar.train.recipe import load_recipe  # noqa: E402
 from bitmar.train.run import run  # noqa: E402
 
@@ -39,6 +40,29 @@ def test_still_parts_keep_every_bit_and_the_others_learn(
     assert {"model.memory.slots", "model.decoder.layers.0.memory_gate"} <= moved(use)
     assert not any("memory" in name for name in moved(rest))
     assert any("decoder" in name for name in moved(rest))
+
+
+def test_a_tower_stands_aside_and_comes_back(
+    recipe: dict[str, Any], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Photos, then the features of that stage's packed tower, with a text of its own, then photos again."""
+    stage = recipe["stages"][0]
+    training = {**stage["training"], "steps": 1, "accumulation": 1, "save_words": False}
+    plain = {**stage, "controller": False, "training": training}
+    packed = tmp_path / "run" / "first" / "model.bitmar"
+    text = {"asked": {"path": recipe["data"]["text"]["lines"]["path"], "split": "line", "questions": True}}
+    recipe["stages"] = [
+        {**plain, "name": "first"},
+        {**plain, "name": "seen", "start": "first", "pictures": "features", "tower": f"bitmar:{packed}", "text": text},
+        {**plain, "name": "last", "start": "seen", "tower_from": "first", "tower_rate": 0.0},
+    ]
+    run(load_recipe(write(recipe)))
+    first, seen, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("first", "seen", "last"))
+    towers = {name for name in first if "vision_tower" in name}
+    assert towers and not towers & set(seen)
+    assert set(last) == set(first) and all(torch.equal(last[name], first[name]) for name in towers)
+    card = open_container(tmp_path / "run" / "model.bitmar").card
+    assert len([source for source in card["training_data"] if source.endswith("text.txt")]) == 1
 
 
 def test_a_faster_memory_takes_larger_steps(recipe: dict[str, Any], write: Callable[..., Path], tmp_path: Path) -> None:

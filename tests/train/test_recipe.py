@@ -47,6 +47,7 @@ def test_the_papers_recipe_has_the_papers_network() -> None:
         ("ouput=x", "unknown key 'ouput' (did you mean 'output'?)"),
         ("tokenizer.trian=300", "unknown key 'trian' (did you mean 'train'?)"),
         ("data.caption=[x]", "unknown key 'caption' (did you mean 'captions'?)"),
+        ("stages.0.text.lines.wieght=2", "'wieght' in a text domain (did you mean 'weight'?)"),
         ("data.text.lines.wieght=2", "'wieght' in a text domain (did you mean 'weight'?)"),
         ("model.hiden_size=3", "'hiden_size' (did you mean 'hidden_size'?)"),
         ("tower.dephts=[1]", "'dephts' (did you mean 'depths'?)"),
@@ -162,8 +163,10 @@ def test_the_order_of_stages(recipe: dict[str, Any], write: Write, tmp_path: Pat
     assert "start 'second' is no earlier fit stage and no folder" in refused(write, later)
     assert "(did you mean 'first'?)" in refused(write, stages(first, {**second, "start": "frist"}))
     assert "start 'tower' is no earlier fit stage" in refused(write, stages(tower, {**first, "start": "tower"}))
-    assert "is no earlier distill stage" in refused(write, stages({**first, "tower_from": "tower"}, tower))
-    assert "is no earlier distill stage" in refused(write, stages(first, {**second, "tower_from": "first"}))
+    blind = {**first, "pictures": "none"}
+    load_recipe(write(stages(first, {**second, "tower_from": "first"})))
+    assert "is no earlier stage with a tower" in refused(write, stages({**first, "tower_from": "tower"}, tower))
+    assert "is no earlier stage with a tower" in refused(write, stages(blind, {**second, "tower_from": "first"}))
     assert "tower_from is for pictures: photos" in refused(
         write, stages(tower, {**first, "tower_from": "tower", "pictures": "none"})
     )

@@ -22,7 +22,7 @@ def features(
         typer.Option(
             "--tower",
             metavar="SPEC",
-            help="dinov2:small|base|large|FOLDER, litert:FILE.tflite, litert-torch:FILE.tflite or bitvit:FOLDER.",
+            help="dinov2:small|base|large|FOLDER, litert:FILE, litert-torch:FILE, bitvit:FOLDER or bitmar:FILE.",
             show_default=False,
         ),
     ],

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from bitmar.core.errors import ConfigError, DataError, nearest
+from bitmar.data.questions import questions
 from bitmar.data.text import MAX_DOCUMENT, Domain
 from bitmar.data.tokenizer import SpecialIds, fingerprint, plain_encoder, special_ids
 
@@ -167,6 +168,8 @@ def _build(
             size = sum(file.stat().st_size for file in domain.files()) if domain.path is not None else None
             task = bar.add_task(f"tokenising {name}", total=size)
             documents = domain.documents(on_read=lambda count: bar.advance(task, count))
+            if domain.questions:  # none about what is held out: it would be met in the passage
+                documents = questions(text for text in documents if not is_held_out(text, heldout))
             written = _write(partial, documents, tokenizer, special, heldout)
         if not any(written["tokens"].values()):
             raise DataError(f"text domain {name!r} has no document in it: {domain.path or domain.dataset}")

@@ -83,6 +83,7 @@ class Domain:
              is one (captions, sentences); "file": only at the end of the file; "auto": "blank" if the file
              has blank lines within, else "line".
     clean:   see `clean_text`.
+    questions: in place of its documents, questions about them (`bitmar.data.questions`).
     """
 
     path: str | Sequence[str] | None = None
@@ -93,6 +94,7 @@ class Domain:
     weight: float = 1.0
     split: Split = "auto"
     clean: Clean = "plain"
+    questions: bool = False
 
     def __post_init__(self) -> None:
         if (self.path is None) == (self.dataset is None):

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from bitmar.data.dataset import CaptionBatches
 
 
+TOWER = "model.vision_tower."
+
+
 class FitTrainer(BatchTrainer):
     """Adds to `BatchTrainer` what only a BitMar model has: chains of episodes, held-out checks, words seen."""
 
@@ -106,7 +109,7 @@ class FitTrainer(BatchTrainer):
 
 def rates(stage: Fit) -> dict[str, float]:
     """By a part of the parameters' names: the factor on their learning rate."""
-    return {"model.vision_tower.": stage.tower_rate, "memory": stage.memory_rate}
+    return {TOWER: stage.tower_rate, "memory": stage.memory_rate}
 
 
 def part_of(model: torch.nn.Module, part: str) -> list[torch.nn.Parameter]:
@@ -147,9 +150,9 @@ def build_model(
     torch.manual_seed(stage.training.seed)
     model = BitMarForCausalLM(BitMarConfig(**config.to_dict()))
     if stage.start:
-        _load(model, starts.get(stage.start, Path(stage.start)), allowed_missing="model.vision_tower.")
+        _load(model, starts.get(stage.start, Path(stage.start)), optional=TOWER)
     if stage.tower_from and model.model.vision_tower is not None:
-        _load(model.model.vision_tower, towers[stage.tower_from])
+        _load(model.model.vision_tower, towers[stage.tower_from], inside=TOWER)
     for part, rate in rates(stage).items():
         for parameter in part_of(model, part) if rate == 0 else ():
             parameter.requires_grad_(False)
@@ -157,17 +160,23 @@ def build_model(
     return model
 
 
-def _load(module: torch.nn.Module, folder: Path, allowed_missing: str = "\0") -> None:
+def _load(module: torch.nn.Module, folder: Path, optional: str = "\0", inside: str = "") -> None:
+    """optional: prefix of what either side may lack. inside: of what is wanted, where the folder holds more."""
     path = folder / "model.safetensors"
     try:
-        found = module.load_state_dict(load_file(path), strict=False)
+        weights = load_file(path)
+        wanted = {name.removeprefix(inside): value for name, value in weights.items() if name.startswith(inside)}
+        found = module.load_state_dict(wanted or weights, strict=False)
     except (OSError, RuntimeError, SafetensorError) as error:
         raise FormatError(f"cannot start from {path}: {error}") from error
-    missing = [name for name in found.missing_keys if not name.startswith(allowed_missing)]
-    if missing or found.unexpected_keys:
+    missing, unknown = (
+        [name for name in names if not name.startswith(optional)]
+        for names in (found.missing_keys, found.unexpected_keys)
+    )
+    if missing or unknown:
         raise FormatError(
             f"{path} does not fit this model: {len(missing)} tensors missing ({missing[:3]}), "
-            f"{len(found.unexpected_keys)} unknown ({found.unexpected_keys[:3]}); start from one of the same sizes"
+            f"{len(unknown)} unknown ({unknown[:3]}); start from one of the same sizes"
         )
 
 
@@ -179,7 +188,7 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
     length = workspace.recipe.model.get("sequence_length", 256)
     sources: dict[str, Any] = {}
     checks: dict[str, Any] = {}
-    corpus = workspace.corpus() if stage.text_share > 0 else None
+    corpus = workspace.corpus(stage.text or recipe.data.text) if stage.text_share > 0 else None
     if corpus is not None:
         sources["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed)
         if any(len(domain.heldout.tokens) for domain in corpus.domains.values()):

@@ -32,6 +32,17 @@ _SET_ELSEWHERE = {
 }
 
 
+def domains(text: dict[str, Any]) -> dict[str, Domain]:
+    """The text domains of a recipe by name; ConfigError naming the one that cannot be read."""
+    found = {}
+    for name, value in text.items():
+        try:
+            found[name] = Domain.of(value)
+        except (ConfigError, TypeError) as error:
+            raise ConfigError(f"text.{name}: {error}") from None
+    return found
+
+
 @dataclass(frozen=True)
 class Data:
     """Where a run reads from.
@@ -58,17 +69,7 @@ class Data:
             raise ConfigError(f"views must be at least 1, not {self.views}")
         if not 0 < self.view_area[0] <= self.view_area[1] <= 1:
             raise ConfigError(f"view_area is [least, most], shares of a photo, not {list(self.view_area)}")
-        self.domains()
-
-    def domains(self) -> dict[str, Domain]:
-        """The text domains by name; ConfigError naming the one that cannot be read."""
-        found = {}
-        for name, value in self.text.items():
-            try:
-                found[name] = Domain.of(value)
-            except (ConfigError, TypeError) as error:
-                raise ConfigError(f"text.{name}: {error}") from None
-        return found
+        domains(self.text)
 
 
 @dataclass(frozen=True)
@@ -88,16 +89,16 @@ class Fit:
     """A stage that trains the model.
 
     pictures: "features" (a teacher's, extracted once), "photos" (through the built-in tower, trained along) or "none".
-    captions: shards in place of data.captions. tower: the teacher for features; tower_from: an earlier distill stage
-    whose tower the model gets. start: an earlier fit stage, or a checkpoint folder, to start from. text_share: share of
-    predicted tokens that come from plain text. text_rows, caption_rows: rows of a batch; caption_length: most tokens of
-    one. episodes: rows that form one memory chain, of which a share `revisit` shows an image again, of those a share
-    `repeat` with the same caption and a share `hidden` without the picture. one_shot: episodes are written as a session
-    writes them, each whole into a slot of its own, and not by the write rule. contrastive, memory: weights of L_cm and
-    L_mem. tower_rate, memory_rate: factors on the learning rates of the tower and of the memory with its gates; at 0
-    they stand still. objective: "likelihood" of the captions, or "cider" of `samples` captions that the model draws for
-    each picture (`self_critical`; the tower then stands still). controller: the paper's adaptive controller.
-    evaluate_every: in steps, at the next log.
+    captions, text: shards in place of data.captions, domains in place of data.text. tower: the teacher for features;
+    tower_from: an earlier stage, of distillation or on photos, whose tower the model gets. start: an earlier fit stage,
+    or a checkpoint folder, to start from. text_share: share of predicted tokens that come from plain text. text_rows,
+    caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory chain, of
+    which a share `revisit` shows an image again, of those a share `repeat` with the same caption and a share `hidden`
+    without the picture. one_shot: episodes are written as a session writes them, each whole into a slot of its own, and
+    not by the write rule. contrastive, memory: weights of L_cm and L_mem. tower_rate, memory_rate: factors on the
+    learning rates of the tower and of the memory with its gates; at 0 they stand still. objective: "likelihood" of the
+    captions, or "cider" of `samples` captions that the model draws for each picture (`self_critical`; the tower then
+    stands still). controller: the paper's adaptive controller. evaluate_every: in steps, at the next log.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Fit:
     kind: str = "fit"
     pictures: str = "features"
     captions: tuple[str, ...] = ()
+    text: dict[str, Any] = field(default_factory=dict)
     tower: str | None = None
     tower_from: str | None = None
     start: str | None = None
@@ -148,6 +150,7 @@ class Fit:
         for name in ("text_rows", "caption_rows", "episodes", "evaluate_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        domains(self.text)
         if self.caption_length < 3:
             raise ConfigError(f"caption_length must hold BOS, a token and EOS, not only {self.caption_length}")
         if self.caption_rows % self.episodes:
@@ -288,9 +291,10 @@ def _check(recipe: Recipe) -> None:
 
 
 def _check_fit(stage: Fit, recipe: Recipe, seen: dict[str, Fit | Distill]) -> None:
-    if stage.tower_from and not isinstance(seen.get(stage.tower_from), Distill):
-        hint = nearest(stage.tower_from, [name for name, earlier in seen.items() if isinstance(earlier, Distill)])
-        raise ConfigError(f"stage {stage.name}: tower_from {stage.tower_from!r} is no earlier distill stage{hint}")
+    with_tower = [name for name, past in seen.items() if isinstance(past, Distill) or past.pictures == "photos"]
+    if stage.tower_from and stage.tower_from not in with_tower:
+        hint = nearest(stage.tower_from, with_tower)
+        raise ConfigError(f"stage {stage.name}: tower_from {stage.tower_from!r} is no earlier stage with a tower{hint}")
     if stage.tower_from and stage.pictures != "photos":
         raise ConfigError(f"stage {stage.name}: tower_from is for pictures: photos, not for pictures: {stage.pictures}")
     start = seen.get(stage.start or "")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.files import write_atomically
 from bitmar.train.ranks import is_main, wait
-from bitmar.train.recipe import Distill, Fit, Recipe
+from bitmar.train.recipe import Distill, Fit, Recipe, domains
 from bitmar.train.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
     Args:
         only: name of the one stage to run; those it starts from must be finished. kind: run stages of this class alone.
     """
+    from bitmar.export import export_checkpoint
     from bitmar.train.distill import distill
     from bitmar.train.fit import fit
 
@@ -48,6 +49,7 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
             fit(stage, workspace, folders, folders, folder)
             if is_main():  # a stage can be exported on its own, and says then what it was trained on
                 write_atomically(folder / "card.json", json.dumps(_card(recipe), indent=2).encode())
+                export_checkpoint(folder, folder / "model.bitmar", card=_card(recipe))
         if is_main():
             write_atomically(folder / FINISHED, json.dumps({"recipe": recipe.path}).encode())
         wait()
@@ -102,7 +104,9 @@ def _spread(total: int, most: int) -> range:
 
 def _card(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data
-    sources = [*(str(d.path) for d in data.domains().values()), *data.captions, *data.photos]
+    texts = [data.text, *(stage.text for stage in recipe.stages if isinstance(stage, Fit))]
+    paths = dict.fromkeys(str(domain.path) for text in texts for domain in domains(text).values())
+    sources = [*paths, *data.captions, *data.photos]
     return {
         "training_data": ["/".join(Path(s).parts[-2:]) for s in sources],
         "command": f"bitmar train {recipe.path}",

@@ -13,7 +13,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 
 from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
-from bitmar.train.recipe import Recipe
+from bitmar.train.recipe import Recipe, domains
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,17 +44,17 @@ class Workspace:
         folder = self.cache / f"tokenizer-{_digest(asked)}"
         if not (folder / "tokenizer.json").exists():
             self.console.print(f"Training a tokenizer of {spec.train} entries")
-            train_from_sources(folder, data.domains(), data.captions, vocab_size=spec.train or 0, every=2)
+            train_from_sources(folder, domains(data.text), data.captions, vocab_size=spec.train or 0, every=2)
         return load_tokenizer(folder)
 
-    def corpus(self) -> Corpus | None:
-        """The tokenised text; None when the recipe names no text."""
+    def corpus(self, text: dict[str, Any]) -> Corpus | None:
+        """The domains `text`, tokenised; None where there are none."""
         from bitmar.data.corpus import build_corpus
 
-        data = self.recipe.data
-        if not data.text:
+        if not text:
             return None
-        return build_corpus(data.domains(), self.tokenizer(), self.cache / "corpus", heldout=data.heldout)
+        heldout = self.recipe.data.heldout
+        return build_corpus(domains(text), self.tokenizer(), self.cache / "corpus", heldout=heldout)
 
     def photos(self, name: str, patterns: tuple[str, ...]) -> PhotoStore:
         """Decoded photos of the shards; `name` only makes the folder readable."""

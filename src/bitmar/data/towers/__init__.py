@@ -9,7 +9,7 @@ import numpy as np
 
 from bitmar.core.errors import ConfigError, DependencyError, nearest
 
-FORMS = "litert:FILE.tflite, litert-torch:FILE.tflite, dinov2:small|base|large|FOLDER or bitvit:FOLDER"
+FORMS = "litert:FILE, litert-torch:FILE (.tflite), dinov2:small|base|large|FOLDER, bitvit:FOLDER or bitmar:FILE"
 
 
 class VisionTower(Protocol):
@@ -41,6 +41,7 @@ _TOWERS = {
     "litert-torch": ("litert_torch", "LiteRTTorchTower"),
     "dinov2": ("dinov2", "DINOv2Tower"),
     "bitvit": ("bitvit", "BitViTTower"),
+    "bitmar": ("packed", "PackedTower"),
 }
 
 
