@@ -189,6 +189,29 @@ def test_only_pictures_that_were_seen_are_hidden() -> None:
     assert "image_mask" not in CaptionBatches(Images(5), TOKENIZER, rows=2, seed=0)[0]
 
 
+def test_a_share_of_the_rows_is_asked_about_and_of_every_other_picture_as_often() -> None:
+    source = CaptionBatches(Images(200), TOKENIZER, rows=100, seed=0, max_length=80, asked=0.3)
+    texts = [text for k in range(10) for text in _captions(source[k])]
+    asked = [text for text in texts if text.startswith("Is it true that photo ")]
+    assert abs(len(asked) / len(texts) - 0.3) < 0.05
+    rows = [
+        (image, text)
+        for k in range(10)
+        for image, text in zip(source[k]["image_ids"], _captions(source[k]), strict=True)
+    ]
+    for image, text in rows:
+        assert (f"photo {image} " in text.lower()) == (not text.endswith("no"))
+    answers = Counter(text.rsplit("? ", 1)[1] for text in asked)
+    assert set(answers) == {"yes", "no"} and abs(answers["yes"] / len(asked) - 0.5) < 0.1
+    held = CaptionBatches(Images(200), TOKENIZER, rows=100, seed=0, asked=0.3, training=False)
+    assert not any("?" in text for batch in held for text in _captions(batch))
+
+
+def test_a_repeated_question_is_the_same_question() -> None:
+    source = CaptionBatches(Images(20), TOKENIZER, 12, 0, 80, episodes=3, revisit=1.0, repeat=1.0, asked=0.5)
+    assert all(len(set(_captions(source[k])[i : i + 3])) == 1 for k in range(5) for i in range(0, 12, 3))
+
+
 def test_the_share_of_revisits_is_the_one_asked_for() -> None:
     source = CaptionBatches(Images(5000), TOKENIZER, rows=400, seed=0, episodes=4, revisit=0.3)
     again = [
@@ -257,6 +280,8 @@ def test_caption_batches_refuse_what_cannot_be() -> None:
         CaptionBatches(Images(2), TOKENIZER, 3, 0, episodes=2)
     with pytest.raises(ConfigError, match="hidden"):
         CaptionBatches(Images(2), TOKENIZER, 2, 0, episodes=2, hidden=-0.1)
+    with pytest.raises(ConfigError, match="asked"):
+        CaptionBatches(Images(2), TOKENIZER, 2, 0, asked=2)
     with pytest.raises(ConfigError, match="revisit"):
         CaptionBatches(Images(2), TOKENIZER, 2, 0, episodes=2, revisit=1.5)
     with pytest.raises(ConfigError, match="training"):

@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from bitmar.core.errors import ConfigError, DataError, nearest
 from bitmar.data.corpus import PARTS, Corpus, Part
 from bitmar.data.packing import Packing
+from bitmar.data.picture_questions import picture_questions
 from bitmar.data.text import clean_caption
 from bitmar.data.tokenizer import SpecialIds, plain_encoder, special_ids
 
@@ -31,7 +32,7 @@ Batch = dict[str, npt.NDArray[Any]]
 IGNORED = -100
 
 # First element after the seed in every random generator's key: one purpose never shares another's numbers.
-_ROWS, _DOCUMENTS, _IMAGES, _EPISODES, _CAPTIONS, _VIEWS, _AUGMENT, _PHASES = range(8)
+_ROWS, _DOCUMENTS, _IMAGES, _EPISODES, _CAPTIONS, _VIEWS, _AUGMENT, _PHASES, _QUESTIONS = range(9)
 
 
 def _rng(seed: int, *key: int) -> np.random.Generator:
@@ -162,6 +163,9 @@ class CaptionBatches(BatchSource):
     others). What an earlier row wrote then helps to predict, and a memory has something to learn. Of these a share
     `repeat` has the caption of the visit before, which only a memory can know, and a share `hidden` no picture:
     `image_mask` bool (rows,), False there. Revisits come on top of the epoch: each image is still new exactly once.
+
+    Questions: a share `asked` of the rows has, in place of a caption, a question about it with its answer
+    (`data.picture_questions`), each kind that its captions allow equally often.
     """
 
     def __init__(
@@ -176,6 +180,7 @@ class CaptionBatches(BatchSource):
         revisit: float = 0.5,
         repeat: float = 0.0,
         hidden: float = 0.0,
+        asked: float = 0.0,
         training: bool = True,
         photos: CaptionedPhotos | None = None,
         size: int = 224,
@@ -188,20 +193,21 @@ class CaptionBatches(BatchSource):
             raise ConfigError("CaptionBatches takes its pictures from `features` or from `photos`: give one")
         if rows % episodes:
             raise ConfigError(f"{rows} rows cannot be cut into episodes of {episodes}: take a multiple")
-        for name, share in (("revisit", revisit), ("repeat", repeat), ("hidden", hidden)):
+        for name, share in (("revisit", revisit), ("repeat", repeat), ("hidden", hidden), ("asked", asked)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} is a share between 0 and 1, not {share}")
         if not training and episodes > 1:
             raise ConfigError("episodes are for training: an evaluation pass has episodes=1")
         self.rows, self.seed, self.episodes, self.training = rows, seed, episodes, training
         self.max_length = max_length
-        self._repeat, self._hidden = repeat, hidden
+        self._repeat, self._hidden, self._asked = repeat, hidden, asked
         self._features, self._photos, self._size = features, photos, size
         self._mean, self._std = (np.array(value, np.float32) for value in (mean, std))
         self.special = special_ids(tokenizer)
         self.images, self._captions, self.truncated = _encode(store, tokenizer, max_length - 2)
         if not self.images:
             raise DataError("no image of the store has a caption; build it from a captioned source")
+        self._questions = _encode_questions(store, self.images, tokenizer, max_length - 2, seed) if asked else []
         lengths = [len(caption) + 1 for captions in self._captions for caption in captions]
         self.tokens_per_batch = rows * float(np.mean(lengths))
         # New images per chain, on average, in millionths: integers, so that chain q's first new image has a
@@ -279,6 +285,12 @@ class CaptionBatches(BatchSource):
         captions = self._captions[draw.place]
         if not self.training:
             return captions[0]
+        if self._asked:
+            rng = _rng(self.seed, _QUESTIONS, draw.place, draw.epoch, draw.said)
+            kinds = self._questions[draw.place]
+            if kinds and rng.random() < self._asked:
+                questions = kinds[int(rng.integers(len(kinds)))]
+                return questions[int(rng.integers(len(questions)))]
         order: list[int] = _rng(self.seed, _CAPTIONS, draw.place).permutation(len(captions)).tolist()
         return captions[order[(draw.epoch + draw.said) % len(captions)]]
 
@@ -406,6 +418,24 @@ def _encode(
     ids = iter(np.array(encoding.ids[:longest], np.uint32) for encoding in encodings)
     captions = [[next(ids) for _ in cleaned[i]] for i in images]
     return images, captions, sum(length > longest for length in lengths)
+
+
+def _encode_questions(
+    store: CaptionedFeatures | CaptionedPhotos, images: list[int], tokenizer: Tokenizer, longest: int, seed: int
+) -> list[list[list[npt.NDArray[np.uint32]]]]:
+    """For each image, by kind, the ids of its questions that are not too long; another image gives what is not seen."""
+    captions = {i: [text for raw in store[i].captions if (text := clean_caption(raw))] for i in images}
+    order = _rng(seed, _QUESTIONS).permutation(images).tolist()
+    another = dict(zip(order, [*order[1:], order[0]], strict=True))
+    kinds = [list(picture_questions(captions[i], captions[another[i]]).values()) for i in images]
+    flat = [text for of_image in kinds for texts in of_image for text in texts]
+    ids = (
+        np.array(found.ids, np.uint32)
+        for found in plain_encoder(tokenizer).encode_batch_fast(flat, add_special_tokens=False)
+    )
+    encoded = [[[next(ids) for _ in texts] for texts in of_image] for of_image in kinds]
+    fitting = ([[q for q in questions if len(q) <= longest] for questions in of_image] for of_image in encoded)
+    return [[questions for questions in of_image if questions] for of_image in fitting]
 
 
 def _positive(**values: int) -> None:

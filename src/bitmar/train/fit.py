@@ -194,7 +194,8 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
         if any(len(domain.heldout.tokens) for domain in corpus.domains.values()):
             checks["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed, split="heldout")
     if stage.pictures != "none":
-        train: dict[str, Any] = {name: getattr(stage, name) for name in ("episodes", "revisit", "repeat", "hidden")}
+        chosen = ("episodes", "revisit", "repeat", "hidden", "asked")
+        train: dict[str, Any] = {name: getattr(stage, name) for name in chosen}
         held: dict[str, Any] = {"training": False}
         data = recipe.data
         if stage.pictures == "features":
