@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import json
-import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitmar.core.errors import BitMarError, ConfigError, DataError
+from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.files import write_atomically
-from bitmar.evaluate.scorer import RuntimeScorer
-from bitmar.report.commands import command
-from bitmar.report.data import DEFAULT, Absent, EvalData
+from bitmar.report.data import DEFAULT, EvalData
 from bitmar.report.job import BASELINE, OURS, PEER, TEXT, Contestant, Job, OnStep
-from bitmar.report.ledger import Ledger, fingerprint, key
-from bitmar.report.machine import busy, machine
-from bitmar.report.peer import Unreachable
+from bitmar.report.ledger import Ledger, fingerprint
+from bitmar.report.machine import machine
+from bitmar.report.measure import DONE, FAILED, LATER, described, known, measure, seconds, title
 from bitmar.report.render import require_jinja, to_html, to_markdown
 from bitmar.report.sections import SECTIONS, Section, find_sections
 from bitmar.report.tables import chapters
 from bitmar.train.runs import is_run
 
 HTML, MARKDOWN, JSON = "report.html", "report.md", "report.json"
-DONE, ABSENT, FAILED, LATER = "done", "absent", "failed", "not run"
-_TORCH = 6.0  # how much slower than the native engine the estimate takes PyTorch to be
 
 
 @dataclass(frozen=True)
@@ -124,35 +118,41 @@ def write_report(
         for section in SECTIONS.values()
         if contestant.role in section.roles
     ]
-    results: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
     about = {
         "limit": limit,
         "data": str(source.folder),
         "contestants": [_named(each) for each in contestants],
         "machine": machine(),
     }
+    results, todo = _sort_out(jobs, chosen, ledger)
+    finished = sum(each["status"] == DONE for some in results.values() for each in some.values())
+    watch.on_plan(len(todo), finished, sum(seconds(section, each) for section, each in todo))
+    for number, (section, each) in enumerate(todo, 1):
+        watch.on_job(title(section, each), number)
+        found = measure(section, each, ledger)
+        for name, reason in found.get("skipped", {}).items():
+            watch.on_bad(name, reason)
+        watch.on_end(title(section, each), found.get("message", ""))
+        results[section.name][each.contestant.key] = described(found, section, each)
+        _write(out, {**about, "results": results})  # it can be read while it grows
+    return _write(out, {**about, "results": results})
+
+
+def _sort_out(
+    jobs: list[tuple[Section, Job]], chosen: Collection[Section], ledger: Ledger
+) -> tuple[dict[str, dict[str, dict[str, Any]]], list[tuple[Section, Job]]]:
+    """By section and model what is known before any work, and the jobs that are to be done."""
+    results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in SECTIONS}
     todo: list[tuple[Section, Job]] = []
-    finished = 0
-    for section, each in jobs:
-        found = _known(section, each, ledger)
-        finished += found is not None and found["status"] == DONE
+    for section, job in jobs:
+        found = known(section, job, ledger)
         if found is None and section in chosen:
-            todo.append((section, each))
+            todo.append((section, job))
             found = {"status": LATER, "message": "still to come"}
         elif found is None:
             found = {"status": LATER, "message": f"not run yet; --only {section.name} measures it"}
-        results[section.name][each.contestant.key] = _described(found, section, each)
-    watch.on_plan(len(todo), finished, sum(_seconds(section, each) for section, each in todo))
-    for number, (section, each) in enumerate(todo, 1):
-        title = _title(section, each)
-        watch.on_job(title, number)
-        found = _measure(section, each, ledger)
-        for name, reason in found.get("skipped", {}).items():
-            watch.on_bad(name, reason)
-        watch.on_end(title, found.get("message", ""))
-        results[section.name][each.contestant.key] = _described(found, section, each)
-        _write(out, {**about, "results": results})  # it can be read while it grows
-    return _write(out, {**about, "results": results})
+        results[section.name][job.contestant.key] = described(found, section, job)
+    return results, todo
 
 
 def _contestants(
@@ -164,57 +164,6 @@ def _contestants(
     for name in dict.fromkeys(map(str, baselines)):
         found.append(Contestant(BASELINE, name, f"baseline: {'/'.join(Path(name).parts[-2:])}"))
     return found + [Contestant(PEER, name, name) for name in dict.fromkeys(peers)]
-
-
-def _known(section: Section, job: Job, ledger: Ledger) -> dict[str, Any] | None:
-    """What needs no measuring: a finished result, or why there can be none. Sets the job's key."""
-    try:
-        job.task = key(section, job, section.files(job))
-    except Absent as error:
-        return {"status": ABSENT, "message": str(error)}
-    except (BitMarError, OSError) as error:
-        return {"status": FAILED, "message": " ".join(str(error).split())}
-    return ledger.find(job)
-
-
-def _measure(section: Section, job: Job, ledger: Ledger) -> dict[str, Any]:
-    resumed, load, begun = ledger.begun(job), busy(), time.perf_counter()
-    try:
-        measured = section.run(job)
-    except (Absent, Unreachable) as error:
-        return {"status": ABSENT, "message": str(error), "skipped": job.skipped}
-    except (BitMarError, OSError) as error:
-        return {"status": FAILED, "message": " ".join(str(error).split()), "skipped": job.skipped}
-    except Exception as error:  # a fault of ours must not cost the sections that are still to come
-        place = job.half_done(".traceback.txt")
-        place.write_text(traceback.format_exc(), encoding="utf-8")
-        message = f"a fault of this program, {type(error).__name__}: {error} (see {place})"
-        return {"status": FAILED, "message": message, "skipped": job.skipped}
-    result = {
-        "status": DONE,
-        "measured": measured,
-        "seconds": round(time.perf_counter() - begun, 1),
-        "resumed": resumed,
-        "load": load,
-        "files": job.task["files"],
-        "model": job.task["model"],
-        "skipped": job.skipped,
-    }
-    ledger.put(job, result)
-    return result
-
-
-def _described(result: dict[str, Any], section: Section, job: Job) -> dict[str, Any]:
-    return {**result, "title": _title(section, job), "command": command(section, job)}
-
-
-def _title(section: Section, job: Job) -> str:
-    return section.title if job.contestant.role == OURS else f"{section.title} ({job.contestant.title})"
-
-
-def _seconds(section: Section, job: Job) -> float:
-    native = job.contestant.role != PEER and isinstance(job.scorer, RuntimeScorer)
-    return section.estimate(job.limit) * (1.0 if native else _TORCH)
 
 
 def _write(out: Path, document: dict[str, Any]) -> Report:
