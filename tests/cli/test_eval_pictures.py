@@ -84,6 +84,15 @@ def questions(tmp_path: Path, jpeg: Callable[..., bytes]) -> Path:
     return tmp_path / "n.zip"
 
 
+def test_questions_made_from_captions(cli: Cli, model: Path, shard: Path, tmp_path: Path) -> None:
+    out = tmp_path / "questions.json"
+    result = cli("eval", "questions", "--data", shard, "--model", model, "--json", out)
+    assert result.exit_code == 1 and "skipped" in result.stderr
+    document = json.loads(out.read_text())
+    assert document["photos"] == 4 and document["kinds"]["truth"]["questions"] == 4
+    assert "blind" in result.stdout and "truth" in result.stdout
+
+
 def test_questions_are_answered(cli: Cli, fails: Fails, model: Path, questions: Path, tmp_path: Path) -> None:
     out = tmp_path / "nlvr.json"
     result = cli("eval", "nlvr", "--data", questions, "--model", model, "--json", out)

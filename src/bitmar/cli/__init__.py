@@ -14,7 +14,7 @@ from bitmar.cli.caption import caption
 from bitmar.cli.common import FAILED, STOPPED, examples, say
 from bitmar.cli.engine import bench, doctor
 from bitmar.cli.eval_babylm import babylm
-from bitmar.cli.eval_pictures import eval_caption, eval_nlvr, eval_retrieval
+from bitmar.cli.eval_pictures import eval_caption, eval_nlvr, eval_questions, eval_retrieval
 from bitmar.cli.eval_probes import eval_probes
 from bitmar.cli.eval_tasks import eval_tasks
 from bitmar.cli.finetune import finetune
@@ -207,6 +207,9 @@ evaluate.command(
 evaluate.command(
     "retrieval", epilog=examples("bitmar eval retrieval --data 'flickr8k-val-*.tar' --json out/retrieval.json")
 )(eval_retrieval)
+evaluate.command("questions", epilog=examples("bitmar eval questions --data 'val-*.tar' --json out/questions.json"))(
+    eval_questions
+)
 evaluate.command("nlvr", epilog=examples("bitmar eval nlvr --data nlvr1.zip --json out/nlvr.json"))(eval_nlvr)
 evaluate.command(
     "probes",

@@ -1,4 +1,4 @@
-"""`bitmar eval caption`, `retrieval` and `nlvr`: what a model makes of pictures."""
+"""`bitmar eval caption`, `retrieval`, `questions` and `nlvr`: what a model makes of pictures."""
 
 from __future__ import annotations
 
@@ -25,11 +25,20 @@ from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
 
 if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from bitmar.evaluate.asked import AskedReport
     from bitmar.evaluate.captioning import CaptionEvaluation
     from bitmar.evaluate.nlvr import NlvrReport
     from bitmar.evaluate.retrieval import Directions
+    from bitmar.evaluate.scorer import OnProgress
 
 _WITH = {"right": "right picture", "shuffled": "another one", "blank": "a blank one", "none": "none"}
+
+
+def _to(bar: Progress, task: TaskID) -> OnProgress:
+    """Moves a bar to as many as are done."""
+    return lambda count: bar.update(task, completed=count)
 
 
 def eval_caption(
@@ -76,8 +85,8 @@ def eval_caption(
                 java=java,
                 log=log,
                 on_bad=skipped,
-                on_caption=lambda count: bar.update(task, completed=count),
-                on_grounding=lambda count: bar.update(tests, completed=count),
+                on_caption=_to(bar, task),
+                on_grounding=_to(bar, tests),
                 **options,
             )
     finally:
@@ -151,19 +160,17 @@ def eval_retrieval(
     By the cosine that the contrastive loss has trained, and by how much likelier a picture makes a caption.
     """
     from bitmar.data.features import FeatureStore
-    from bitmar.evaluate.captioning import read_pictures
+    from bitmar.evaluate.captioning import look_at_all
     from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
 
     scorer = load_seeing(model, half, features)
-    store = FeatureStore(features) if features else None
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
-        task = bar.add_task("photos", total=limit)
-        pictures, captions = [], []
-        for sample, picture in read_pictures(data, features=store, limit=limit, on_bad=skipped):
-            pictures += scorer.look([picture])
-            captions.append(sample.captions)
-            bar.update(task, completed=len(pictures))
+        store = FeatureStore(features) if features else None
+        photos = bar.add_task("photos", total=limit)
+        pictures, captions = look_at_all(
+            scorer, data, features=store, limit=limit, on_bad=skipped, on_progress=_to(bar, photos)
+        )
         gallery = Gallery(pictures, captions)
         pairs = bar.add_task("pairs", total=pairs_to_score(gallery, pool, rerank, queries))
         found = evaluate_retrieval(
@@ -172,7 +179,7 @@ def eval_retrieval(
             pool=pool,
             rerank=rerank,
             queries=queries,
-            on_progress=lambda count: bar.update(pairs, completed=count),
+            on_progress=_to(bar, pairs),
         )
     document = begin("retrieval", scorer, data=data, **found.to_dict(), skipped=skipped.as_list())
     rows = [
@@ -187,6 +194,54 @@ def eval_retrieval(
     name_skipped(skipped)
     if skipped.reasons:
         raise typer.Exit(SKIPPED)
+
+
+def eval_questions(
+    data: Shards,
+    model: Model = None,
+    half: Half = "auto",
+    features: Features = None,
+    limit: Limit = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Ask about photos what their captions answer: colour, number, action, presence, truth; with the photo and without.
+
+    The questions are made by rule from people's captions, a stand-in for VQA on any captioned photos.
+    """
+    from bitmar.data.features import FeatureStore
+    from bitmar.evaluate.asked import evaluate_asked
+    from bitmar.evaluate.captioning import look_at_all
+
+    scorer = load_seeing(model, half, features)
+    with needs("train"), progress() as bar:
+        skipped = Skipped(bar)
+        store = FeatureStore(features) if features else None
+        photos = bar.add_task("photos", total=limit)
+        pictures, captions = look_at_all(
+            scorer, data, features=store, limit=limit, on_bad=skipped, on_progress=_to(bar, photos)
+        )
+        task = bar.add_task("questions", total=len(pictures))
+        found = evaluate_asked(scorer, pictures, captions, on_progress=_to(bar, task))
+    document = begin("questions", scorer, data=data, **found.to_dict(), skipped=skipped.as_list())
+    heads = ("about", "right, %", "blind", "gain", "chance", "commonest", "of")
+    publish(document, _asked_rows(found), heads, json_file)
+    name_skipped(skipped)
+    if skipped.reasons:
+        raise typer.Exit(SKIPPED)
+
+
+def _asked_rows(found: AskedReport) -> list[list[str]]:
+    return [
+        [
+            kind,
+            *(f"{100 * x.value:.1f} ({100 * x.low:.0f} to {100 * x.high:.0f})" for x in (each.seen, each.blind)),
+            f"{100 * each.gain.value:+.1f} ({100 * each.gain.low:+.0f} to {100 * each.gain.high:+.0f})",
+            f"{100 * each.chance:.1f}",
+            f"{100 * each.commonest:.1f}",
+            str(each.questions),
+        ]
+        for kind, each in found.kinds.items()
+    ]
 
 
 def _ranked(title: str, found: Directions | None) -> list[list[str]]:
@@ -229,7 +284,7 @@ def eval_nlvr(
                 scorer,
                 islice(read_questions(data, skipped), limit),
                 log=log,
-                on_progress=lambda count: bar.update(task, completed=count),
+                on_progress=_to(bar, task),
             )
     finally:
         if log is not None:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-_COLOURS = "black|white|red|blue|green|yellow|brown|orange|pink|purple|gray|grey|tan"
-_NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
+COLOURS = ("black", "white", "red", "blue", "green", "yellow", "brown", "orange", "pink", "purple", "gray", "tan")
+NUMBERS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8}
+_COLOUR = "|".join(COLOURS)
 _BEHIND_A_THING = (
     "is|are|in|on|with|and|at|near|of|by|through|over|along|to|while|that|who|wearing|holding|for|from|into|down|up|"
     "next|under|behind|beside|against|during|as|outside|inside|around|across"
 )
-_COLOURED = re.compile(rf"\b({_COLOURS}) (?!(?:and|or|{_COLOURS})\b)([a-z]+)(?= (?:{_BEHIND_A_THING})\b|[.,])")
-_COUNTED = re.compile(rf"\b({'|'.join(_NUMBERS)}) (?:[a-z]+ )?([a-z]+s|people|men|women|children)\b")
+_COLOURED = re.compile(rf"\b({_COLOUR}) (?!(?:and|or|{_COLOUR})\b)([a-z]+)(?= (?:{_BEHIND_A_THING})\b|[.,])")
+_COUNTED = re.compile(rf"\b({'|'.join(NUMBERS)}) (?:[a-z]+ )?([a-z]+s|people|men|women|children)\b")
 _ACTING = re.compile(r"\b(man|woman|boy|girl|dog|child|person|player|baby) (?:is )?([a-z]{3,}ing)\b")
 _NO_ACTION = ("wearing", "holding", "having", "being")
 _NAMED = re.compile(rf"\b(?:a|an|the|his|her|its) (?:[a-z-]+ ){{0,2}}?([a-z]{{3,}})(?= (?:{_BEHIND_A_THING})\b|[.,])")
@@ -28,14 +29,14 @@ def picture_questions(captions: Sequence[str], of_another: Sequence[str]) -> dic
     of_another: captions of another picture, for what is not to be seen here. Kinds: color, count, action, presence,
     truth; one that the captions do not allow is left out.
     """
-    own, other = (" ".join(texts).lower() for texts in (captions, of_another))
+    own, other = (" ".join(texts).lower().replace("grey", "gray") for texts in (captions, of_another))
     here, there = (_things(text) for text in (own, other))
     absent = [thing for thing in there if thing not in own]
     pairs = min(len(here), len(absent))
     sentences = min(len(captions), len(of_another))
     found = {
         "color": [f"What color {_is(thing)} the {thing}? {colour}" for colour, thing in _COLOURED.findall(own)],
-        "count": [f"How many {things} are there? {_NUMBERS[number]}" for number, things in _COUNTED.findall(own)],
+        "count": [f"How many {things} are there? {NUMBERS[number]}" for number, things in _COUNTED.findall(own)],
         "action": [f"What is the {who} doing? {what}" for who, what in _ACTING.findall(own) if what not in _NO_ACTION],
         "presence": [
             *(f"Is there {_a(thing)} in the picture? yes" for thing in here[:pairs]),
@@ -52,7 +53,7 @@ def picture_questions(captions: Sequence[str], of_another: Sequence[str]) -> dic
 def _things(text: str) -> list[str]:
     """What is named, one of a kind each: no plural, no colour, and no "a running"."""
     named = dict.fromkeys(_NAMED.findall(text))
-    return [word for word in named if _is(word) == "is" and not re.fullmatch(rf"{_COLOURS}|.*ing|air", word)]
+    return [word for word in named if _is(word) == "is" and not re.fullmatch(rf"{_COLOUR}|.*ing|air", word)]
 
 
 def _a(thing: str) -> str:

@@ -109,6 +109,26 @@ def read_pictures(
             report(sample.key, str(error))
 
 
+def look_at_all(
+    model: PictureScorer,
+    patterns: str | Sequence[str],
+    *,
+    features: FeatureStore | None = None,
+    limit: int | None = None,
+    on_bad: OnBad | None = None,
+    on_progress: OnProgress | None = None,
+) -> tuple[list[Picture], list[tuple[str, ...]]]:
+    """Every photo of `read_pictures` as the model sees it, and its captions. `on_progress(n)`: photos seen."""
+    pictures: list[Picture] = []
+    captions: list[tuple[str, ...]] = []
+    for sample, picture in read_pictures(patterns, features=features, limit=limit, on_bad=on_bad):
+        pictures += model.look([picture])
+        captions.append(sample.captions)
+        if on_progress is not None:
+            on_progress(len(pictures))
+    return pictures, captions
+
+
 def read_captions(path: str | Path) -> Iterator[Captioned]:
     """The lines of a file that `bitmar caption --data` or anything else wrote. Raises DataError, naming the line."""
     try:

@@ -1,4 +1,4 @@
-"""Sections on photos: captions, retrieval, yes/no questions, and a page of photos to look at."""
+"""Sections on photos: captions, retrieval, questions, and a page of photos to look at."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bitmar.evaluate.captioning import evaluate_captions, read_pictures
+from bitmar.evaluate.asked import evaluate_asked
+from bitmar.evaluate.captioning import evaluate_captions, look_at_all
 from bitmar.evaluate.nlvr import evaluate_nlvr, read_questions
 from bitmar.evaluate.passages import readable_photos
 from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
+from bitmar.evaluate.scorer import Picture
 from bitmar.plots.grid import Cell, write_grid
 from bitmar.report.job import Job
 
@@ -46,17 +48,32 @@ def captions(job: Job) -> dict[str, Any]:
 
 def retrieval(job: Job) -> dict[str, Any]:
     """What `evaluate_retrieval` gives."""
-    pictures, texts = [], []
-    for sample, picture in read_pictures(job.data.shards, limit=job.limit, on_bad=job.on_bad):
-        pictures += job.scorer.look([picture])
-        texts.append(sample.captions)
-        job.on_step("photos", len(pictures), job.limit)
+    pictures, texts = _look(job)
     gallery, sizes = Gallery(pictures, texts), {"pool": 100, "rerank": 20, "queries": 200}
     total = pairs_to_score(gallery, *sizes.values())
     found = evaluate_retrieval(
         job.scorer, gallery, **sizes, on_progress=lambda count: job.on_step("pairs", count, total)
     )
     return found.to_dict()
+
+
+def questions(job: Job) -> dict[str, Any]:
+    """What `evaluate_asked` gives."""
+    pictures, texts = _look(job)
+    found = evaluate_asked(
+        job.scorer, pictures, texts, on_progress=lambda count: job.on_step("questions", count, len(pictures))
+    )
+    return found.to_dict()
+
+
+def _look(job: Job) -> tuple[list[Picture], list[tuple[str, ...]]]:
+    return look_at_all(
+        job.scorer,
+        job.data.shards,
+        limit=job.limit,
+        on_bad=job.on_bad,
+        on_progress=lambda count: job.on_step("photos", count, job.limit),
+    )
 
 
 def nlvr(job: Job) -> dict[str, Any]:

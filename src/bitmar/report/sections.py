@@ -54,6 +54,8 @@ SECTIONS = {
                 "bitmar eval caption {model} {shards} {limit} --json captions.json", 75, 10, 1000, _ALL),
         Section("retrieval", "Retrieval", pictures.shard_files, pictures.retrieval,
                 "bitmar eval retrieval {model} {shards} {limit} --json retrieval.json", 40, 2, 1000, _ALL),
+        Section("questions", "Questions about photos", pictures.shard_files, pictures.questions,
+                "bitmar eval questions {model} {shards} {limit} --json questions.json", 30, 2, 1000, _ALL),
         Section("nlvr", "Yes/no questions on pictures", pictures.nlvr_files, pictures.nlvr,
                 "bitmar eval nlvr {model} --data {nlvr} {limit} --json nlvr.json", 25, 1, 2964, _ALL),
         Section("tasks", "Zero-shot tasks of lm-evaluation-harness", language.task_files, language.tasks,

@@ -11,12 +11,12 @@ _BESIDE = {"right": "right photo", "shuffled": "another photo", "blank": "a blan
 
 
 def pictures_chapter(found: Results) -> Chapter:
-    """Captions, grounding, retrieval, yes/no questions, and the grid."""
+    """Captions, grounding, retrieval, questions, and the grid."""
     text = [
         "The paper promises captions and reports no figure for them. Grounding: a model that never looks says the "
         "same, and thinks people's captions as likely, whatever it is shown."
     ]
-    tables = [_captions(found), *_grounding(found), *_retrieval(found), *_nlvr(found)]
+    tables = [_captions(found), *_grounding(found), *_retrieval(found), *_questions(found), *_nlvr(found)]
     return Chapter("Pictures", text, tables, [_grid(found)])
 
 
@@ -124,6 +124,28 @@ def _retrieval(found: Results) -> Iterator[Table]:
             "photo, less that without one."
         )
         yield Table(f"Retrieval{ending}", head, rows, note)
+
+
+def _questions(found: Results) -> Iterator[Table]:
+    title = "Questions about photos, made by rule from people's captions"
+    if found.get("questions") is None:
+        yield Table(title, ["about"], [], found.missing("questions"))
+    for ending, report in _each(found, "questions"):
+        rows = [
+            [
+                kind,
+                ranged(each["seen"], 100),
+                ranged(each["blind"], 100),
+                ranged(each["gain"], 100),
+                number(100 * each["chance"]),
+                number(100 * each["commonest"]),
+                number(each["questions"], 0),
+            ]
+            for kind, each in report["kinds"].items()
+        ]
+        head = ["about", "right, %", "without the photo", "what the photo adds", "chance", "commonest", "questions"]
+        note = f"{report['photos']:,} photos. Nobody has checked the questions; the next photo gives what is not there."
+        yield Table(f"{title}{ending}", head, rows, note)
 
 
 def _nlvr(found: Results) -> Iterator[Table]:
