@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tokenizers import Tokenizer, models
 from bitmar.core.errors import ConfigError
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
+from bitmar.train.fit import Critic
 from bitmar.train.recipe import load_recipe
 from bitmar.train.run import run
 from bitmar.train.self_critical import CiderReward, self_critical_inputs
@@ -150,6 +152,17 @@ def test_a_stage_with_this_objective(recipe: dict[str, Any], write: Callable[...
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and not any("vision_tower" in name for name in moved)
     assert any("decoder" in name for name in moved)
+
+
+def test_the_weight_of_the_reward(model: BitMarForCausalLM, tokenizer: Tokenizer) -> None:
+    captions: Any = SimpleNamespace(references=lambda: REFERENCES)
+    losses = []
+    for weight in (1.0, 6.0):
+        critic = Critic(model, captions, tokenizer, 4, weight)
+        critic.reward = Counting()  # type: ignore[assignment]
+        torch.manual_seed(3)
+        losses.append(float(critic(model, **batch(4))["loss"]))
+    assert losses[0] != 0 and losses[1] == pytest.approx(6 * losses[0])
 
 
 @pytest.mark.parametrize(

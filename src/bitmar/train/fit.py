@@ -120,15 +120,17 @@ def part_of(model: torch.nn.Module, part: str) -> list[torch.nn.Parameter]:
 class Critic:
     """A forward over captions that the model draws, in place of those of the batch."""
 
-    def __init__(self, model: BitMarForCausalLM, captions: CaptionBatches, tokenizer: Tokenizer, samples: int) -> None:
-        self.model, self.tokenizer, self.samples = model, tokenizer, samples
+    def __init__(
+        self, model: BitMarForCausalLM, captions: CaptionBatches, tokenizer: Tokenizer, samples: int, weight: float
+    ) -> None:
+        self.model, self.tokenizer, self.samples, self.weight = model, tokenizer, samples, weight
         self.reward = CiderReward(captions.references())
 
     def __call__(self, wrapped: torch.nn.Module, **inputs: Any) -> dict[str, Any]:
         """wrapped: the model as it is called in training, which on many devices is not the model itself."""
         batch, reward = self_critical_inputs(self.model, inputs, self.reward, self.tokenizer, self.samples)
         output = wrapped(**batch)
-        return {"loss": output.loss, "reward": reward, "read_weights": output.read_weights}
+        return {"loss": self.weight * output.loss, "reward": reward, "read_weights": output.read_weights}
 
 
 def build_model(
@@ -250,7 +252,7 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
 
     critic = None
     if stage.objective == "cider":
-        critic = Critic(model, source.sources["captions"], tokenizer, stage.samples)
+        critic = Critic(model, source.sources["captions"], tokenizer, stage.samples, stage.reward)
     trainer = FitTrainer(
         model,
         source,

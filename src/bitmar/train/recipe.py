@@ -98,8 +98,9 @@ class Fit:
     episodes are written as a session writes them, each whole into a slot of its own, and not by the write rule.
     contrastive, memory: weights of L_cm and L_mem. tower_rate, memory_rate: factors on the learning rates of the tower
     and of the memory with its gates; at 0 they stand still. objective: "likelihood" of the captions, or "cider" of
-    `samples` captions that the model draws for each picture (`self_critical`; the tower then stands still). controller:
-    the paper's adaptive controller. evaluate_every: in steps, at the next log.
+    `samples` captions that the model draws for each picture (`self_critical`; the tower then stands still). reward:
+    weight of that loss, whose gradient is small beside that of text in the same stage. controller: the paper's adaptive
+    controller. evaluate_every: in steps, at the next log.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Fit:
     memory_rate: float = 1.0
     objective: str = "likelihood"
     samples: int = 5
+    reward: float = 1.0
     controller: bool = False
     evaluate_every: int = 500
     quantization: str = "ternary"
