@@ -49,11 +49,10 @@ def test_a_tower_stands_aside_and_comes_back(
     stage = recipe["stages"][0]
     training = {**stage["training"], "steps": 1, "accumulation": 1, "save_words": False}
     plain = {**stage, "controller": False, "training": training}
-    packed = tmp_path / "run" / "first" / "model.bitmar"
     text = {"asked": {"path": recipe["data"]["text"]["lines"]["path"], "split": "line", "questions": True}}
     recipe["stages"] = [
         {**plain, "name": "first"},
-        {**plain, "name": "seen", "start": "first", "pictures": "features", "tower": f"bitmar:{packed}", "text": text},
+        {**plain, "name": "seen", "start": "first", "pictures": "features", "tower": "stage:first", "text": text},
         {**plain, "name": "last", "start": "seen", "tower_from": "first", "tower_rate": 0.0},
     ]
     run(load_recipe(write(recipe)))

@@ -167,6 +167,13 @@ def test_the_order_of_stages(recipe: dict[str, Any], write: Write, tmp_path: Pat
     load_recipe(write(stages(first, {**second, "tower_from": "first"})))
     assert "is no earlier stage with a tower" in refused(write, stages({**first, "tower_from": "tower"}, tower))
     assert "is no earlier stage with a tower" in refused(write, stages(blind, {**second, "tower_from": "first"}))
+    second |= {"pictures": "features", "tower": "stage:first"}
+    found = load_recipe(write(stages(first, second))).stages[1]
+    assert isinstance(found, Fit) and found.tower == f"bitmar:{tmp_path / 'run' / 'first' / 'model.bitmar'}"
+    assert "'frist' is no earlier stage on photos (did you mean 'first'?)" in refused(
+        write, stages(first, {**second, "tower": "stage:frist"})
+    )
+    assert "'first' is no earlier stage on photos" in refused(write, stages(blind, second))
     assert "tower_from is for pictures: photos" in refused(
         write, stages(tower, {**first, "tower_from": "tower", "pictures": "none"})
     )

@@ -161,7 +161,7 @@ def test_the_weight_of_the_reward(model: BitMarForCausalLM, tokenizer: Tokenizer
         critic = Critic(model, captions, tokenizer, 4, weight)
         critic.reward = Counting()  # type: ignore[assignment]
         torch.manual_seed(3)
-        losses.append(float(critic(model, **batch(4))["loss"]))
+        losses.append(critic(model, **batch(4))["loss"].item())
     assert losses[0] != 0 and losses[1] == pytest.approx(6 * losses[0])
 
 

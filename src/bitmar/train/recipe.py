@@ -32,6 +32,9 @@ _SET_ELSEWHERE = {
 }
 
 
+_OF_A_STAGE = "stage:"
+
+
 def domains(text: dict[str, Any]) -> dict[str, Domain]:
     """The text domains of a recipe by name; ConfigError naming the one that cannot be read."""
     found = {}
@@ -261,7 +264,15 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         _check(recipe)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
-    return recipe
+    return replace(recipe, stages=tuple(_with_tower(stage, recipe) for stage in recipe.stages))
+
+
+def _with_tower(stage: Fit | Distill, recipe: Recipe) -> Fit | Distill:
+    """`tower: stage:NAME` as the packed model of that stage."""
+    if not isinstance(stage, Fit) or not (stage.tower or "").startswith(_OF_A_STAGE):
+        return stage
+    name = str(stage.tower).removeprefix(_OF_A_STAGE)
+    return replace(stage, tower=f"bitmar:{Path(recipe.output) / name / 'model.bitmar'}")
 
 
 def _stage(values: Any, where: str) -> Fit | Distill:
@@ -295,7 +306,13 @@ def _check(recipe: Recipe) -> None:
 
 
 def _check_fit(stage: Fit, recipe: Recipe, seen: dict[str, Fit | Distill]) -> None:
-    with_tower = [name for name, past in seen.items() if isinstance(past, Distill) or past.pictures == "photos"]
+    on_photos = [name for name, past in seen.items() if isinstance(past, Fit) and past.pictures == "photos"]
+    if (stage.tower or "").startswith(_OF_A_STAGE):
+        name = str(stage.tower).removeprefix(_OF_A_STAGE)
+        if name not in on_photos:
+            hint = nearest(name, on_photos)
+            raise ConfigError(f"stage {stage.name}: tower: {name!r} is no earlier stage on photos{hint}")
+    with_tower = on_photos + [name for name, past in seen.items() if isinstance(past, Distill)]
     if stage.tower_from and stage.tower_from not in with_tower:
         hint = nearest(stage.tower_from, with_tower)
         raise ConfigError(f"stage {stage.name}: tower_from {stage.tower_from!r} is no earlier stage with a tower{hint}")
