@@ -52,6 +52,17 @@ def test_the_held_out_share_depends_on_the_text_alone(tmp_path: Path) -> None:
     assert set(_texts(forward.heldout)) < set(_texts(wider.heldout))
 
 
+def test_paragraphs_stand_alone_and_are_held_out_with_their_document(tmp_path: Path) -> None:
+    path = _source(tmp_path)
+    whole = _build(path, tmp_path / "cache", heldout=0.2)["stories"]
+    cut = build_corpus(
+        {"stories": {"path": path, "paragraphs": True}}, TOKENIZER, tmp_path / "cache", heldout=0.2, progress=False
+    )["stories"]
+    for part in ("train", "heldout"):
+        lines = [line for text in _texts(whole.stream(part)) for line in text.split("\n")]  # type: ignore[arg-type]
+        assert _texts(cut.stream(part)) == lines  # type: ignore[arg-type]
+
+
 def test_no_question_is_about_a_held_out_document(tmp_path: Path) -> None:
     texts = [
         f"Story {i} is a tale of {i * 7919 % 1000} dogs. The dogs of tale {i} were brave and loud." for i in range(200)

@@ -168,9 +168,8 @@ def _build(
             size = sum(file.stat().st_size for file in domain.files()) if domain.path is not None else None
             task = bar.add_task(f"tokenising {name}", total=size)
             documents = domain.documents(on_read=lambda count: bar.advance(task, count))
-            if domain.questions:  # none about what is held out: it would be met in the passage
-                documents = questions(text for text in documents if not is_held_out(text, heldout))
-            written = _write(partial, documents, tokenizer, special, heldout)
+            parts = _parts(domain, documents, heldout)
+            written = _write(partial, parts, tokenizer, special)
         if not any(written["tokens"].values()):
             raise DataError(f"text domain {name!r} has no document in it: {domain.path or domain.dataset}")
         (partial / "domain.json").write_text(json.dumps(written, indent=1))
@@ -180,8 +179,25 @@ def _build(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _parts(domain: Domain, documents: Iterator[str], heldout: float) -> Iterator[tuple[Part, str]]:
+    """What is written of the documents, and where to: each goes as a whole to one part, cut into paragraphs or not."""
+
+    def pieces() -> Iterator[tuple[Part, str]]:
+        for text in documents:
+            part: Part = "heldout" if is_held_out(text, heldout) else "train"
+            for piece in text.split("\n") if domain.paragraphs else (text,):
+                if piece := piece.strip():
+                    yield part, piece
+
+    if not domain.questions:
+        return pieces()
+    # None about what is held out, which would be met in the passage; some of them are held out themselves.
+    asked = questions(piece for part, piece in pieces() if part == "train")
+    return (("heldout" if is_held_out(text, heldout) else "train", text) for text in asked)
+
+
 def _write(
-    folder: Path, documents: Iterator[str], tokenizer: Tokenizer, special: SpecialIds, heldout: float
+    folder: Path, parts: Iterator[tuple[Part, str]], tokenizer: Tokenizer, special: SpecialIds
 ) -> dict[str, Any]:
     encoder = plain_encoder(tokenizer)
     dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
@@ -190,9 +206,9 @@ def _write(
     size = 0
     with open(folder / "train.bin", "wb") as train, open(folder / "heldout.bin", "wb") as held:
         files = {"train": train, "heldout": held}
-        while chunk := list(islice(documents, _CHUNK)):
-            for text, encoding in zip(chunk, encoder.encode_batch_fast(chunk, add_special_tokens=False), strict=True):
-                part: Part = "heldout" if is_held_out(text, heldout) else "train"
+        while chunk := list(islice(parts, _CHUNK)):
+            encodings = encoder.encode_batch_fast([text for _, text in chunk], add_special_tokens=False)
+            for (part, text), encoding in zip(chunk, encodings, strict=True):
                 ids = np.array([*start, *encoding.ids, special.eos], dtype)
                 files[part].write(ids.tobytes())
                 offsets[part].append(offsets[part][-1] + len(ids))

@@ -83,6 +83,7 @@ class Domain:
              is one (captions, sentences); "file": only at the end of the file; "auto": "blank" if the file
              has blank lines within, else "line".
     clean:   see `clean_text`.
+    paragraphs: every line of a document stands alone in training, though the document is held out as a whole.
     questions: in place of its documents, questions about them (`bitmar.data.questions`).
     """
 
@@ -94,6 +95,7 @@ class Domain:
     weight: float = 1.0
     split: Split = "auto"
     clean: Clean = "plain"
+    paragraphs: bool = False
     questions: bool = False
 
     def __post_init__(self) -> None:
