@@ -29,7 +29,7 @@ from bitmar.data.tokenizer import SpecialIds, fingerprint, plain_encoder, specia
 Part = Literal["train", "heldout"]
 PARTS: tuple[Part, ...] = ("train", "heldout")
 
-_LAYOUT = 1  # raised whenever the same inputs would give other files
+_LAYOUT = 2  # raised whenever the same inputs would give other files
 _CHUNK = 512  # documents per call of the tokenizer: enough to feed all its threads
 
 

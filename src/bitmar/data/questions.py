@@ -6,8 +6,10 @@ Three kinds, each answered by the text itself or by what words go together, in t
     yes or no, of a word         PASSAGE\\nQuestion: is there anything about W?\\nAnswer: no
     the missing word, by letter  Question: SENTENCE, with _ for a word\\nChoices:\\nA. ...\\nAnswer: C
 
-Yes and no, and the letters, are equally often right: what is learned is the form, and no habit. Cloze questions after
-Taylor, 1953, and Hermann et al., 2015; those of a definition are ours, shaped like BoolQ's (Clark et al., 2019).
+Several yes-or-no questions follow one passage, so that the answers, which are what matters, are not one token in a
+hundred. Yes and no, and the letters, are equally often right: what is learned is the form, and no habit. Cloze
+questions after Taylor, 1953, and Hermann et al., 2015; those of a definition are ours, shaped like BoolQ's (Clark et
+al., 2019).
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import numpy as np
 
 PASSAGE_WORDS = 110
 """Most words of a passage that is asked about: with its question it fits a training row."""
+
+MOST = 4
+"""Yes-or-no questions about one passage."""
 
 LETTERS = "ABCDE"
 
@@ -32,6 +38,8 @@ _DEFINITION = re.compile(
     r"(is|was|are|were) ((?:a|an|the|one) [^,;:.]{4,90})"
 )
 _WORD = re.compile(r"[A-Za-z]{4,}")
+_CLOZE = 0.4  # of the passages are asked for a missing word
+_TRIES = 32  # to draw a word that is not excluded
 _REMEMBERED = 512  # definitions and words of passages before, to draw wrong answers from
 
 
@@ -46,10 +54,8 @@ def questions(documents: Iterable[str]) -> Iterator[str]:
         digest = hashlib.blake2b(document.encode(), digest_size=8).digest()
         rng = np.random.default_rng(int.from_bytes(digest, "little"))
         for passage in _passages(document):
-            found = _definition(passage, definitions, rng)
-            if found is None:
-                kind = _missing_word if rng.random() < 0.6 else _mention
-                found = kind(passage, words, rng)
+            found = _missing_word(passage, words, rng) if rng.random() < _CLOZE else None
+            found = found or _yes_or_no(passage, definitions, words, rng)
             words.extend(_WORD.findall(passage))
             if found is not None:
                 yield found
@@ -73,6 +79,13 @@ def _passages(document: str) -> Iterator[str]:
         yield " ".join(passage)
 
 
+def _yes_or_no(passage: str, definitions: deque[str], words: deque[str], rng: np.random.Generator) -> str | None:
+    """The passage and up to `MOST` questions about it."""
+    asked: set[str] = set()
+    found = [_definition(passage, definitions, rng), *(_mention(passage, words, asked, rng) for _ in range(MOST - 1))]
+    return "\n".join([passage, *filter(None, found)]) if any(found) else None
+
+
 def _definition(passage: str, before: deque[str], rng: np.random.Generator) -> str | None:
     """Whether something is what the passage says it is, or what another passage says of another thing."""
     match = _DEFINITION.match(_ASIDE.sub("", passage))
@@ -85,21 +98,23 @@ def _definition(passage: str, before: deque[str], rng: np.random.Generator) -> s
     if not right and not others:
         return None
     said = own if right else others[int(rng.integers(len(others)))]
-    return _yes_or_no(passage, f"{verb} {subject} {said}", right)
+    return _answered(f"{verb} {subject} {said}", right)
 
 
-def _mention(passage: str, before: deque[str], rng: np.random.Generator) -> str | None:
-    """Whether a word is in the passage."""
-    held = {word.lower() for word in re.findall(r"[A-Za-z]+", passage)}
+def _mention(passage: str, before: deque[str], asked: set[str], rng: np.random.Generator) -> str | None:
+    """Whether a word is in the passage, one that was not asked about yet."""
+    own = _WORD.findall(passage)
     right = bool(rng.random() < 0.5)
-    choices = _WORD.findall(passage) if right else [word for word in before if word.lower() not in held]
-    if not choices:
+    held = {word.lower() for word in re.findall(r"[A-Za-z]+", passage)}
+    word = next(_drawn(own, asked, rng) if right else _drawn(before, asked | held, rng), None)
+    if word is None:
         return None
-    return _yes_or_no(passage, f"is there anything about {choices[int(rng.integers(len(choices)))].lower()}", right)
+    asked.add(word)
+    return _answered(f"is there anything about {word}", right)
 
 
-def _yes_or_no(passage: str, question: str, right: bool) -> str:
-    return f"{passage}\nQuestion: {question}?\nAnswer: {'yes' if right else 'no'}"
+def _answered(question: str, right: bool) -> str:
+    return f"Question: {question}?\nAnswer: {'yes' if right else 'no'}"
 
 
 def _missing_word(passage: str, before: deque[str], rng: np.random.Generator) -> str | None:
@@ -114,12 +129,21 @@ def _missing_word(passage: str, before: deque[str], rng: np.random.Generator) ->
         return None
     place = places[int(rng.integers(len(places)))]
     own = place[0].lower()
-    others = sorted({word.lower() for word in before} - {word.lower() for word in _WORD.findall(sentence)})
-    if len(others) < count - 1:
+    wrong = list(islice(_drawn(before, {word.lower() for word in _WORD.findall(sentence)}, rng), count - 1))
+    if len(wrong) < count - 1:
         return None
-    wrong = [others[i] for i in rng.choice(len(others), count - 1, replace=False)]
     answer = int(rng.integers(count))
     choices = [*wrong[:answer], own, *wrong[answer:]]
     listed = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, choices, strict=False))
     asked = f"{sentence[: place.start()]}_{sentence[place.end() :]}"
     return f"Question: {asked}\nChoices:\n{listed}\nAnswer: {LETTERS[answer]}"
+
+
+def _drawn(words: Sequence[str], excluded: set[str], rng: np.random.Generator) -> Iterator[str]:
+    """Words of a sequence at random, in small letters, each once and none of those excluded; ends after `_TRIES`."""
+    drawn = set(excluded)
+    for _ in range(_TRIES if words else 0):
+        word = words[int(rng.integers(len(words)))].lower()
+        if word not in drawn:
+            drawn.add(word)
+            yield word
