@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from bitmar.evaluate.captioning import CaptionEvaluation
     from bitmar.evaluate.nlvr import NlvrReport
     from bitmar.evaluate.retrieval import Directions
-    from bitmar.evaluate.scorer import OnProgress
+    from bitmar.evaluate.scorer import OnProgress, Picture, PictureScorer
 
 _WITH = {"right": "right picture", "shuffled": "another one", "blank": "a blank one", "none": "none"}
 
@@ -159,18 +159,12 @@ def eval_retrieval(
 
     By the cosine that the contrastive loss has trained, and by how much likelier a picture makes a caption.
     """
-    from bitmar.data.features import FeatureStore
-    from bitmar.evaluate.captioning import look_at_all
     from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
 
     scorer = load_seeing(model, half, features)
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
-        store = FeatureStore(features) if features else None
-        photos = bar.add_task("photos", total=limit)
-        pictures, captions = look_at_all(
-            scorer, data, features=store, limit=limit, on_bad=skipped, on_progress=_to(bar, photos)
-        )
+        pictures, captions = _look(scorer, data, features, limit, bar, skipped)
         gallery = Gallery(pictures, captions)
         pairs = bar.add_task("pairs", total=pairs_to_score(gallery, pool, rerank, queries))
         found = evaluate_retrieval(
@@ -208,18 +202,12 @@ def eval_questions(
 
     The questions are made by rule from people's captions, a stand-in for VQA on any captioned photos.
     """
-    from bitmar.data.features import FeatureStore
     from bitmar.evaluate.asked import evaluate_asked
-    from bitmar.evaluate.captioning import look_at_all
 
     scorer = load_seeing(model, half, features)
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
-        store = FeatureStore(features) if features else None
-        photos = bar.add_task("photos", total=limit)
-        pictures, captions = look_at_all(
-            scorer, data, features=store, limit=limit, on_bad=skipped, on_progress=_to(bar, photos)
-        )
+        pictures, captions = _look(scorer, data, features, limit, bar, skipped)
         task = bar.add_task("questions", total=len(pictures))
         found = evaluate_asked(scorer, pictures, captions, on_progress=_to(bar, task))
     document = begin("questions", scorer, data=data, **found.to_dict(), skipped=skipped.as_list())
@@ -242,6 +230,18 @@ def _asked_rows(found: AskedReport) -> list[list[str]]:
         ]
         for kind, each in found.kinds.items()
     ]
+
+
+def _look(
+    scorer: PictureScorer, data: list[str], features: Path | None, limit: int | None, bar: Progress, skipped: Skipped
+) -> tuple[list[Picture], list[tuple[str, ...]]]:
+    """Every photo of the shards as the model sees it, and its captions."""
+    from bitmar.data.features import FeatureStore
+    from bitmar.evaluate.captioning import look_at_all
+
+    store = FeatureStore(features) if features else None
+    seen = _to(bar, bar.add_task("photos", total=limit))
+    return look_at_all(scorer, data, features=store, limit=limit, on_bad=skipped, on_progress=seen)
 
 
 def _ranked(title: str, found: Directions | None) -> list[list[str]]:

@@ -7,7 +7,7 @@ Three kinds, each answered by the text itself or by what words go together, in t
     the missing word, by letter  Question: SENTENCE, with _ for a word\\nChoices:\\nA. ...\\nAnswer: C
 
 Several yes-or-no questions follow one passage, so that the answers, which are what matters, are not one token in a
-hundred. Yes and no, and the letters, are equally often right: what is learned is the form, and no habit. Cloze
+hundred. Yes and no, and the letters of a list, are equally often right: what is learned is the form, no habit. Cloze
 questions after Taylor, 1953, and Hermann et al., 2015; those of a definition are ours, shaped like BoolQ's (Clark et
 al., 2019).
 """
