@@ -102,8 +102,8 @@ class Fit:
     contrastive, memory: weights of L_cm and L_mem. tower_rate, memory_rate: factors on the learning rates of the tower
     and of the memory with its gates; at 0 they stand still. objective: "likelihood" of the captions, or "cider" of
     `samples` captions that the model draws for each picture (`self_critical`; the tower then stands still). reward:
-    weight of that loss, whose gradient is small beside that of text in the same stage. controller: the paper's adaptive
-    controller. evaluate_every: in steps, at the next log.
+    weight of that loss, for stages that mix text in. controller: the paper's adaptive controller. evaluate_every: in
+    steps, at the next log.
     """
 
     name: str
