@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitmar.core.errors import ConfigError, DataError
+from bitmar.data.caption_batches import CaptionBatches
 from bitmar.data.corpus import Corpus, CorpusDomain, TokenStream
-from bitmar.data.dataset import IGNORED, Batch, BatchSource, CaptionBatches, Mixture, TextBatches
+from bitmar.data.dataset import IGNORED, Batch, BatchSource, Mixture, TextBatches
 from bitmar.data.tokenizer import SpecialIds, train_bpe
 
 SPECIAL = SpecialIds(pad=0, bos=1, eos=2, image=3)

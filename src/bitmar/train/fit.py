@@ -28,7 +28,7 @@ from bitmar.train.workspace import MEAN, STD, Workspace
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-    from bitmar.data.dataset import CaptionBatches
+    from bitmar.data.caption_batches import CaptionBatches
 
 
 TOWER = "model.vision_tower."
@@ -184,7 +184,8 @@ def _load(module: torch.nn.Module, folder: Path, optional: str = "\0", inside: s
 
 def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
     """The stage's mixture of captions and text, and the held-out sources by name."""
-    from bitmar.data.dataset import CaptionBatches, Mixture, TextBatches
+    from bitmar.data.caption_batches import CaptionBatches
+    from bitmar.data.dataset import Mixture, TextBatches
 
     recipe, settings, tokenizer = workspace.recipe, stage.training, workspace.tokenizer()
     length = workspace.recipe.model.get("sequence_length", 256)
