@@ -9,7 +9,10 @@ import numpy as np
 
 from bitmar.core.errors import ConfigError, DependencyError, nearest
 
-FORMS = "litert:FILE, litert-torch:FILE (.tflite), dinov2:small|base|large|FOLDER, bitvit:FOLDER or bitmar:FILE"
+FORMS = (
+    "litert:FILE, litert-torch:FILE (.tflite), efficientnet-lite:0-4, dinov2:small|base|large|FOLDER, bitvit:FOLDER, "
+    "bitmar:FILE or pair:FIRST+SECOND"
+)
 
 
 class VisionTower(Protocol):
@@ -39,6 +42,8 @@ class VisionTower(Protocol):
 _TOWERS = {
     "litert": ("litert", "LiteRTTower"),
     "litert-torch": ("litert_torch", "LiteRTTorchTower"),
+    "efficientnet-lite": ("efficientnet_lite", "EfficientNetLiteTower"),
+    "pair": ("pair", "PairTower"),
     "dinov2": ("dinov2", "DINOv2Tower"),
     "bitvit": ("bitvit", "BitViTTower"),
     "bitmar": ("packed", "PackedTower"),
