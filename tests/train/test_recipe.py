@@ -193,3 +193,16 @@ def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
     path.write_bytes(b"a: \xff\xfe")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_recipe(path)
+
+
+def test_a_path_may_begin_with_a_named_root(
+    write: Write, recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PHOTOS", raising=False)
+    captions = "data.captions=[$PHOTOS/a.tar]"
+    assert "$PHOTOS is not set" in refused(write, recipe, captions)
+    assert load_recipe(write(recipe), (captions, "roots.PHOTOS=here")).data.captions == ("here/a.tar",)
+    monkeypatch.setenv("PHOTOS", "there")
+    assert load_recipe(write(recipe), (captions, "roots.PHOTOS=here")).data.captions == ("there/a.tar",)
+    assert "roots: a mapping" in refused(write, recipe, "roots=[a]")
+    assert "roots: a mapping" in refused(write, recipe, "roots.PHOTOS=1")

@@ -2,6 +2,7 @@
 
 output: runs/default            # everything of this run
 cache: runs/data                # tokenised text, decoded photos, features: shared between runs
+roots: {BITMAR_DATA: data}      # what $BITMAR_DATA in a path stands for, where the environment does not say
 tokenizer: {train: 8192}        # train our own of this size, or {load: gpt2 | FOLDER}
 model: {hidden_size: 256}       # any key of ModelConfig
 data: {text: ..., captions: ..., photos: ..., validation: ...}
@@ -20,6 +21,7 @@ from typing import Any
 
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.paths import expand
 from bitmar.data.text import Domain
 from bitmar.train.settings import Training, from_mapping
 
@@ -253,6 +255,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
     for assignment in overrides:
         _assign(values, assignment)
+    values = _with_roots(values, str(path))
     stages = values.get("stages")
     if not isinstance(stages, list) or not stages:
         raise ConfigError(f"{path}: `stages` is empty; there is nothing to do")
@@ -265,6 +268,18 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
     return replace(recipe, stages=tuple(_with_tower(stage, recipe) for stage in recipe.stages))
+
+
+def _with_roots(values: dict[str, Any], path: str) -> dict[str, Any]:
+    """The recipe without `roots`, its paths filled in."""
+    roots = values.pop("roots", None) or {}
+    if not isinstance(roots, dict) or not all(isinstance(text, str) for pair in roots.items() for text in pair):
+        raise ConfigError(f"{path}: roots: a mapping of names to folders, not {roots!r:.60}")
+    try:
+        filled: dict[str, Any] = expand(values, roots)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return filled
 
 
 def _with_tower(stage: Fit | Distill, recipe: Recipe) -> Fit | Distill:
