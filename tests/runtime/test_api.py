@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from bitmar.core.errors import ConfigError, ImageError, TokenizerError
+from bitmar.plots.trace import Tracer
 from bitmar.runtime.api import BitMar, load
+from bitmar.runtime.text import encode
 
 
 @pytest.fixture
@@ -154,3 +156,37 @@ def test_loading_gives_the_same_model(make_pair: Callable[..., Any]) -> None:
     again = load(str(pair.folder), engine="numpy")
     assert again.path == pair.folder / "model.bitmar" and "model.bitmar" in repr(again)
     np.testing.assert_array_equal(again.logits([1, 5, 9]), pair.bitmar.logits([1, 5, 9]))
+
+
+@pytest.mark.parametrize("max_tokens", [1, 25])
+def test_a_stream_returns_what_generate_returns(blind: BitMar, max_tokens: int) -> None:
+    def drain() -> Iterator[str]:
+        returned.append((yield from blind.stream("the dog", max_tokens=max_tokens)))
+
+    returned: list[Any] = []
+    text = "".join(drain())
+    whole = blind.generate("the dog", max_tokens=max_tokens)
+    (result,) = returned
+    assert result.text == whole.text == text
+    assert result.tokens == whole.tokens and result.finish_reason == whole.finish_reason
+
+
+def test_read_weights_are_what_the_slow_engine_reads_with(seeing: BitMar, photo: Image.Image) -> None:
+    tracer = Tracer(seeing.container)
+    image = seeing.encode_image(photo)
+    ids = np.array([seeing.config.bos_token_id, *encode(seeing.tokenizer, "the")])
+    with seeing.memory() as memory:
+        memory.remember("our dog Rex", photo)
+        for state in (None, memory.state_for(seeing)):
+            weights = seeing.read_weights("the", image, memory=state)
+            assert weights.shape == (seeing.config.memory_slots,) and weights.sum() == pytest.approx(1, abs=1e-5)
+            reads = tracer.run(ids, image, state).reads
+            assert reads is not None
+            np.testing.assert_allclose(weights, reads[-1], atol=1e-4)
+        np.testing.assert_array_equal(weights, seeing.read_weights("the", image, memory=memory))
+    assert not np.allclose(weights, seeing.read_weights("the", image))
+
+
+def test_read_weights_need_a_memory(make_pair: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match="has no memory"):
+        make_pair(memory_integration="off").bitmar.read_weights("the dog")

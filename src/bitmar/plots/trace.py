@@ -88,7 +88,7 @@ class _Memory(EpisodicMemory):
         self._tracer = tracer
 
     def read(self, q: F32, state: MemoryState) -> F32:
-        weights = self._read_weights(q, state)
+        weights = self.read_weights(q, state)
         now = self._tracer.now
         now.reads = weights[0] if now.reads is None else np.concatenate((now.reads, weights[0]))
         read: F32 = weights @ state.slots

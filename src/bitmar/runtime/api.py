@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -23,8 +23,9 @@ from bitmar.runtime.backend import choose_backend
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.embedding import TextEncoder, pooled_image, unit
 from bitmar.runtime.generate import beam_search, sample
+from bitmar.runtime.layers import Weights
 from bitmar.runtime.locate import find_model
-from bitmar.runtime.memory import MemoryState
+from bitmar.runtime.memory import EpisodicMemory, MemoryState
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.reading import Passage, Reader, read_stream
 from bitmar.runtime.recitation import copy, rest_of, to_recite
@@ -202,6 +203,9 @@ class BitMar:
                 ended = len(written) < room.max_tokens
             tokens += written
         timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
+        return self._generation(begun, tokens, ended, timings)
+
+    def _generation(self, begun: _Begun, tokens: tuple[int, ...], ended: bool, timings: Timings) -> Generation:
         reason: Literal["stop", "length"] = "stop" if ended else "length"
         text = self.tokenizer.decode(list(tokens))
         return Generation(text, tokens, reason, timings, begun.recalled, min(begun.recited, len(text)))
@@ -237,25 +241,34 @@ class BitMar:
         memory: MemoryState | Session | None = None,
         recite: bool = True,
         **options: Any,
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, Generation]:
         """`generate` piece by piece; never half a character. Beam search cannot stream: ConfigError.
 
-        Arguments are checked at the call, not at the first piece.
+        Arguments are checked at the call, not at the first piece. The generator returns what `generate` would have:
+        `result = yield from model.stream(...)`.
         """
         chosen = GenerationOptions.of(**options)
         if chosen.beams > 1:
             raise ConfigError("beam search knows its text only at the end: stream with beams=1")
-        begun = self._begin(text, self._image(image), memory, recite, chosen)
+        start = perf_counter()
+        seen = self._image(image)
+        image_done = perf_counter()
+        begun = self._begin(text, seen, memory, recite, chosen)
+        prompt_done = perf_counter()
         room = None if begun.ended else chosen.less(len(begun.tokens))
 
-        def pieces() -> Iterator[str]:
-            written = TextStream(self.tokenizer)
+        def pieces() -> Generator[str, None, Generation]:
+            written, tokens = TextStream(self.tokenizer), list[int]()
             own = sample(self.engine, begun.state, self.config.eos_token_id, room) if room else ()
             for token in chain(begun.tokens, own):
+                tokens.append(token)
                 if piece := written.push(token):
                     yield piece
             if rest := written.finish():
                 yield rest
+            timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
+            ended = begun.ended or len(tokens) < chosen.max_tokens
+            return self._generation(begun, tuple(tokens), ended, timings)
 
         return pieces()
 
@@ -356,6 +369,29 @@ class BitMar:
         if after is None:
             raise ConfigError('this model has no memory (memory_integration is "off")')
         return after
+
+    def read_weights(
+        self,
+        text: str = "",
+        image: PhotoSource | ImageTokens | None = None,
+        *,
+        memory: MemoryState | Session | None = None,
+    ) -> F32:
+        """How much the model reads each slot of its memory after a text, about a picture or not: float32 (K,), sum 1
+        (w of eq. 2). Raises ConfigError for a model that was built without a memory.
+        """
+        if self._memory_reader is None:
+            raise ConfigError('this model has no memory (memory_integration is "off")')
+        if isinstance(memory, Session):
+            memory = memory.state_for(self)
+        query = self.engine.query(self._prompt(text), self._start(image, memory))
+        state = self._memory_reader.initial_state() if memory is None else memory
+        return self._memory_reader.read_weights(query[None, None], state)[0, 0]
+
+    @cached_property
+    def _memory_reader(self) -> EpisodicMemory | None:
+        off = self.config.memory_integration == "off"
+        return None if off else EpisodicMemory(Weights(self.container), self.config)
 
     def _prompt(self, text: str) -> I64:
         return np.array([self.config.bos_token_id, *encode(self.tokenizer, text)])

@@ -122,13 +122,15 @@ class EpisodicMemory:
             return q, QueryCarry(np.zeros_like(carry.total), np.zeros_like(carry.weight), 0)
         return q, QueryCarry(total[:, -1], count[:, -1], place)
 
-    def _read_weights(self, q: F32, state: MemoryState) -> F32:
+    def read_weights(self, q: F32, state: MemoryState) -> F32:
+        """q (B, T, C) -> the share of each slot in its read, w (B, T, K); each row sums to 1."""
         stale = self.stale * np.log(np.maximum(state.usage, _USAGE_FLOOR))
-        return softmax(self.read_beta * (q @ state.slots.swapaxes(-1, -2)) + stale[:, None])
+        weights: F32 = softmax(self.read_beta * (q @ state.slots.swapaxes(-1, -2)) + stale[:, None])
+        return weights
 
     def read(self, q: F32, state: MemoryState) -> F32:
         """q (B, T, C) -> r (B, T, C)."""
-        read: F32 = self._read_weights(q, state) @ state.slots
+        read: F32 = self.read_weights(q, state) @ state.slots
         return read
 
     def write(self, q: F32, state: MemoryState) -> MemoryState:
@@ -141,5 +143,5 @@ class EpisodicMemory:
             resemblance = ((q @ self.address.T)[:, None] @ slots.swapaxes(1, 2))[:, 0]
             touched = softmax(self.write_beta * resemblance - self.protect * usage)  # a, (B, K)
             change = self.alpha * touched[..., None] * (q[:, None] - slots)
-        reads = self._read_weights(q[:, None], state)[:, 0]
+        reads = self.read_weights(q[:, None], state)[:, 0]
         return MemoryState(slots + change, np.clip(self.decay * usage + touched + reads, 0, 1))
