@@ -116,3 +116,16 @@ class BitMarCache(Cache):
             self.memory = MemoryState(*(f(x) for x in self.memory))
         if self.carry is not None:
             self.carry = QueryCarry(*(f(x) for x in self.carry))
+
+
+def own_cache(cache, past_key_values=None) -> BitMarCache | None:
+    """The cache that was given under either name; TypeError for one that keeps only keys and values."""
+    if cache is not None and past_key_values is not None and cache is not past_key_values:
+        raise ValueError("`cache` and `past_key_values` are two names of one argument: give one of them")
+    given = past_key_values if cache is None else cache
+    if given is not None and not isinstance(given, BitMarCache):
+        raise TypeError(
+            f"a BitMar keeps its picture, memory and query in the cache too, so a {type(given).__name__} will not do: "
+            "leave the argument out, or pass model.new_cache()"
+        )
+    return given

@@ -27,7 +27,18 @@ class BitMarConfig(PretrainedConfig):
     """
 
     model_type = "bitmar"
-    keys_to_ignore_at_inference = ("past_key_values", "memory")
+    # What `Trainer` does not gather in evaluation: all but the logits. It adds to this list, so a list it has to be.
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        "cache",
+        "past_key_values",
+        "memory",
+        "hidden_states",
+        "lm_loss",
+        "contrastive_loss",
+        "memory_loss",
+        "alignment",
+        "read_weights",
+    ]
 
     def __init__(
         self,

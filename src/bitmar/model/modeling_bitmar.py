@@ -11,53 +11,22 @@ before this segment.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.generation import GenerationMixin
-from transformers.utils import ModelOutput
 
 from .attention import Fusion, Positions
 from .bitlinear import BitLinear
 from .blocks import Stack
-from .cache import BitMarCache
+from .cache import BitMarCache, own_cache
 from .configuration_bitmar import BitMarConfig
 from .losses import contrastive_loss, language_modelling_loss
 from .memory import EpisodicMemory, MemoryState
+from .outputs import CACHE, BitMarModelOutput, BitMarOutput
 from .vision import BitViT, BitViTConfig, VisionProjector, initialise
-
-
-@dataclass
-class BitMarModelOutput(ModelOutput):
-    """last_hidden_state (B, T, d); memory: the state afterwards; the rest serves losses and logs."""
-
-    last_hidden_state: Tensor | None = None
-    past_key_values: BitMarCache | None = None
-    memory: MemoryState | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    text_pooled: Tensor | None = None
-    vision_pooled: Tensor | None = None
-    memory_change: Tensor | None = None
-    read_weights: Tensor | None = None
-
-
-@dataclass
-class BitMarOutput(ModelOutput):
-    """loss = lm_loss + 1.5 contrastive_loss + 0.1 memory_loss (eq. 4); logits (B, T, V) float32."""
-
-    loss: Tensor | None = None
-    logits: Tensor | None = None
-    past_key_values: BitMarCache | None = None
-    memory: MemoryState | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    lm_loss: Tensor | None = None
-    contrastive_loss: Tensor | None = None
-    memory_loss: Tensor | None = None
-    alignment: Tensor | None = None
-    read_weights: Tensor | None = None
 
 
 class BitMarPreTrainedModel(PreTrainedModel):
@@ -66,7 +35,7 @@ class BitMarPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
     _no_split_modules = ["Block", "ViTBlock"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values", "memory"]  # noqa: RUF012
+    _skip_keys_device_placement = ["cache", "past_key_values", "memory"]  # noqa: RUF012
     _supports_cache_class = True
 
     @torch.no_grad()
@@ -140,6 +109,7 @@ class BitMarModel(BitMarPreTrainedModel):
         vision_features: Tensor | None = None,
         image_mask: Tensor | None = None,
         past_key_values: BitMarCache | None = None,
+        cache: BitMarCache | None = None,
         memory: MemoryState | None = None,
         write_memory: bool | None = None,
         read_memory: bool = True,
@@ -156,6 +126,7 @@ class BitMarModel(BitMarPreTrainedModel):
             input_ids: (B, T). attention_mask: (B, T) or, with a cache, (B, T_past + T); 0 on padding, either side.
             pixel_values: (B, 3, S, S) for the built-in tower, or vision_features: (B, N_p, D_v).
             image_mask: (B,) bool, False for sequences without a picture (there f = z).
+            cache: a `new_cache()` or what an earlier call returned; `past_key_values` is its name in older versions.
             memory: state to start from (M_0 when None). write_memory: write at segment ends; by default in training.
             read_memory: False ablates the read with everything else unchanged.
             episodes: this many consecutive sequences are one chain, each reading what the ones before it wrote.
@@ -164,8 +135,8 @@ class BitMarModel(BitMarPreTrainedModel):
         config = self.config
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, d)
         length = x.shape[1]
-        cache = past_key_values if isinstance(past_key_values, BitMarCache) else None
-        if cache is None and (use_cache if use_cache is not None else past_key_values is not None):
+        cache = own_cache(cache, past_key_values)
+        if cache is None and use_cache:
             cache = self.new_cache()
         write = self.training if write_memory is None else write_memory
 
@@ -195,7 +166,7 @@ class BitMarModel(BitMarPreTrainedModel):
         mask = valid.unsqueeze(-1).float()
         return BitMarModelOutput(
             last_hidden_state=h,
-            past_key_values=cache,
+            cache=cache,
             memory=state,
             hidden_states=tuple(states) if states is not None else None,
             text_pooled=(z * mask).sum(1) / mask.sum(1).clamp(min=1),
@@ -342,6 +313,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         vision_features: Tensor | None = None,
         image_mask: Tensor | None = None,
         past_key_values: BitMarCache | None = None,
+        cache: BitMarCache | None = None,
         memory: MemoryState | None = None,
         write_memory: bool | None = None,
         read_memory: bool = True,
@@ -367,7 +339,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
             pixel_values=pixel_values,
             vision_features=vision_features,
             image_mask=image_mask,
-            past_key_values=past_key_values,
+            cache=own_cache(cache, past_key_values),
             memory=memory,
             write_memory=write_memory,
             read_memory=read_memory,
@@ -392,7 +364,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         return BitMarOutput(
             loss=loss,
             logits=logits,
-            past_key_values=out.past_key_values,
+            cache=out.cache,
             memory=out.memory,
             hidden_states=out.hidden_states,
             lm_loss=lm,
@@ -405,11 +377,15 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
     # What transformers' generation asks for.
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, *_, **__) -> None:
-        if generation_config.use_cache and not isinstance(model_kwargs.get("past_key_values"), BitMarCache):
-            model_kwargs["past_key_values"] = self.model.new_cache()
+        given = own_cache(model_kwargs.get("cache"), model_kwargs.pop("past_key_values", None))
+        if generation_config.use_cache:
+            model_kwargs[CACHE] = self.model.new_cache() if given is None else given
 
-    def prepare_inputs_for_generation(self, input_ids, past_key_values=None, attention_mask=None, **kwargs) -> dict:
-        seen = past_key_values.get_seq_length() if past_key_values is not None else 0
+    def prepare_inputs_for_generation(
+        self, input_ids, past_key_values=None, attention_mask=None, cache=None, **kwargs
+    ) -> dict:
+        cache = own_cache(cache, past_key_values)
+        seen = cache.get_seq_length() if cache is not None else 0
         kept = ("memory", "write_memory", "read_memory", "logits_to_keep", "use_cache")
         inputs = {k: kwargs[k] for k in kept if kwargs.get(k) is not None}
         if seen == 0:  # later steps find the picture in the cache
@@ -418,14 +394,9 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
             }
         else:
             inputs.pop("memory", None)
-        return {
-            "input_ids": input_ids[:, seen:],
-            "attention_mask": attention_mask,
-            "past_key_values": past_key_values,
-            **inputs,
-        }
+        return {"input_ids": input_ids[:, seen:], "attention_mask": attention_mask, "cache": cache, **inputs}
 
     @staticmethod
-    def _reorder_cache(past_key_values: BitMarCache, beam_idx: Tensor) -> BitMarCache:
-        past_key_values.reorder_cache(beam_idx)
-        return past_key_values
+    def _reorder_cache(cache: BitMarCache, beam_idx: Tensor) -> BitMarCache:
+        cache.reorder_cache(beam_idx)
+        return cache
