@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bitmar.core.errors import DataError
-from bitmar.data.sources import iter_cc3m, iter_localized_narratives, iter_webdataset
+from bitmar.data.sources import CaptionedPhoto, iter_cc3m, iter_localized_narratives, iter_webdataset
 
 Bad = list[tuple[str, str]]
 
@@ -140,3 +140,131 @@ def test_the_real_shards(shared_data: Path) -> None:
     assert len(photos) == 322 + 43 and not bad
     assert all(len(photo.captions) >= 5 and photo.image[:2] == b"\xff\xd8" for photo in photos)
     assert len({photo.key for photo in photos}) == len(photos)
+
+
+def _read(path: Path | str) -> tuple[list[CaptionedPhoto], dict[str, str]]:
+    bad: dict[str, str] = {}
+    return list(iter_webdataset(str(path), bad.__setitem__)), bad
+
+
+@pytest.mark.parametrize(
+    ("sidecar", "reason"),
+    [
+        (b"[]", "holds a list, not an object"),
+        (b'["A dog runs."]', "holds a list"),
+        (b"null", "holds null"),
+        (b"7", "holds a number"),
+        (b'"A dog runs."', "holds a string"),
+        (b"true", "holds true or false"),
+        (b'{"captions": "A dog runs."}', '"captions" of its .json is a string, not a list of strings'),
+        (b'{"captions": 7}', '"captions" of its .json is a number'),
+        (b'{"captions": 0}', '"captions" of its .json is a number'),
+        (b'{"captions": false}', "true or false"),
+        (b'{"captions": ""}', "is a string"),
+        (b'{"captions": {"en": "A dog."}}', "is an object"),
+        (b'{"captions": ["A dog.", 7]}', "holds a number, not only strings"),
+        (b'{"captions": ["A dog.", null]}', "holds null"),
+        (b'{"captions": [["A dog."]]}', "holds a list"),
+        (b'{"caption": ["A dog."]}', '"caption" of its .json is a list, not a string'),
+        (b'{"caption": 0}', '"caption" of its .json is a number'),
+        (b'{"caption": "A dog.", "captions": 7}', '"captions"'),
+        (b'{"captions": ["\\ud83d"]}', "surrogate"),
+        (b'{"captions": ["A dog."], "license": NaN}', "NaN"),
+        (b'{"captions": ["A dog."], "captions": ["A cat."]}', "comes twice"),
+        (b'{"width": 1' + b"0" * 5000 + b"}", "64 bits"),
+        (b"[" * 100_000, "nested"),
+        (b"", "not JSON"),
+    ],
+)
+def test_a_sidecar_of_another_type_is_a_named_and_skipped_sample(tmp_path: Path, sidecar: bytes, reason: str) -> None:
+    path = _shard(
+        tmp_path / "s.tar", {**_sample("a", "One."), "b.jpg": b"b", "b.json": sidecar, **_sample("c", "Two.")}
+    )
+    photos, bad = _read(path)
+    assert [photo.key for photo in photos] == ["s/a", "s/c"]
+    assert list(bad) == ["s/b"] and reason in bad["s/b"]
+
+
+@pytest.mark.parametrize("sidecar", [b"{}", b'{"captions": null}', b'{"captions": []}', b'{"captions": ["", " \\n"]}'])
+def test_no_and_blank_captions_make_a_plain_photo(tmp_path: Path, sidecar: bytes) -> None:
+    (photo,), bad = _read(_shard(tmp_path / "s.tar", {"b.jpg": b"b", "b.json": sidecar}))
+    assert photo.captions == () and not bad
+
+
+@pytest.mark.parametrize("text", ["A dog.".encode("utf-16"), "A dog.".encode("utf-16-le"), b"caf\xe9"])
+def test_a_txt_that_is_not_utf8_is_named(tmp_path: Path, text: bytes) -> None:
+    photos, bad = _read(_shard(tmp_path / "s.tar", {"b.jpg": b"b", "b.txt": text}))
+    assert not photos and "UTF-8" in bad["s/b"]
+
+
+def test_damage_in_the_middle_is_named_with_the_samples_beside_it(tmp_path: Path) -> None:
+    members: dict[str, bytes] = {}
+    for number in range(6):
+        members |= _sample(f"{number}", f"Caption {number}.")
+    path = _shard(tmp_path / "s.tar", members)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"2.json")  # a header: the photo before it is whole, its captions are lost
+    data[at + 20 : at + 200] = b"\xaa" * 180
+    path.write_bytes(data)
+    photos, bad = _read(path)
+    assert [photo.key for photo in photos] == ["s/0", "s/1", "s/3", "s/4", "s/5"]
+    assert all(len(photo.captions) == 1 for photo in photos)
+    assert list(bad) == [f"{path} at byte {at}", "s/2"] and "goes on at '3.jpg'" in bad[f"{path} at byte {at}"]
+
+
+def test_equal_names_stay_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        _shard(tmp_path / folder / "s.tar", {**_sample("0", folder), **{f"{folder}/0.jpg": b"deep"}})
+    photos, bad = _read(tmp_path / "{a,b}" / "s.tar")
+    assert [photo.key for photo in photos] == ["a/s/0", "a/s/a/0", "b/s/0", "b/s/b/0"] and not bad
+    path = _shard(tmp_path / "t.tar", {**_sample("0", "One."), **_sample("1", "Two."), "0.png": b"another"})
+    photos, bad = _read(path)
+    assert [photo.captions for photo in photos] == [("One.",), ("Two.",)] and "second sample" in bad["t/0"]
+    with pytest.raises(DataError, match="named twice"):
+        iter_webdataset([str(path), str(tmp_path / "*.tar")])
+
+
+def test_a_digest_is_of_the_photo_alone() -> None:
+    one, same, other = CaptionedPhoto("a", b"x"), CaptionedPhoto("b", b"x", ("A.",)), CaptionedPhoto("a", b"y")
+    assert one.digest == same.digest != other.digest
+
+
+def test_what_belongs_to_no_sample_is_named(tmp_path: Path) -> None:
+    hidden = {"._0.jpg": b"x", "__MACOSX/0.jpg": b"x", "__index__": b"x", ".DS_Store": b"x"}
+    photos, bad = _read(_shard(tmp_path / "s.tar", {**_sample("0", "One."), "README": b"x", **hidden}))
+    assert len(photos) == 1 and list(bad) == ["s/README"]
+
+
+def test_cc3m_gives_no_line_a_photo_that_may_be_another_ones(tmp_path: Path) -> None:
+    (tmp_path / "set.tsv").write_text(
+        "one\thttp://a/1.jpg\ntwo\thttp://b/1.jpg\nthree\thttp://b/2.jpg\nodd\thttp://[x\n"
+    )
+    root = tmp_path / "photos"
+    root.mkdir()
+    for name in ("1.jpg", "2.jpg"):
+        (root / name).write_bytes(name.encode())
+    bad: dict[str, str] = {}
+    photos = list(iter_cc3m(tmp_path / "set.tsv", root, bad.__setitem__))
+    assert [photo.captions for photo in photos] == [("three",)]
+    assert [name.rsplit(":", 1)[1] for name in bad] == ["1", "2", "4"]
+
+
+def test_a_narrative_of_another_type_or_of_a_taken_photo_is_named(tmp_path: Path) -> None:
+    good = {"dataset_id": "coco", "image_id": "7", "caption": "x"}
+    records = [
+        good,
+        good | {"caption": ["x"]},
+        good | {"image_id": None},
+        good | {"dataset_id": 5},
+        good | {"dataset_id": "flickr"},
+        good | {"image_id": "9" * 6000},
+        good | {"image_id": "x\0y"},
+    ]
+    path = tmp_path / "n.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)) + "\n[]\n" + "[" * 100_000)
+    (tmp_path / "000000000007.jpg").write_bytes(b"x")
+    bad: dict[str, str] = {}
+    photos = list(iter_localized_narratives(path, tmp_path, bad.__setitem__))
+    assert [photo.captions for photo in photos] == [("x",)]
+    assert len(bad) == 8 and "another image" in bad["flickr/7"]

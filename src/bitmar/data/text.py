@@ -157,7 +157,10 @@ def _text_files(pattern: str) -> list[Path]:
 
 def near_path(path: Path) -> str:
     """A hint naming the file beside `path` whose name is nearest, or ""."""
-    return nearest(path.name, [file.name for file in path.parent.iterdir()]) if path.parent.is_dir() else ""
+    try:
+        return nearest(path.name[:255], [file.name for file in path.parent.iterdir()])
+    except (OSError, ValueError):  # no such folder, or none that may be read
+        return ""
 
 
 def iter_documents(

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from bitmar.core.errors import DataError
+from bitmar.data.shards import allow_pipes, expand_shards, open_shard, shard_stems
+
+
+@pytest.mark.parametrize("name", ["[x].tar", "a{b}.tar", "{a,b", "a#b?c;d&e.tar", "pipe.tar", "a b'\".tar", "*.tar"])
+def test_a_name_that_exists_is_taken_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"shard")
+    (tmp_path / "other.tar").write_bytes(b"other")
+    (found,) = expand_shards(str(tmp_path / name))
+    with open_shard(found) as file:
+        assert file.read() == b"shard"
+
+
+@pytest.mark.parametrize("pattern", ["{a,b", "a}", "{0..3000000}://", "x\0y", "", "n" * 5000, "gone-*.tar"])
+def test_what_names_no_shard_is_one_clear_error(pattern: str) -> None:
+    with pytest.raises(DataError):
+        expand_shards(pattern)
+
+
+def test_a_folder_is_told_how_to_name_its_shards(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"is a folder: name the shards in it, as '{tmp_path}/\*\.tar'"):
+        expand_shards(f"{tmp_path}/")
+
+
+def test_stems_are_as_long_as_it_takes_to_tell_them_apart() -> None:
+    assert shard_stems(["/a/x-0.tar", "/a/x-1.tar.gz", "https://h/x-2.tar?k=a/b"]) == ["x-0", "x-1", "x-2"]
+    assert shard_stems(["/a/c/x.tar", "/b/c/x.tar", "y.tar"]) == ["a/c/x", "b/c/x", "y"]
+    assert shard_stems(["x.tar", "x.tar.gz", "a/x.tar"]) == ["x#0", "x#1", "a/x"]
+
+
+def test_a_pipe_runs_only_where_it_was_allowed(tmp_path: Path) -> None:
+    command = f"pipe:echo ran > {tmp_path}/ran; cat {tmp_path}/ran"
+    with pytest.raises(DataError, match="--allow-pipe"):
+        expand_shards(command)
+    with pytest.raises(OSError, match="nobody has allowed"), open_shard(command):
+        pass
+    assert not (tmp_path / "ran").exists()
+    allow_pipes()
+    try:
+        with open_shard(*expand_shards(command)) as file:
+            assert file.read() == b"ran\n"
+        with pytest.raises(OSError, match="status 3"), open_shard("pipe:exit 3") as file:
+            file.read()
+    finally:
+        allow_pipes(False)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_urls_are_read_without_a_shell(host: str, tmp_path: Path) -> None:
+    (tmp_path / "s-0.tar").write_bytes(b"shard")
+    (shard,) = expand_shards(f"{host}/s-{{0..0}}.tar")
+    with open_shard(shard) as file:
+        assert file.read() == b"shard"
+    with open_shard((tmp_path / "s-0.tar").as_uri()) as file:
+        assert file.read() == b"shard"
+    with pytest.raises(OSError, match="HTTP 404"), open_shard(f"{host}/gone.tar"):
+        pass
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.tar", "http://[x/y.tar", "nosuch://x/y.tar", "http://x y/';ls"])
+def test_a_dead_url_is_an_error_with_a_reason(url: str) -> None:
+    with pytest.raises(OSError, match=r"connection|URL|opened"), open_shard(url):
+        pass
