@@ -25,9 +25,9 @@ from bitmar.data.augment import view_rng
 from bitmar.data.sources import CaptionedPhoto, iter_webdataset
 from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
-from bitmar.runtime.recall import KeySpace
-from bitmar.runtime.recitation import to_recite
-from bitmar.runtime.session import Session, image_key
+from bitmar.session.recall import KeySpace
+from bitmar.session.recite import to_recite
+from bitmar.session.session import Session, image_key
 
 VIEWS = {"80 % of the area": 0.8**0.5, "80 % of each side": 0.8}  # "an 80 % crop" can be read both ways
 NEWEST = 256

@@ -35,7 +35,7 @@ def modules(package: str) -> list[str]:
 
 
 def test_the_runtime_half_imports_without_torch() -> None:
-    names = [*modules("core"), *modules("runtime"), "bitmar.export"]
+    names = [*modules("core"), *modules("runtime"), *modules("session"), "bitmar.export"]
     assert "bitmar.core.container" in names and "bitmar.runtime.api" in names
     run(BLOCK + "".join(f"import {name}\n" for name in names) + "import bitmar\nbitmar.load, bitmar.BitMar\n")
 

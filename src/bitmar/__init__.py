@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar, load
+    from bitmar.session.session import Session
 
 __version__ = "0.1.0"
-__all__ = ["BitMar", "__version__", "load"]
+__all__ = ["BitMar", "Session", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from bitmar.runtime import api
 
         return getattr(api, name)
+    if name == "Session":
+        from bitmar.session.session import Session
+
+        return Session
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

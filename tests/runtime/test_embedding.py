@@ -9,7 +9,7 @@ import pytest
 
 from bitmar.core.errors import ConfigError, ImageError, TokenizerError
 
-from .conftest import Pair
+from .._pairs import Pair
 
 TEXTS = ["the dog runs", "the man", "the dog runs over the green grass and the man runs over the dog", "", "a man"]
 

@@ -13,7 +13,7 @@ import pytest
 from bitmar import BitMar
 from bitmar.core.errors import ConfigError, MemoryFileError, TokenizerError
 from bitmar.runtime.reading import Passage, pieces
-from bitmar.runtime.session import Session
+from bitmar.session.session import Session
 
 LINES = ["the dog runs over the grass\n", "\n", "and the man runs\n"] * 9
 SEGMENT, REACH = 5, 2 + 7  # of the tiny models

@@ -30,7 +30,7 @@ def calibrate(
     """
     from bitmar import load
     from bitmar.data.sources import iter_webdataset
-    from bitmar.runtime.calibrate import ENOUGH, background, with_background
+    from bitmar.session.calibrate import ENOUGH, background, with_background
 
     loaded = load(model)
     if loaded.engine.tower is None:

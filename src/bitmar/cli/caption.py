@@ -14,7 +14,7 @@ from bitmar.core.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar
-    from bitmar.runtime.session import Recalled, Session
+    from bitmar.session.session import Recalled, Session
 
 IN_A_GRID = 12  # photos, where the command names shards and no limit
 

@@ -14,8 +14,8 @@ from bitmar.core.errors import ConfigError, MemoryFileError
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar
-    from bitmar.runtime.session import Episode, Recalled, Session
-    from bitmar.runtime.transfer import Moved
+    from bitmar.session.session import Episode, Recalled, Session
+    from bitmar.session.transfer import Moved
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 
@@ -132,7 +132,7 @@ def export_memory(
     model: Model = None,
 ) -> None:
     """Write all episodes to a file of JSON lines, for `import` on another machine or with another model."""
-    from bitmar.runtime.transfer import export_memory
+    from bitmar.session.transfer import export_memory
 
     count, damaged = export_memory(open_memory(model, memory, salvage=salvage), out)
     say(f"{count} episodes in {out}" + (f"; {damaged} damaged ones left out" if damaged else ""))
@@ -150,7 +150,7 @@ def import_memory(
 
 def open_memory(model: BitMar | str | None, path: Path, *, make: bool = False, salvage: bool = False) -> Session:
     """A session in a file that is there, or with `make` may come to be."""
-    from bitmar.runtime.session import Session
+    from bitmar.session.session import Session
 
     if not make and not path.exists():
         raise MemoryFileError(f"{path}: no such memory; `bitmar remember PHOTO TEXT --memory {path}` makes it")

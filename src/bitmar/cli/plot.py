@@ -14,7 +14,7 @@ from bitmar.core.errors import ConfigError
 if TYPE_CHECKING:
     from bitmar.plots.slots import Passage, Reading
     from bitmar.runtime.api import BitMar
-    from bitmar.runtime.session import Session
+    from bitmar.session.session import Session
 
 # What is read where the options say nothing, if it is there.
 SHARED = Path("../shared/data")

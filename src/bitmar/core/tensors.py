@@ -46,7 +46,7 @@ def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
 
 
 def background_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
-    """What a file may hold besides, all of it or nothing: how strange photos look (`runtime.recall.Background`)."""
+    """What a file may hold besides, all of it or nothing: how strange photos look (`session.recall.Background`)."""
     d = config.hidden_size
     return {
         BACKGROUND_MEAN: TensorSpec("F32", (d,)),

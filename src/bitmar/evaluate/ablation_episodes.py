@@ -17,7 +17,7 @@ from bitmar.evaluate.ablation_variants import LITERAL, OFF, ON, OTHERS, UNRECITE
 from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import MemoryState
-from bitmar.runtime.session import Session
+from bitmar.session.session import Session
 
 NAMES = ("Rex", "Anna", "Peter", "Molly", "Oscar", "Lucy", "Henry", "Rosa", "Max", "Clara", "Simon", "Ruby", "Felix",
          "Emma", "Hugo", "Nora")  # fmt: skip

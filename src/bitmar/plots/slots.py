@@ -16,8 +16,8 @@ from bitmar.evaluate.passages import SENTENCES, heldout_documents, readable_phot
 from bitmar.plots.trace import Tracer
 from bitmar.runtime.api import BitMar
 from bitmar.runtime.memory import MemoryState
-from bitmar.runtime.session import Session
 from bitmar.runtime.text import encode
+from bitmar.session.session import Session
 
 EACH = 24  # passages of a kind
 _TOKENS = 48  # of a passage

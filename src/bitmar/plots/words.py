@@ -12,8 +12,8 @@ from bitmar.core.image import PhotoSource, load_photo
 from bitmar.core.ternary import F32
 from bitmar.plots.trace import Tracer
 from bitmar.runtime.api import BitMar
-from bitmar.runtime.session import Session
 from bitmar.runtime.text import encode
+from bitmar.session.session import Session
 
 BEGIN = "(begin)"
 

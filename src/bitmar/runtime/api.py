@@ -28,9 +28,9 @@ from bitmar.runtime.locate import find_model
 from bitmar.runtime.memory import EpisodicMemory, MemoryState
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.reading import Passage, Reader, read_stream
-from bitmar.runtime.recitation import copy, rest_of, to_recite
-from bitmar.runtime.session import Recalled, Session
 from bitmar.runtime.text import TextStream, check_ids, encode
+from bitmar.session.recite import copy, rest_of, to_recite
+from bitmar.session.session import Recalled, Session
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ import numpy as np
 from bitmar.core.errors import ConfigError, TokenizerError
 from bitmar.core.ternary import F32
 from bitmar.runtime.memory import MemoryState
-from bitmar.runtime.session import Session
 from bitmar.runtime.text import encode
+from bitmar.session.session import Session
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar

@@ -80,7 +80,7 @@ def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> 
 def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:
     """Teaches the packed model how the stage's photos look to it."""
     from bitmar.runtime.api import load
-    from bitmar.runtime.calibrate import ENOUGH, LEAST, background, with_background
+    from bitmar.session.calibrate import ENOUGH, LEAST, background, with_background
 
     model, patterns = load(path), stage.captions or workspace.recipe.data.captions
     pictures: Iterator[ImageTokens]

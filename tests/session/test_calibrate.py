@@ -15,9 +15,9 @@ from bitmar.core.errors import DataError, FormatError
 from bitmar.core.tensors import BACKGROUND_MEAN, BACKGROUND_STRANGERS
 from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
-from bitmar.runtime.calibrate import LEAST, background, with_background
-from bitmar.runtime.recall import Background, Index
-from bitmar.runtime.session import image_key
+from bitmar.session.calibrate import LEAST, background, with_background
+from bitmar.session.recall import Background, Index
+from bitmar.session.session import image_key
 
 WIDTH, TOKENS = 36, 4
 

@@ -29,7 +29,7 @@ F64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """How the keys of photos in general are spread; a model's file may hold it (`bitmar.runtime.calibrate` makes it).
+    """How the keys of photos in general are spread; a model's file may hold it (`bitmar.session.calibrate` makes it).
 
     mean (w,), whiten (w, w): a key becomes (key - mean) @ whiten. strangers (STRANGERS,): the resemblance that two
     different photos exceed in one case of 1, 10^0.5, 10, ... 10^5.

@@ -13,17 +13,17 @@ from PIL import Image
 
 from bitmar.core.errors import ConfigError, ImageError, MemoryFileError
 from bitmar.core.image import PhotoSource, load_photo
-from bitmar.core.memory_file import MemoryFile
-from bitmar.core.memory_layout import Ints, Shape, Vectors
-from bitmar.core.pages import FilePages, RamPages
 from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import MemoryState
-from bitmar.runtime.recall import Background, Index
+from bitmar.session.file import MemoryFile
+from bitmar.session.layout import Ints, Shape, Vectors
+from bitmar.session.pages import FilePages, RamPages
+from bitmar.session.recall import Background, Index
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar
-    from bitmar.runtime.transfer import Moved
+    from bitmar.session.transfer import Moved
 
 _SLOTS = "model.memory.slots"  # M_0, what an empty slot holds
 _FLAT = 4  # grey levels between the darkest and the brightest spot of a photo that shows nothing
@@ -139,19 +139,19 @@ class Session:
 
     def merge(self, other: Session) -> Moved:
         """Take over another session's episodes; see `transfer`."""
-        from bitmar.runtime.transfer import merge_memory
+        from bitmar.session.transfer import merge_memory
 
         return merge_memory(self, other)
 
     def import_(self, path: str | Path) -> Moved:
         """Take over what `export` wrote, also on another machine or with another model; see `transfer`."""
-        from bitmar.runtime.transfer import import_memory
+        from bitmar.session.transfer import import_memory
 
         return import_memory(self, path)
 
     def export(self, path: str | Path) -> int:
         """Write all episodes to a file of JSON lines: how many."""
-        from bitmar.runtime.transfer import export_memory
+        from bitmar.session.transfer import export_memory
 
         return export_memory(self, path)[0]
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from bitmar.core.errors import ConfigError
 from bitmar.runtime.api import BitMar, load
-from bitmar.runtime.calibrate import LEAST, background, with_background
-from bitmar.runtime.recitation import SURE, rest_of, to_recite
-from bitmar.runtime.session import Episode, Recalled
+from bitmar.session.calibrate import LEAST, background, with_background
+from bitmar.session.recite import SURE, rest_of, to_recite
+from bitmar.session.session import Episode, Recalled
 
 
 def picture(seed: int) -> Image.Image:

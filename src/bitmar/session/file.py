@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitmar.core.errors import MemoryFileError
-from bitmar.core.memory_layout import (
+from bitmar.core.ternary import F32
+from bitmar.session.layout import (
     COLUMNS,
     CUT,
     ENTRY,
@@ -45,8 +46,7 @@ from bitmar.core.memory_layout import (
     entry_checksum,
     use_checksum,
 )
-from bitmar.core.pages import Pages
-from bitmar.core.ternary import F32
+from bitmar.session.pages import Pages
 
 _RETRIES = 20  # of a reader that a writer keeps overtaking
 _T = TypeVar("_T")

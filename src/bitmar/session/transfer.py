@@ -17,9 +17,9 @@ import numpy as np
 
 from bitmar.core.errors import BitMarError, MemoryFileError
 from bitmar.core.files import write_atomically
-from bitmar.core.memory_layout import COLUMNS, MAX_TIME, Vectors
 from bitmar.core.ternary import F32
-from bitmar.runtime.session import Session
+from bitmar.session.layout import COLUMNS, MAX_TIME, Vectors
+from bitmar.session.session import Session
 
 FORMAT, VERSION = "bitmar memory", 1
 _MAX_LINE = 1 << 20

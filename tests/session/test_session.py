@@ -17,8 +17,8 @@ from PIL import Image
 import bitmar
 from bitmar import BitMar
 from bitmar.core.errors import ConfigError, ImageError, MemoryFileError
-from bitmar.runtime.recall import FEW, Index, KeySpace, Words
-from bitmar.runtime.session import Episode, Session, thumbnail_hash
+from bitmar.session.recall import FEW, Index, KeySpace, Words
+from bitmar.session.session import Episode, Session, thumbnail_hash
 
 SLOTS = 8  # of the tiny models
 

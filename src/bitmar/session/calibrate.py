@@ -17,8 +17,8 @@ from bitmar.core.errors import DataError
 from bitmar.core.tensors import BACKGROUND_MEAN, BACKGROUND_STRANGERS, BACKGROUND_WHITEN, STRANGERS
 from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
-from bitmar.runtime.recall import Background, KeySpace, whitening
-from bitmar.runtime.session import image_key
+from bitmar.session.recall import Background, KeySpace, whitening
+from bitmar.session.session import image_key
 
 LEAST, ENOUGH = 256, 1200  # photos: fewer say nothing of rare resemblances, more change little
 _FLOOR = 1e-2  # of the mean variance; chosen on training photos, where 0.003 to 0.03 give the same within a percent

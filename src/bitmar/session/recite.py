@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 
 from bitmar.runtime.backend import Backend
 from bitmar.runtime.options import GenerationOptions
-from bitmar.runtime.session import Recalled
 from bitmar.runtime.text import encode
+from bitmar.session.session import Recalled
 
 SURE = 0.99
 """Confidence from which on an episode is recited: of pictures never shown, one in a hundred is given a false name."""

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitmar.core.errors import MemoryFileError
-from bitmar.core.memory_file import MemoryFile
-from bitmar.core.memory_layout import PAGE, Shape, Vectors
-from bitmar.core.pages import FilePages, RamPages
+from bitmar.session.file import MemoryFile
+from bitmar.session.layout import PAGE, Shape, Vectors
+from bitmar.session.pages import FilePages, RamPages
 
 MODEL = "ab" * 32
 SMALL = Shape(3, 5, 7, 5)
