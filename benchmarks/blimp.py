@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 
-from bitmar.cli.common import Skipped, progress, say
+from bitmar.console import Skipped, progress, say
 from bitmar.evaluate.blimp import evaluate_blimp, read_pairs
 from bitmar.evaluate.scorer import load_scorer
 

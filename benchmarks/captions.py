@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 
-from bitmar.cli.common import Skipped, progress, say
+from bitmar.console import Skipped, progress, say
 from bitmar.evaluate.captioning import caption_shards, read_captions, score_captions
 from bitmar.evaluate.scorer import Scorer, load_scorer
 

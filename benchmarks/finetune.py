@@ -22,7 +22,7 @@ import numpy as np
 import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 
-from bitmar.cli.common import say
+from bitmar.console import say
 from bitmar.data.text import Domain
 from bitmar.train.finetune import Protocol, finetune
 from bitmar.train.tasks import Task, find_task, own_task

@@ -23,7 +23,7 @@ from _peers import BASELINE, CONTENDERS
 from _peers.process import Process, build
 from _peers.report import document, figures, table
 
-from bitmar.cli.common import progress, say
+from bitmar.console import progress, say
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import open_container
 from bitmar.core.errors import BitMarError, ConfigError, nearest

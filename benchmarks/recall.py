@@ -18,7 +18,7 @@ import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 from PIL import Image, ImageOps
 
-from bitmar.cli.common import progress
+from bitmar.console import progress
 from bitmar.core.errors import DataError
 from bitmar.core.image import load_photo
 from bitmar.data.augment import view_rng

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 
-from bitmar.cli.common import progress
+from bitmar.console import progress
 from bitmar.core.errors import DataError
 from bitmar.evaluate.intervals import bootstrap, transformed
 from bitmar.evaluate.passages import heldout_documents

@@ -77,14 +77,76 @@ def test_a_missing_extra_is_named(fails: Callable[..., str], monkeypatch: pytest
     assert "pip install 'bitmar[train]'" in fails("train", recipe)
 
 
-def test_ctrl_c_says_how_to_go_on(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_promises_nothing_where_nothing_is_kept(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bitmar.runtime.api.load", stop)
     result = cli("complete", "text")
-    assert (result.exit_code, result.stdout) == (130, "")
-    assert result.stderr == "stopped; run the same command again to go on\n"
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "stopped\n")
+
+
+def test_ctrl_c_names_what_the_same_command_goes_on_from(
+    cli: Callable[..., Any], model: Path, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bitmar.runtime.api import BitMar
+
+    captioned = BitMar.caption
+    calls: list[int] = []
+
+    def stop_at_the_second(self: BitMar, *arguments: Any, **options: Any) -> str:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return captioned(self, *arguments, **options)
+
+    monkeypatch.setattr(BitMar, "caption", stop_at_the_second)
+    command = ("caption", "--data", shard, "--json", tmp_path / "out.json", "--model", model)
+    result = cli(*command)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1].startswith(f"stopped; {tmp_path / 'out.json.partial'} is kept")
+    cli(*command)
+    assert len((tmp_path / "out.json").read_text().splitlines()) == 4  # the third photo is broken
+
+
+@pytest.mark.parametrize("module", ["typer", "bitmar.cli.finetune", "numpy", "tokenizers"])
+def test_ctrl_c_in_the_middle_of_an_import_is_one_line(model: Path, module: str) -> None:
+    code = """
+import os, signal, sys
+module, model = sys.argv[1:]
+class Press:
+    def find_spec(self, name, *_):
+        if name == module:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Press())
+from bitmar.__main__ import main
+sys.argv = ["bitmar", "complete", "a", "--model", model]
+main()
+"""
+    result = python(code, module, model)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "stopped\n")
+
+
+def test_help_flows_to_the_width_it_has() -> None:
+    def lines(columns: int, *words: str) -> list[str]:
+        environment = {**os.environ, "COLUMNS": str(columns)}
+        command = [sys.executable, "-m", "bitmar", *words, "--help"]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+        return result.stdout.partition("Examples")[0].splitlines()
+
+    for words in ((), ("caption",)):
+        narrow = lines(60, *words)
+        assert max(map(len, narrow)) <= 60 and not any("…" in line for line in narrow)
+    assert any("The same command goes on where a stopped one was." in line for line in lines(200, "caption"))
+
+
+def test_shells_can_complete() -> None:
+    environment = {**os.environ, "_BITMAR_COMPLETE": "complete_bash", "COMP_WORDS": "bitmar cap", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['bitmar']; from bitmar.__main__ import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    assert result.stdout.split() == ["caption"]
 
 
 def test_a_full_disk_is_one_line(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

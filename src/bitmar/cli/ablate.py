@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitmar.cli.common import Model, Skipped, needs, progress, say
+from bitmar.cli.app import JUDGE, command, make_group
+from bitmar.cli.common import Model, needs
+from bitmar.console import STDOUT, Skipped, console, progress, say, write_json
 
 if TYPE_CHECKING:
     from bitmar.evaluate.ablation import Ablation
+
+ablation = make_group("ablate", "Switch a part of a model off and see what it was good for.", panel=JUDGE)
 
 # What is measured where the options say nothing, if it is there.
 SHARED = Path("../shared/data")
@@ -20,6 +23,12 @@ TEXTS = ("gutenberg_novels", "switchboard", "fairytales")
 PAIRS = "eval/babylm2025/blimp_filtered.zip"
 
 
+@command(
+    "bitmar ablate memory --json out/ablate.json",
+    "bitmar ablate memory --model m.bitmar --data 'val-*.tar' --text novels.txt --heldout 1 --markdown table.md",
+    group=ablation,
+    name="memory",
+)
 def ablate_memory(
     model: Model = None,
     data: Annotated[
@@ -77,17 +86,13 @@ def ablate_memory(
         found = ablate_memory(loaded, sources, seeds=seeds, limit=limit, on_step=on_step, on_bad=skipped)
     if skipped.reasons:
         say(str(skipped))
-    text_out = json.dumps({**found.to_dict(), "skipped": skipped.as_list()}, indent=2) + "\n"
     if markdown is not None:
         markdown.parent.mkdir(parents=True, exist_ok=True)
         markdown.write_text(found.markdown(), encoding="utf-8")
-    if json_file is not None and str(json_file) == "-":
-        typer.echo(text_out, nl=False)
-        return
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(text_out, encoding="utf-8")
-    _print(found)
+        write_json({**found.to_dict(), "skipped": skipped.as_list()}, json_file)
+    if json_file != STDOUT:
+        _print(found)
 
 
 def _shared(pattern: str) -> list[str]:
@@ -95,18 +100,17 @@ def _shared(pattern: str) -> list[str]:
 
 
 def _print(found: Ablation) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    to = console()
     table = Table(title=f"{found.model}, {found.engine}, one thread", show_lines=True)
     for name in ("measure", "off", "on", "literal", "on - off [95 %]", "the memory", "what it holds"):
         table.add_column(name, min_width=26 if name == "measure" else None)
     for row in found.table()[1]:  # the other comparisons are in the sentences below and in the files
         measure, unit, n, off, on, literal, difference, *_, verdict, content = row
         table.add_row(f"{measure}\n[dim]{unit}, n = {n}[/dim]", off, on, literal, difference, verdict, content)
-    console.print(table)
+    to.print(table)
     for line in found.conclusion():
-        console.print(line, markup=False, soft_wrap=True)
+        to.print(line, markup=False, soft_wrap=True)
     for task, why in found.left_out.items():
-        console.print(f"left out, {task}: {why}", markup=False, soft_wrap=True)
+        to.print(f"left out, {task}: {why}", markup=False, soft_wrap=True)

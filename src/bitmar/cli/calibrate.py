@@ -8,10 +8,12 @@ from typing import Annotated
 
 import typer
 
-from bitmar.cli.common import Skipped, megabytes, progress, say
+from bitmar.cli.app import MAKE, command
+from bitmar.console import Skipped, megabytes, progress, say
 from bitmar.core.errors import ImageError
 
 
+@command("bitmar calibrate model.bitmar out/sure.bitmar --data 'flickr8k-train-*.tar'", panel=MAKE)
 def calibrate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A .bitmar file, or a folder with one.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.bitmar", help="The file to write.", show_default=False)],

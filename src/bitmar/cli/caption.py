@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.cli.common import FAILED, SKIPPED, Beams, MemoryFile, Model, Recite, print_json, say
+from bitmar.cli.app import FAILED, SKIPPED, USE, command
+from bitmar.cli.common import Beams, MemoryFile, Model, Recite
+from bitmar.console import say, write_json
 from bitmar.core.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
@@ -19,6 +21,14 @@ if TYPE_CHECKING:
 IN_A_GRID = 12  # photos, where the command names shards and no limit
 
 
+@command(
+    "bitmar caption photo.jpg",
+    "bitmar caption *.jpg --beams 3 --json",
+    "bitmar caption *.jpg --grid grid.png",
+    "bitmar caption photo.jpg --memory home.mem",
+    "bitmar caption --data 'val-{00000..00003}.tar' --json captions.json",
+    panel=USE,
+)
 def caption(
     photos: Annotated[
         list[str] | None,
@@ -99,7 +109,7 @@ def caption(
 
         write_grid(grid, [Cell(result["photo"], result["caption"]) for result in captions])
     if as_json:
-        print_json({"model": str(loaded.path), "captions": captions, "skipped": skipped})
+        write_json({"model": str(loaded.path), "captions": captions, "skipped": skipped})
     if skipped:
         say(f"{len(skipped)} of {len(names)} photos skipped")
         raise typer.Exit(SKIPPED if captions else FAILED)

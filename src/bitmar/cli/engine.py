@@ -7,16 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Json, Model, print_json
+from bitmar.cli.app import USE, command
+from bitmar.cli.common import Json, Model
+from bitmar.console import STDOUT, console, say, table, write_json
 
 
+@command("bitmar doctor", "BITMAR_KERNEL=avx2 bitmar doctor --json", panel=USE)
 def doctor(as_json: Json = False) -> None:
     """Say which engine runs here, which kernel path it takes, and why the others are left out."""
     from bitmar.runtime.diagnosis import diagnose
 
     about = diagnose()
     if as_json:
-        print_json(about)
+        write_json(about)
         return
     typer.echo(f"bitmar {about['version']}, Python {about['python']}, {about['system']}")
     typer.echo(f"processor: {about['processor']}")
@@ -27,6 +30,12 @@ def doctor(as_json: Json = False) -> None:
     typer.echo(f"bundled model: {about['model']}")
 
 
+@command(
+    "bitmar bench",
+    "bitmar bench --path avx2 --path portable",
+    "bitmar bench --model m.bitmar --json out/bench.json",
+    panel=USE,
+)
 def bench(
     model: Model = None,
     photo: Annotated[
@@ -42,9 +51,6 @@ def bench(
     ] = None,
 ) -> None:
     """Measure tokens per second, milliseconds per photo, start-up and memory, on every path that runs here."""
-    import json
-
-    from bitmar.cli.common import say
     from bitmar.core.container import open_container
     from bitmar.evaluate import speed
     from bitmar.runtime.api import BitMar
@@ -69,19 +75,12 @@ def bench(
         figures[path] |= speed.measure_start(model, path, jpeg if has_tower else None)
     document = {"doctor": about, "model": str(container.path), "threads": 1, "paths": figures}
     if json_file is not None:
-        text = json.dumps(document, indent=2) + "\n"
-        if str(json_file) == "-":
-            typer.echo(text, nl=False)
-            return
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(text)
-    _print_figures(document)
+        write_json(document, json_file)
+    if json_file != STDOUT:
+        _print_figures(document)
 
 
 def _print_figures(document: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     rows = {
         "decode, tokens/s, context 64": lambda f: f["tokens_per_second"]["64"],
         "decode, tokens/s, context 256": lambda f: f["tokens_per_second"]["256"],
@@ -103,9 +102,9 @@ def _print_figures(document: dict[str, Any]) -> None:
             f["limits"]["1024"]["share_of_bandwidth"] if "limits" in f else None
         ),
     }
-    table = Table("one thread, medians", *document["paths"])
+    shown = table("one thread, medians", *document["paths"])
     for name, value in rows.items():
         found = [value(figures) for figures in document["paths"].values()]
-        table.add_row(name, *("" if x is None else f"{x:,.3g}" if x < 100 else f"{x:,.0f}" for x in found))
-    Console().print(table)
-    Console().print(f"{document['model']}; {document['doctor']['processor']}", highlight=False, soft_wrap=True)
+        shown.add_row(name, *("" if x is None else f"{x:,.3g}" if x < 100 else f"{x:,.0f}" for x in found))
+    console().print(shown)
+    console().print(f"{document['model']}; {document['doctor']['processor']}", soft_wrap=True)

@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.cli.common import FAILED, SKIPPED, Model, Skipped, print_json, say
+from bitmar.cli.app import FAILED, SKIPPED, command
+from bitmar.cli.common import Model
+from bitmar.cli.eval_options import Half, evaluate
+from bitmar.console import STDOUT, Skipped, console, progress, resumable, say, table, write_json
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from bitmar.evaluate.babylm.work import Work
 
-STDOUT = "-"
 
-
+@command(
+    "bitmar eval babylm --data evaluation_data/full_eval --json out/babylm.json",
+    "bitmar eval babylm --data evaluation_data --tasks blimp,ewok --half torch --model runs/default/reward",
+    group=evaluate,
+)
 def babylm(
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", help="BabyLM's evaluation_data, or a folder with parts of it.")
@@ -27,9 +31,7 @@ def babylm(
         typer.Option("--tasks", metavar="TASK[,TASK]", help="Only these. Can be repeated. Default: all with data."),
     ] = None,
     model: Model = None,
-    half: Annotated[
-        str, typer.Option("--half", metavar="HALF", help="auto, runtime, or torch: who computes.")
-    ] = "auto",
+    half: Half = "auto",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="So many items of a task, evenly spread over its files.")
     ] = None,
@@ -54,8 +56,9 @@ def babylm(
     names = [name for some in tasks or () for name in some.split(",") if name]
     find_tasks(names)  # a misspelt one is told before a model is loaded
     scorer = load_scorer(model, half)
-    to_stdout = str(json_file) == STDOUT
-    with _bar() as bar:
+    to_stdout = json_file == STDOUT
+    store = None if to_stdout else json_file
+    with resumable(lambda: store if store and store.exists() else None), progress() as bar:
         on_bad = Skipped(bar)
 
         def on_task(name: str, work: Work) -> Work:
@@ -64,12 +67,11 @@ def babylm(
                 work, on_bad=on_bad, on_progress=lambda done, total: bar.update(line, completed=done, total=total)
             )
 
-        store = None if to_stdout else json_file
         document = run_babylm(scorer, data, names or None, limit=limit, store=store, on_task=on_task)
     if on_bad.reasons:
         say(str(on_bad))
     if to_stdout:
-        print_json(document)
+        write_json(document)
     else:
         print_table(document)
     states = {result["status"] for result in document["tasks"].values()}
@@ -79,31 +81,17 @@ def babylm(
         raise typer.Exit(SKIPPED)
 
 
-def _bar() -> Progress:
-    """Texts, or pictures, of each task on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
 def print_table(document: dict[str, Any]) -> None:
     """A line per score, times 100 as the pipeline prints them; what has none says why."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("score x 100", "", "95 %", "chance", "items", "ties", title=None)
-    for column in table.columns[1:]:
-        column.justify = "right"
+    shown = table("score x 100", "", "95 %", "chance", "items", "ties")
     reasons = []
     for task, result in document["tasks"].items():
         if result["status"] != "done":
-            table.add_row(task, result["status"])
+            shown.add_row(task, result["status"])
             reasons.append(f"{task}: {result['message']}")
             continue
         for name, score in result["scores"].items():
-            table.add_row(
+            shown.add_row(
                 name,
                 _hundredfold(score["score"]),
                 "" if score["score"] is None else f"{_hundredfold(score['low'])} to {_hundredfold(score['high'])}",
@@ -111,12 +99,12 @@ def print_table(document: dict[str, Any]) -> None:
                 f"{score['n']:,}",
                 f"{score['tie_share']:.1%}",
             )
-    console = Console()
-    console.print(table)
+    to = console()
+    to.print(shown)
     for reason in reasons:
-        console.print(reason, markup=False, highlight=False, soft_wrap=True)
+        to.print(reason, markup=False, highlight=False, soft_wrap=True)
     limited = f", {document['limit']} items of each" if document["limit"] else ""
-    console.print(f"{document['model']}, {document['scorer']}{limited}", highlight=False, soft_wrap=True)
+    to.print(f"{document['model']}, {document['scorer']}{limited}", highlight=False, soft_wrap=True)
 
 
 def _hundredfold(value: float | None) -> str:

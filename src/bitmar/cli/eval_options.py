@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Skipped, print_json, say
+from bitmar.cli.app import JUDGE, make_group
+from bitmar.console import STDOUT, Skipped, print_table, resumable, say, write_json
 from bitmar.core.errors import ConfigError
-from bitmar.core.files import write_atomically
 
 if TYPE_CHECKING:
     from bitmar.evaluate.result_log import ResultLog
     from bitmar.evaluate.scorer import PictureScorer
 
-STDOUT = "-"
+evaluate = make_group("eval", "Measure a model with the field's own tasks.", panel=JUDGE)
 
 Shards = Annotated[
     list[str],
@@ -54,9 +54,14 @@ def open_log(json_file: Path | None, scorer: PictureScorer, task: dict[str, Any]
     """What a run of the same task has left beside the file of its figures; None where these go nowhere."""
     from bitmar.evaluate.result_log import ResultLog
 
-    if json_file is None or str(json_file) == STDOUT:
+    if json_file in (None, STDOUT):
         return None
     return ResultLog(json_file.with_name(f"{json_file.name}.partial"), {"model": _fingerprint(scorer), **task})
+
+
+def goes_on(log: ResultLog | None) -> AbstractContextManager[None]:
+    """While a command works: what Ctrl-C leaves to go on from, where the log has something by then."""
+    return resumable(lambda: log.path if log is not None and log.found else None)
 
 
 def _fingerprint(scorer: PictureScorer) -> str:
@@ -70,20 +75,11 @@ def _fingerprint(scorer: PictureScorer) -> str:
 def publish(
     document: dict[str, Any], rows: Iterable[Sequence[str]], heads: Sequence[str], json_file: Path | None
 ) -> None:
-    """The figures as JSON where they were asked for, else (or beside a file) as a table."""
-    if str(json_file) == STDOUT:
-        print_json(document)
-        return
+    """Write the figures as JSON where that was asked for, and print them as a table unless stdout has the JSON."""
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(json_file, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*heads)
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+        write_json(document, json_file)
+    if json_file != STDOUT:
+        print_table(heads, rows)
 
 
 def begin(command: str, scorer: PictureScorer, **rest: Any) -> dict[str, Any]:

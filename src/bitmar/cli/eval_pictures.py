@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.cli.common import SKIPPED, Beams, Model, Skipped, needs, progress, say
+from bitmar.cli.app import SKIPPED, command
+from bitmar.cli.common import Beams, Model, needs
 from bitmar.cli.eval_options import (
     Features,
     Half,
@@ -16,11 +17,14 @@ from bitmar.cli.eval_options import (
     Limit,
     Shards,
     begin,
+    evaluate,
+    goes_on,
     load_seeing,
     name_skipped,
     open_log,
     publish,
 )
+from bitmar.console import Skipped, progress, say
 from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
 
@@ -41,6 +45,12 @@ def _to(bar: Progress, task: TaskID) -> OnProgress:
     return lambda count: bar.update(task, completed=count)
 
 
+@command(
+    "bitmar eval caption --data 'flickr8k-val-*.tar' --json out/caption.json",
+    "bitmar eval caption --data val.tar --model teacher.bitmar --features out/val --beams 3 --no-java",
+    group=evaluate,
+    name="caption",
+)
 def eval_caption(
     data: Shards,
     model: Model = None,
@@ -73,7 +83,7 @@ def eval_caption(
     options: dict[str, Any] = {"beams": beams, "max_tokens": max_tokens}
     log = open_log(json_file, scorer, {"features": store.fingerprint if store else None, **options})
     try:
-        with needs("train"), progress() as bar:
+        with needs("train"), goes_on(log), progress() as bar:
             skipped = Skipped(bar)
             task, tests = bar.add_task("captions", total=limit), bar.add_task("grounding, texts", total=None)
             found = evaluate_captions(
@@ -140,6 +150,11 @@ def _caption_rows(found: CaptionEvaluation) -> list[list[str]]:
     return rows
 
 
+@command(
+    "bitmar eval retrieval --data 'flickr8k-val-*.tar' --json out/retrieval.json",
+    group=evaluate,
+    name="retrieval",
+)
 def eval_retrieval(
     data: Shards,
     model: Model = None,
@@ -190,6 +205,7 @@ def eval_retrieval(
         raise typer.Exit(SKIPPED)
 
 
+@command("bitmar eval questions --data 'val-*.tar' --json out/questions.json", group=evaluate, name="questions")
 def eval_questions(
     data: Shards,
     model: Model = None,
@@ -254,6 +270,7 @@ def _ranked(title: str, found: Directions | None) -> list[list[str]]:
     return rows
 
 
+@command("bitmar eval nlvr --data nlvr1.zip --json out/nlvr.json", group=evaluate, name="nlvr")
 def eval_nlvr(
     data: Annotated[
         Path, typer.Option("--data", metavar="ZIP|FOLDER", help="A .jsonl of questions with its pictures.")
@@ -277,7 +294,7 @@ def eval_nlvr(
     source = [data.name, data.stat().st_size, data.stat().st_mtime_ns]
     log = open_log(json_file, scorer, {"source": source, "wording": WORDING})
     try:
-        with progress() as bar:
+        with goes_on(log), progress() as bar:
             skipped = Skipped(bar)
             task = bar.add_task("questions", total=limit)
             found = evaluate_nlvr(

@@ -8,12 +8,20 @@ from typing import Annotated
 
 import typer
 
-from bitmar.cli.common import Model, Skipped, needs, progress
-from bitmar.cli.eval_options import Features, Half, JsonFile, begin, name_skipped, publish
+from bitmar.cli.app import command
+from bitmar.cli.common import Model, needs
+from bitmar.cli.eval_options import Features, Half, JsonFile, begin, evaluate, name_skipped, publish
+from bitmar.console import Skipped, progress
 
 WRONG = 1  # exit status: a probe has failed
 
 
+@command(
+    "bitmar eval probes",
+    "bitmar eval probes --data 'flickr8k-val-*.tar' --blimp blimp_filtered.zip --json out/probes.json",
+    group=evaluate,
+    name="probes",
+)
 def eval_probes(
     model: Model = None,
     half: Half = "auto",

@@ -8,10 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.common import FAILED, SKIPPED, Model, Skipped, progress, say
-from bitmar.cli.eval_options import Half, JsonFile, begin, name_skipped, open_log, publish
+from bitmar.cli.app import FAILED, SKIPPED, command
+from bitmar.cli.common import Model
+from bitmar.cli.eval_options import Half, JsonFile, begin, evaluate, goes_on, name_skipped, open_log, publish
+from bitmar.console import Skipped, progress, say
 
 
+@command(
+    "bitmar eval tasks --json out/tasks.json",
+    "bitmar eval tasks --tasks arc_easy,boolq,winogrande --data archives --limit 100",
+    group=evaluate,
+    name="tasks",
+)
 def eval_tasks(
     tasks: Annotated[
         list[str] | None,
@@ -44,7 +52,7 @@ def eval_tasks(
     names = find_tasks([name for some in tasks or () for name in some.split(",") if name])
     scorer = load_scorer(model, half)
     log = open_log(json_file, scorer, {"command": "tasks", "scorer": type(scorer).__name__, "limit": limit})
-    with progress() as bar:
+    with goes_on(log), progress() as bar:
         skipped = Skipped(bar)
         lines = {name: bar.add_task(name, total=None, visible=False) for name in names}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitmar.cli.common import SHOWN, needs, say
+from bitmar.cli.app import MAKE, command
+from bitmar.cli.common import needs
+from bitmar.console import SHOWN, STDOUT, say, write_json
 from bitmar.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from bitmar.train.tasks import Task
 
 
+@command(
+    "bitmar finetune rte --data glue_filtered --model runs/default/reward --out runs/rte",
+    "bitmar finetune boolq --data glue_filtered --model runs/default --out runs/boolq --seeds 3 --json boolq.json",
+    "bitmar finetune --train a.jsonl --valid b.jsonl --text-field review --label-field stars -m runs/mine -o out",
+    panel=MAKE,
+)
 def finetune(
     model: Annotated[
         Path,
@@ -26,7 +33,7 @@ def finetune(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="What to write.", show_default=False)],
     task: Annotated[
         str | None,
-        typer.Argument(metavar="[TASK]", help="boolq, mnli, mrpc, multirc, qqp, rte or wsc.", show_default=False),
+        typer.Argument(metavar="TASK", help="boolq, mnli, mrpc, multirc, qqp, rte or wsc.", show_default=False),
     ] = None,
     data: Annotated[
         Path | None,
@@ -62,7 +69,7 @@ def finetune(
     pooling: Annotated[str, typer.Option("--pooling", help="The states to judge by: last, or mean of all.")] = "last",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 is all.")] = 0,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the report here.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report here as JSON, too; - for stdout.")
     ] = None,
 ) -> None:
     """Train a classifier on top of a checkpoint: a task of (Super)GLUE as BabyLM 2025 has it, or data of your own.
@@ -98,8 +105,9 @@ def finetune(
     if skipped:
         say(f"{len(skipped)} lines skipped")
     if json_file is not None:
-        _write_json(json_file, report.to_dict())
-    _print(report)
+        write_json(report.to_dict(), json_file)
+    if json_file != STDOUT:
+        _print(report)
     say(f"models, logs and predictions are in {out}")
 
 
@@ -115,13 +123,6 @@ def _task(name: str | None, text_fields: list[str] | None, label_field: str, met
             f"name a task ({', '.join(TASKS)}), or data of your own with --train, --valid and --text-field"
         )
     return own_task(train.stem, text_fields, label_field, metric)
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    from bitmar.core.files import write_atomically
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(document, indent=2).encode() + b"\n")
 
 
 def _print(report: FinetuneReport) -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Json, Model, megabytes, print_json, say
+from bitmar.cli.app import USE, command, make_group
+from bitmar.cli.common import Json, Model
+from bitmar.console import megabytes, say, write_json
 from bitmar.core.errors import ConfigError, MemoryFileError
 
 if TYPE_CHECKING:
@@ -22,12 +24,25 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", 
 Home = Annotated[Path, typer.Option("--memory", metavar="FILE.mem", help="The memory.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE.mem", show_default=False)]
 
+memories = make_group(
+    "memory",
+    "Look into a memory, forget, merge, and move it.",
+    "bitmar memory show home.mem",
+    "bitmar memory stats home.mem --json",
+    panel=USE,
+)
 
+
+@command(
+    "bitmar remember photo.jpg 'our dog Rex' --memory home.mem",
+    "bitmar remember 'The key lies under the mat.' --memory home.mem",
+    panel=USE,
+)
 def remember(
     what: Annotated[str, typer.Argument(metavar="PHOTO|TEXT", help="A photo, or a text alone.", show_default=False)],
     memory: Home,
     text: Annotated[
-        str, typer.Argument(metavar="[TEXT]", help="What there is to say on the photo.", show_default=False)
+        str, typer.Argument(metavar="TEXT", help="What there is to say on the photo.", show_default=False)
     ] = "",
     model: Model = None,
     as_json: Json = False,
@@ -42,7 +57,7 @@ def remember(
     with open_memory(model, memory, make=True) as session:
         episode = session.remember(text or ("" if photo else what), photo)
     if as_json:
-        print_json(_document(episode))
+        write_json(_document(episode))
         return
     typer.echo(f"slot {episode.slot}: {_line(episode)}")
     if episode.cut:
@@ -51,6 +66,11 @@ def remember(
         say(f"overwritten, the least used: {episode.lost[0]!r} of {_date(episode.lost[1])}")
 
 
+@command(
+    "bitmar recall photo.jpg --memory home.mem",
+    "bitmar recall 'where is the key' --memory home.mem -k 5 --json",
+    panel=USE,
+)
 def recall(
     what: Annotated[str, typer.Argument(metavar="PHOTO|TEXT", help="A photo, or words.", show_default=False)],
     memory: Home,
@@ -63,7 +83,7 @@ def recall(
     with open_memory(model, memory) as session:
         found = session.recall(image=photo, text=None if photo else what, k=k)
     if as_json:
-        print_json({"memory": str(memory), "recalled": [recalled_document(one) for one in found]})
+        write_json({"memory": str(memory), "recalled": [recalled_document(one) for one in found]})
         return
     for one in found:
         typer.echo(f"{one.score:6.3f}  {_line(one.episode)}")
@@ -73,11 +93,12 @@ def recall(
         say(f"{memory} remembers nothing with a {'photo' if photo else 'text'} yet")
 
 
+@command("bitmar memory show home.mem", "bitmar memory show home.mem --json", group=memories)
 def show(memory: File, model: Model = None, as_json: Json = False) -> None:
     """List what is remembered, the latest first: slot, when, usage, text, and what it has overwritten."""
     episodes = open_memory(model, memory).inspect()
     if as_json:
-        print_json([_document(episode) for episode in episodes])
+        write_json([_document(episode) for episode in episodes])
         return
     for episode in episodes:
         lost = f"  (overwrote {episode.lost[0]!r})" if episode.lost else ""
@@ -85,17 +106,19 @@ def show(memory: File, model: Model = None, as_json: Json = False) -> None:
     say(f"{len(episodes)} episodes")
 
 
+@command("bitmar memory stats home.mem --json", group=memories)
 def stats(memory: File, model: Model = None, as_json: Json = False) -> None:
     """Say how much is remembered, and in how much space."""
     about = open_memory(model, memory).stats()
     if as_json:
-        print_json(about)
+        write_json(about)
         return
     typer.echo(f"{memory}: {about['episodes']} of {about['slots']} slots, {megabytes(about['bytes'])}")
     typer.echo(f"with a photo: {about['with_photo']}, with a text: {about['with_text']}")
     typer.echo(f"made: {_date(about['made']) if about['made'] else 'not yet'}, model: {about['model'][:12]}")
 
 
+@command("bitmar memory forget home.mem 3 17", "bitmar memory forget home.mem --all", group=memories)
 def forget(
     memory: File,
     slots: Annotated[
@@ -113,6 +136,7 @@ def forget(
     say(f"{len(gone)} forgotten")
 
 
+@command("bitmar memory merge home.mem garden.mem kitchen.mem", group=memories)
 def merge(
     memory: File,
     others: Annotated[list[Path], typer.Argument(metavar="OTHER.mem...", show_default=False)],
@@ -125,6 +149,12 @@ def merge(
             say(f"{other}: {_moved(session.merge(open_memory(loaded, other)))}")
 
 
+@command(
+    "bitmar memory export home.mem home.jsonl",
+    "bitmar memory export damaged.mem rest.jsonl --salvage",
+    group=memories,
+    name="export",
+)
 def export_memory(
     memory: File,
     out: Annotated[Path, typer.Argument(metavar="OUT.jsonl", show_default=False)],
@@ -138,6 +168,7 @@ def export_memory(
     say(f"{count} episodes in {out}" + (f"; {damaged} damaged ones left out" if damaged else ""))
 
 
+@command("bitmar memory import new.mem home.jsonl --model better.bitmar", group=memories, name="import")
 def import_memory(
     memory: File,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", show_default=False)],

@@ -7,9 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Json, megabytes, print_json
+from bitmar.cli.app import MAKE, USE, command
+from bitmar.cli.common import Json
+from bitmar.console import console, megabytes, write_json
 
 
+@command(
+    "bitmar export runs/default out/model.bitmar",
+    "bitmar export runs/default/joint out/model.bitmar",
+    panel=MAKE,
+)
 def export(
     checkpoint: Annotated[
         Path,
@@ -31,11 +38,12 @@ def export(
     out.parent.mkdir(parents=True, exist_ok=True)
     about = summarize(export_checkpoint(folder, out, card=card))
     if as_json:
-        print_json(about)
+        write_json(about)
     else:
         typer.echo(f"{out}: {megabytes(about['bytes'])}, {about['parameters']:,} parameters, from {folder}")
 
 
+@command("bitmar info", "bitmar info model.bitmar --json", "bitmar info runs/default", panel=USE)
 def info(
     source: Annotated[
         str | None,
@@ -50,44 +58,43 @@ def info(
 
     about = summarize(source)
     if as_json:
-        print_json(about)
+        write_json(about)
     else:
         _print(about)
 
 
 def _print(about: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
-    console.print(f"{about['path']}: {about['kind']}", markup=False, soft_wrap=True)
+    to = console()
+    to.print(f"{about['path']}: {about['kind']}", markup=False, soft_wrap=True)
     for stage in about.get("stages", ()):
         state = "finished" if stage["finished"] else "not finished"
         loss = f", loss {stage['loss']:.4g}" if stage["loss"] is not None else ""
-        console.print(f"  {stage['name']}: {state}, step {stage['step']}{loss}", markup=False, soft_wrap=True)
+        to.print(f"  {stage['name']}: {state}, step {stage['step']}{loss}", markup=False, soft_wrap=True)
     if "stages" in about:
         if about["model"]:
-            console.print()
+            to.print()
             _print(about["model"])
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("part")
+    table.add_column("part", overflow="fold")
     for column in ("parameters", "size", "bits/weight", "zeros"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", overflow="fold")
     for name, part in [*about["parts"].items(), ("in all", about)]:
         weights, zeros = part["parameters"], part["zero_fraction"]
         counted = (f"{weights:,}", f"{part['bits_per_weight']:.2f}") if weights else ("", "")
         share = "" if zeros is None else f"{zeros:.1%}"
         table.add_row(name, counted[0], megabytes(part["bytes"]), counted[1], share)
-    console.print(table)
+    to.print(table)
     if about["tokenizer"]:
-        console.print(f"tokenizer: {about['tokenizer']['entries']:,} entries")
+        to.print(f"tokenizer: {about['tokenizer']['entries']:,} entries")
     for name in ("checksum", "vision", "licence", "training_data"):
         value = about.get(name)
         shown = ", ".join(map(str, value)) if isinstance(value, list) else "not stated" if value is None else value
         if isinstance(value, dict):
             shown = ", ".join(f"{key} {entry}" for key, entry in value.items())
-        console.print(f"{name.replace('_', ' ')}: {shown}", markup=False, soft_wrap=True)
+        to.print(f"{name.replace('_', ' ')}: {shown}", markup=False, soft_wrap=True)
     for name, value in about["card"].items():
         if name not in ("licence", "training_data"):
-            console.print(f"{name}: {value}", markup=False, soft_wrap=True)
+            to.print(f"{name}: {value}", markup=False, soft_wrap=True)

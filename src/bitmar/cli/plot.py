@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.cli.common import MemoryFile, Skipped, needs, progress, say
+from bitmar.cli.app import JUDGE, command, make_group
+from bitmar.cli.common import MemoryFile, needs
+from bitmar.console import Skipped, progress, say
 from bitmar.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from bitmar.plots.slots import Passage, Reading
     from bitmar.runtime.api import BitMar
     from bitmar.session.session import Session
+
+plots = make_group("plot", "Draw what goes on inside, as PNG or SVG.", panel=JUDGE)
 
 # What is read where the options say nothing, if it is there.
 SHARED = Path("../shared/data")
@@ -35,6 +39,12 @@ OnlyStage = Annotated[
 ]
 
 
+@command(
+    "bitmar plot memory runs/default out/memory.png",
+    "bitmar plot memory bundled memory.svg --data 'val-*.tar' --memory home.mem",
+    group=plots,
+    name="memory",
+)
 def plot_memory(
     source: Source,
     out: Out,
@@ -98,6 +108,12 @@ def plot_memory(
     say(f"{out}: {', '.join(models)}; read {_kinds(found)} ({kept_by}); usage along {what}")
 
 
+@command(
+    "bitmar plot attention bundled attention.png --image photo.jpg",
+    "bitmar plot attention runs/default a.svg --image photo.jpg --text 'A dog runs.' --memory home.mem",
+    group=plots,
+    name="attention",
+)
 def plot_attention(
     source: Source,
     out: Out,
@@ -120,6 +136,12 @@ def plot_attention(
     say(f"{out}: {trace.caption}")
 
 
+@command(
+    "bitmar plot quantization runs/default out/zeros.png",
+    "bitmar plot quantization bundled zeros.svg",
+    group=plots,
+    name="quantization",
+)
 def plot_quantization(source: Source, out: Out, stage: OnlyStage = None) -> None:
     """Draw the share of zero weights: over training for a run, and in every matrix."""
     from bitmar.plots.canvas import check_out, save

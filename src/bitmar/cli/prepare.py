@@ -7,10 +7,25 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Json, Skipped, needs, print_json, progress, say
+from bitmar.cli.app import MAKE, command, make_group
+from bitmar.cli.common import Json, needs
+from bitmar.console import Skipped, progress, resumable, say, write_json
 from bitmar.core.errors import ConfigError
 
+tokenizers = make_group(
+    "tokenizer",
+    "Train a tokenizer, or look into one.",
+    "bitmar tokenizer train out --text books.txt",
+    "bitmar tokenizer info gpt2",
+    panel=MAKE,
+)
 
+
+@command(
+    "bitmar features 'flickr8k-train-*.tar' out/train --tower dinov2:base --views 8",
+    "bitmar features val.tar out/val --tower litert:mobilenet.tflite",
+    panel=MAKE,
+)
 def features(
     shards: Annotated[
         list[str],
@@ -42,7 +57,9 @@ def features(
 
     with needs("train,vision"):
         loaded = load_tower(tower)
-        with progress() as bar:
+        index = out / "index.jsonl"
+        begun = resumable(lambda: out if index.exists() and index.stat().st_size else None)
+        with begun, progress() as bar:
             task, skipped = bar.add_task("photos", total=None), Skipped(bar)
             samples = iter_webdataset(shards, skipped)
             store = extract_features(
@@ -59,12 +76,18 @@ def features(
     if as_json:
         about: dict[str, Any] = {"folder": str(out), "photos": len(store), "views": store.views}
         about |= {"grid": store.grid, "dim": store.dim, "tower": store.tower, "fingerprint": store.fingerprint}
-        print_json({**about, "skipped": skipped.as_list()})
+        write_json({**about, "skipped": skipped.as_list()})
         return
     shape = f"{store.views} x {store.grid}x{store.grid} patches of {store.dim}"
     say(f"{len(store)} photos in {out}, each {shape}; {skipped}")
 
 
+@command(
+    "bitmar tokenizer train out --text books.txt --text wiki=wiki/*.txt.xz --size 8192",
+    "bitmar tokenizer train out --text books.txt --captions 'train-{000..099}.tar'",
+    group=tokenizers,
+    name="train",
+)
 def tokenizer_train(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, or a .json file to write.", show_default=False)],
     text: Annotated[
@@ -89,7 +112,7 @@ def tokenizer_train(
     with needs("train"):
         report = train_from_sources(out, _domains(text or []), captions or [], vocab_size=size, every=every)
     if as_json:
-        print_json(report)
+        write_json(report)
         return
     typer.echo(f"{report['path']}: {report['vocab_size']} entries")
     for name, value in report["bytes_per_token"].items():
@@ -108,6 +131,13 @@ def _domains(texts: list[str]) -> dict[str, str]:
     return domains
 
 
+@command(
+    "bitmar tokenizer info gpt2",
+    "bitmar tokenizer info out --text books.txt",
+    "bitmar tokenizer info model.bitmar",
+    group=tokenizers,
+    name="info",
+)
 def tokenizer_info(
     spec: Annotated[
         str,
@@ -139,7 +169,7 @@ def tokenizer_info(
         documents = list(islice(Domain.of(text).documents(), 1000))
         about["bytes_per_token"] = round(bytes_per_token(loaded, documents), 3)
     if as_json:
-        print_json(about)
+        write_json(about)
         return
     typer.echo(f"{spec}: {about['vocab_size']} entries")
     for role, number in ids.items():

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitmar.cli.common import FAILED, SKIPPED, Model, Skipped, needs, say
+from bitmar.cli.app import FAILED, JUDGE, SKIPPED, command
+from bitmar.cli.common import Model, needs
+from bitmar.console import Skipped, progress, resumable, say
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -15,6 +17,12 @@ if TYPE_CHECKING:
     from bitmar.report.write import Watch
 
 
+@command(
+    "bitmar report --out report",
+    "bitmar report --limit 50 --only tasks,captions --out quick",
+    "bitmar report --model runs/mine --baseline runs/unquantised --data evaluation_data --out report",
+    panel=JUDGE,
+)
 def report(
     model: Model = None,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the report is written.")] = Path(
@@ -59,7 +67,7 @@ def report(
     """
     with needs("eval"):
         from bitmar.report.write import write_report
-    with _progress() as bar:
+    with resumable(lambda: out if any(out.rglob("*.result.json")) else None), progress() as bar:
         found = write_report(
             model,
             out,
@@ -81,15 +89,6 @@ def report(
         raise typer.Exit(FAILED)
     if found.failed:
         raise typer.Exit(SKIPPED)
-
-
-def _progress() -> Progress:
-    """A line for the sections, and one for what is being measured."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True))
 
 
 def _watch(bar: Progress) -> Watch:

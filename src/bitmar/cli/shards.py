@@ -10,7 +10,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from bitmar.cli.common import Skipped, needs, progress, say
+from bitmar.cli.common import needs
+from bitmar.console import Skipped, progress, resumable, say
 from bitmar.core.errors import ConfigError, DataError, ImageError
 from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
@@ -45,7 +46,8 @@ class ShardCaptioner:
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(f"{out.name}.partial")
         lines = self._begin(partial)
-        with needs("train"), progress() as bar, partial.open("a", encoding="utf-8") as file:
+        kept = resumable(lambda: partial if lines else None)
+        with needs("train"), kept, progress() as bar, partial.open("a", encoding="utf-8") as file:
             skipped = Skipped(bar)
             for line in lines:
                 if "error" in line:
@@ -57,7 +59,8 @@ class ShardCaptioner:
                 file.flush()
                 lines.append(line)
                 bar.update(task, completed=len(lines))
-            bar.update(task, total=len(lines))
+            if lines:
+                bar.update(task, total=len(lines))
         good = [line for line in lines if "error" not in line]
         if not good:
             partial.unlink()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 
-from bitmar.cli.common import Image, MemoryFile, Model, progress, say
+from bitmar.cli.app import USE, command
+from bitmar.cli.common import Image, MemoryFile, Model
+from bitmar.console import STDOUT, progress, say, write_json
 
 
+@command(
+    "bitmar stream novel.txt",
+    "xzcat novels.txt.xz | bitmar stream --every 100000 --json out/stream.json",
+    "bitmar stream diary.txt --memory home.mem --remember",
+    panel=USE,
+)
 def stream(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A text file, UTF-8. Default: stdin.", show_default=False)
@@ -68,12 +75,10 @@ def stream(
     total = sum(row["log_probability"] for row in rows)
     document = {"model": str(loaded.path), "engine": loaded.engine.name, "tokens": tokens,
                 "perplexity": _perplexity(total, tokens), "passages": rows}  # fmt: skip
-    if json_file is not None and str(json_file) == "-":
-        typer.echo(json.dumps(document, indent=2))
-        return
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(document, indent=2) + "\n")
+        write_json(document, json_file)
+    if json_file == STDOUT:
+        return
     for row in rows if len(rows) <= 12 else [*rows[:5], *rows[-5:]]:
         resident = "" if row["rss_mb"] is None else f", {row['rss_mb']:.1f} MB"
         typer.echo(f"{row['tokens']:>12,}  perplexity {row['perplexity']:.2f}, {row['ms_per_token']:.3f} ms{resident}")

@@ -8,11 +8,20 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.common import Beams, Image, Json, MemoryFile, Model, Recite, print_json
+from bitmar.cli.app import USE, command
+from bitmar.cli.common import Beams, Image, Json, MemoryFile, Model, Recite
+from bitmar.console import write_json
 
 Text = Annotated[str, typer.Argument(metavar="TEXT", show_default=False)]
 
 
+@command(
+    "bitmar complete 'The dog runs'",
+    "bitmar complete 'Once upon a time' --temperature 0.8 --top-p 0.9 --seed 1",
+    "bitmar complete 'In the middle of the picture' --image photo.jpg",
+    "bitmar complete 'The dog is called' --memory home.mem",
+    panel=USE,
+)
 def complete(
     text: Text,
     model: Model = None,
@@ -51,7 +60,7 @@ def complete(
         options |= {"memory": open_memory(loaded, memory), "recite": recite}
     if as_json:
         written = loaded.generate(text, tokens, beams=beams, **options)
-        print_json(
+        write_json(
             {
                 "model": str(loaded.path),
                 "text": text,
@@ -71,6 +80,11 @@ def complete(
         typer.echo()
 
 
+@command(
+    "bitmar score 'The dogs are barking.'",
+    "bitmar score 'A dog on a beach.' --image photo.jpg --json",
+    panel=USE,
+)
 def score(text: Text, model: Model = None, image: Image = None, as_json: Json = False) -> None:
     """Print how likely TEXT is: the natural log-probability of every token, their sum, and the perplexity."""
     from bitmar import load
@@ -89,7 +103,7 @@ def score(text: Text, model: Model = None, image: Image = None, as_json: Json = 
             "log_probability": round(total, 5),
             "perplexity": perplexity,
         }
-        print_json({**document, "tokens": tokens})
+        write_json({**document, "tokens": tokens})
         return
     for piece, value in zip(pieces, values, strict=True):
         typer.echo(f"{value:10.4f}  {piece!r}")

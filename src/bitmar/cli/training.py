@@ -7,13 +7,22 @@ from typing import Annotated
 
 import typer
 
-from bitmar.cli.common import Assignments, needs, say
+from bitmar.cli.app import MAKE, command
+from bitmar.cli.common import Assignments, needs
+from bitmar.console import say
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A YAML file; see docs/recipes.md.", show_default=False)
 ]
 
 
+@command(
+    "bitmar train recipes/smoke.yaml",
+    "bitmar train recipes/default.yaml --stage language",
+    "bitmar train recipes/smoke.yaml --set output=runs/wide --set model.hidden_size=256",
+    "torchrun --nproc-per-node 4 -m bitmar train recipes/default.yaml",
+    panel=MAKE,
+)
 def train(
     recipe: RecipeFile,
     assignments: Assignments = None,
@@ -33,6 +42,7 @@ def train(
         say(f"try it: bitmar caption PHOTO --model {output}")
 
 
+@command("bitmar distill recipes/default.yaml", "bitmar distill my.yaml --set stages.tower.rows=64", panel=MAKE)
 def distill(recipe: RecipeFile, assignments: Assignments = None) -> None:
     """Train the vision tower alone: run the distill stages of RECIPE that are not finished."""
     with needs("train"):

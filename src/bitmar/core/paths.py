@@ -1,4 +1,4 @@
-"""Where data lies: said once, by an environment variable, so that recipes and commands name no folder of one machine."""
+"""Where data lies: said once, by an environment variable; recipes and commands name no folder of one machine."""
 
 from __future__ import annotations
 
