@@ -5,23 +5,22 @@
 # make neon      the Arm kernels, cross-compiled and run by qemu
 # make bench     the figures of benchmarks/
 # make compat    the checkpoint in transformers 4.51.3, in a .venv-4.51 of its own
+# make update    locks the newest releases that pyproject.toml allows, in requirements/; BELOW="PACKAGE<VERSION ..." holds one back
 # make clean
 
-PYTHON ?= python3
-TORCH ?= torch==2.13.0
+export PYTHON ?= python3
 PHOTO ?= $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])")/data/astronaut.png
 FUZZ_SECONDS ?= 60
+BELOW ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 NATIVE := CMakeLists.txt $(wildcard native/*.h native/*.cpp)
-NAME_ENGINE = $(BIN)/python -c 'import bitmar._native' 2> /dev/null || \
-  echo 'The native engine did not compile (pip install -v . says why): bitmar runs on numpy, many times slower.'
+INSTALL := pyproject.toml scripts/install.sh requirements/build.txt $(NATIVE)
 
-.PHONY: demo test sanitize fuzz neon bench compat clean
+.PHONY: demo test sanitize fuzz neon bench compat update clean
 
-demo: $(VENV)/base.stamp
+demo: $(VENV)/demo.stamp
 	$(BIN)/bitmar caption "$(PHOTO)"
 
 test: $(VENV)/full.stamp
@@ -30,15 +29,14 @@ test: $(VENV)/full.stamp
 	$(BIN)/mypy
 	$(BIN)/pytest
 
-sanitize: $(VENV)/full.stamp $(VENV)/cmake.stamp
+sanitize: $(VENV)/full.stamp
 	scripts/sanitize.sh $(BIN)/python
 
-neon: $(VENV)/cmake.stamp
+neon: $(VENV)/demo.stamp
 	PATH="$(abspath $(BIN)):$$PATH" scripts/neon.sh
 
 # libFuzzer's options go to the scripts as they are; what breaks one is left in build/fuzz.
-fuzz: $(VENV)/base.stamp
-	$(PIP) atheris
+fuzz: $(VENV)/fuzz.stamp
 	@set -e; for target in container photo; do \
 	  echo "== $$target"; mkdir -p build/fuzz/$$target; \
 	  $(BIN)/python tests/fuzz/fuzz_$$target.py -max_total_time=$$(($(FUZZ_SECONDS) / 2)) \
@@ -51,29 +49,23 @@ bench: $(VENV)/full.stamp
 compat: $(VENV)/full.stamp
 	scripts/compat.sh $(BIN)/python
 
+update:
+	scripts/update.sh $(BELOW)
+
 clean:
 	rm -rf $(VENV) .venv-4.51 build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The install is editable: only a change of the dependencies or of the native engine makes a stamp stale. scikit-image
-# brings the photograph.
-$(VENV)/base.stamp: pyproject.toml $(NATIVE)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --editable . scikit-image
-	@$(NAME_ENGINE)
+# The install is editable: only a change of the dependencies or of the native engine makes a stamp stale.
+$(VENV)/demo.stamp: $(INSTALL) requirements/demo.txt
+	scripts/install.sh $(VENV) demo
 	touch $@
 
-# torch first and pinned: the builds that newer vision packages ask for would pull another one. What this installs is
-# all that the other stamp stands for, so nothing is compiled twice.
-$(VENV)/full.stamp: pyproject.toml $(NATIVE)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH)
-	$(PIP) --editable '.[train,vision,eval,serve,plots,dev]' $(TORCH)
-	@$(NAME_ENGINE)
-	touch $(VENV)/base.stamp $@
+# What this installs is all that the other stamp stands for, so nothing is compiled twice.
+$(VENV)/full.stamp: $(INSTALL) requirements/full.txt requirements/torch.txt
+	scripts/install.sh $(VENV) full
+	touch $(VENV)/demo.stamp $@
 
-# For builds past pip; pip brings its own.
-$(VENV)/cmake.stamp:
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) cmake nanobind
+$(VENV)/fuzz.stamp: $(VENV)/demo.stamp requirements/fuzz.txt
+	$(BIN)/pip install --no-deps -r requirements/fuzz.txt
 	touch $@
