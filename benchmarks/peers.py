@@ -3,7 +3,7 @@
     python benchmarks/peers.py --json out/peers.json --markdown docs/benchmarks.md
 
 The peers are plain causal networks as deep and wide as BitMar's text path, with random weights, in PyTorch, ONNX
-Runtime and llama.cpp (pip install 'bitmar[train,bench]'). bitmar computes its whole step: a picture, the memory, both
+Runtime and llama.cpp (pip install '.[train,bench]'). bitmar computes its whole step: a picture, the memory, both
 stacks, the head. Each contender has one thread and a process of its own; a round asks every one of them in turn.
 """
 

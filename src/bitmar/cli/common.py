@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bitmar.core.errors import DependencyError
+from bitmar.core.errors import DependencyError, pip_install
 
 Model = Annotated[
     str | None,
@@ -50,4 +50,4 @@ def needs(extra: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "bitmar":
             raise
-        raise DependencyError(f"this command needs {error.name}: pip install 'bitmar[{extra}]'") from error
+        raise DependencyError(f"this command needs {error.name}: {pip_install(extra)}") from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable
+from typing import Any
 
 
 class BitMarError(Exception):
@@ -42,3 +44,27 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint for a misspelt `name`: " (did you mean 'x'?)", or "" if none of `choices` is close."""
     matches = difflib.get_close_matches(name, list(choices), n=1)
     return f" (did you mean {matches[0]!r}?)" if matches else ""
+
+
+def pip_install(extra: str) -> str:
+    """The command that brings an extra: by the project's name, or by its folder where pip installed it from a clone."""
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    about = _installed_from()
+    if not about.get("url", "").startswith("file:") or "dir_info" not in about:
+        return f"pip install 'bitmar[{extra}]'"
+    folder = url2pathname(urlsplit(about["url"]).path)
+    editable = "--editable " if about["dir_info"].get("editable") else ""
+    return f"pip install {editable}'{folder}[{extra}]'"
+
+
+def _installed_from() -> dict[str, Any]:
+    """What pip noted of a folder or an address that it installed this package from (PEP 610); {} for an index."""
+    from importlib.metadata import Distribution, PackageNotFoundError
+
+    try:
+        noted = Distribution.from_name("bitmar").read_text("direct_url.json")
+    except PackageNotFoundError:  # run from its source
+        return {}
+    return dict(json.loads(noted)) if noted else {}

@@ -13,7 +13,7 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
 
-from bitmar.core.errors import ConfigError, DataError, DependencyError, nearest
+from bitmar.core.errors import ConfigError, DataError, DependencyError, nearest, pip_install
 
 Split = Literal["auto", "blank", "line", "file"]
 Clean = Literal["plain", "spacing", "caption"]
@@ -242,7 +242,7 @@ def _open_zstd(raw: BinaryIO) -> Any:
     try:
         import zstandard
     except ImportError:
-        raise DependencyError("reading .zst text needs an extra: pip install 'bitmar[train]'") from None
+        raise DependencyError(f"reading .zst text needs an extra: {pip_install('train')}") from None
     decompressor: Any = zstandard.ZstdDecompressor()
     return decompressor.stream_reader(raw, read_across_frames=True)
 
@@ -268,7 +268,7 @@ def iter_hf_dataset(name: str, split: str = "train", column: str = "text", confi
     try:
         from datasets import load_dataset
     except ImportError:
-        raise DependencyError("Hugging Face datasets need an extra: pip install 'bitmar[train]'") from None
+        raise DependencyError(f"Hugging Face datasets need an extra: {pip_install('train')}") from None
     try:
         rows = iter(load_dataset(name, config, split=split, streaming=True))
         first = next(rows, None)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.core.errors import DataError, DependencyError
+from bitmar.core.errors import DataError, DependencyError, pip_install
 
 Tokenized = dict[int, list[str]]
 F64 = npt.NDArray[np.float64]
@@ -129,4 +129,4 @@ def _import(name: str) -> Any:
     try:
         return import_module(f"pycocoevalcap.{name}")
     except ModuleNotFoundError as error:
-        raise DependencyError(f"caption scores need {error.name}: pip install 'bitmar[eval]'") from error
+        raise DependencyError(f"caption scores need {error.name}: {pip_install('eval')}") from error

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.core.errors import ConfigError, DependencyError, FormatError, nearest
+from bitmar.core.errors import ConfigError, DependencyError, FormatError, nearest, pip_install
 from bitmar.core.image import PhotoSource
 from bitmar.core.ternary import F32
 from bitmar.evaluate.continuation import Continuation, check_write, compare, write
@@ -235,5 +235,5 @@ def load_scorer(
     try:
         from bitmar.evaluate.torch_scorer import TorchScorer
     except ModuleNotFoundError as error:
-        raise DependencyError(f"a checkpoint needs {error.name}: pip install 'bitmar[train]'") from error
+        raise DependencyError(f"a checkpoint needs {error.name}: {pip_install('train')}") from error
     return TorchScorer.from_checkpoint(folder)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitmar.core.errors import BitMarError, ConfigError, DependencyError, nearest
+from bitmar.core.errors import BitMarError, ConfigError, DependencyError, nearest, pip_install
 from bitmar.data.sources import OnBad
 from bitmar.evaluate.babylm.files import data_hash
 from bitmar.evaluate.blimp import Accuracy
@@ -200,7 +200,7 @@ def _quiet() -> Iterator[None]:
     try:
         import lm_eval.api.task as harness
     except ModuleNotFoundError as error:
-        raise DependencyError(f"these tasks need {error.name}: pip install 'bitmar[eval]'") from error
+        raise DependencyError(f"these tasks need {error.name}: {pip_install('eval')}") from error
     logger = logging.getLogger("lm_eval")
     level, bar = logger.level, harness.tqdm
     logger.setLevel(logging.ERROR)

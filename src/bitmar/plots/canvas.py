@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bitmar.core.errors import ConfigError, DependencyError
+from bitmar.core.errors import ConfigError, DependencyError, pip_install
 from bitmar.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _matplotlib() -> Any:
     try:
         import matplotlib
     except ModuleNotFoundError as error:
-        raise DependencyError(f"pictures need {error.name}: pip install 'bitmar[plots]'") from error
+        raise DependencyError(f"pictures need {error.name}: {pip_install('plots')}") from error
     return matplotlib
 
 

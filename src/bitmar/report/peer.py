@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bitmar.core.errors import BitMarError, DependencyError
+from bitmar.core.errors import BitMarError, DependencyError, pip_install
 from bitmar.evaluate.blimp import Accuracy
 from bitmar.evaluate.task_results import DONE, FAILED, FOLDER, chance, find_tasks
 from bitmar.report.job import OnStep
@@ -34,7 +34,7 @@ def evaluate_peer(
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ModuleNotFoundError as error:
-        raise DependencyError(f"peers need {error.name}: pip install 'bitmar[eval,train]'") from error
+        raise DependencyError(f"peers need {error.name}: {pip_install('eval,train')}") from error
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
         lm = HFLM(pretrained=name, batch_size=8, device="cuda" if torch.cuda.is_available() else "cpu")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bitmar.core.errors import DependencyError
+from bitmar.core.errors import DependencyError, pip_install
 from bitmar.report.layout import BESIDE, MISSING, Chapter, Picture, Table
 
 FOLDER = Path(__file__).parent / "templates"
@@ -23,7 +23,7 @@ def require_jinja() -> Any:
     try:
         import jinja2
     except ModuleNotFoundError as error:
-        raise DependencyError(f"a report needs {error.name}: pip install 'bitmar[eval]'") from error
+        raise DependencyError(f"a report needs {error.name}: {pip_install('eval')}") from error
     return jinja2
 
 

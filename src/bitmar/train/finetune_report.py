@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.core.errors import DataError, DependencyError
+from bitmar.core.errors import DataError, DependencyError, pip_install
 from bitmar.evaluate.blimp import Accuracy
 from bitmar.evaluate.intervals import Interval
 
@@ -121,7 +121,7 @@ def point_metrics(labels: _Classes, predicted: _Classes, classes: int) -> dict[s
     try:
         from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
     except ModuleNotFoundError as error:
-        raise DependencyError(f"fine-tuning needs {error.name}: pip install 'bitmar[train]'") from error
+        raise DependencyError(f"fine-tuning needs {error.name}: {pip_install('train')}") from error
     positive = [1] if classes == 2 else list(range(classes))
     f1 = f1_score(labels, predicted, labels=positive, average="macro", zero_division=0)
     accuracy, mcc = accuracy_score(labels, predicted), matthews_corrcoef(labels, predicted)

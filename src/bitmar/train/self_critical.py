@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from bitmar.core.errors import DependencyError
+from bitmar.core.errors import DependencyError, pip_install
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
 
 _WORD = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*|'[a-z]+")
@@ -33,7 +33,7 @@ class CiderReward:
         try:
             from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs, cook_test
         except ModuleNotFoundError as error:
-            raise DependencyError(f"objective: cider needs {error.name}: pip install 'bitmar[eval]'") from error
+            raise DependencyError(f"objective: cider needs {error.name}: {pip_install('eval')}") from error
         self._cook = cook_test
         self._references = {
             image: cook_refs([_words(text) + _END for text in texts]) for image, texts in references.items()

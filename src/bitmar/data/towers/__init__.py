@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bitmar.core.errors import ConfigError, DependencyError, nearest
+from bitmar.core.errors import ConfigError, DependencyError, nearest, pip_install
 
 FORMS = (
     "litert:FILE, litert-torch:FILE (.tflite), efficientnet-lite:0-4, dinov2:small|base|large|FOLDER, bitvit:FOLDER, "
@@ -61,6 +61,6 @@ def load_tower(spec: str) -> VisionTower:
     try:
         found = getattr(import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
-        raise DependencyError(f"{spec} needs {error.name}: pip install 'bitmar[train,vision]'") from error
+        raise DependencyError(f"{spec} needs {error.name}: {pip_install('train,vision')}") from error
     tower: VisionTower = found(source)
     return tower

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bitmar.core.errors import DataError, DependencyError, FormatError
+from bitmar.core.errors import DataError, DependencyError, FormatError, pip_install
 
 
 class LiteRTTower:
@@ -52,7 +52,7 @@ def open_interpreter(path: str | Path, threads: int | None = None) -> Any:
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
-        raise DependencyError("a LiteRT tower needs ai-edge-litert: pip install 'bitmar[vision]'") from error
+        raise DependencyError(f"a LiteRT tower needs ai-edge-litert: {pip_install('vision')}") from error
     if not Path(path).is_file():
         raise DataError(f"{path}: no such .tflite file")
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitmar.core.errors import BitMarError, DataError, DependencyError, ImageError
+from bitmar.core.errors import BitMarError, DataError, DependencyError, ImageError, pip_install
 from bitmar.core.image import load_photo
 from bitmar.evaluate.babylm.choices import points_of
 from bitmar.evaluate.babylm.scores import F64, Score, grouped, mean_accuracy, spearman
@@ -101,7 +101,7 @@ def read_similarities(path: Path) -> F64:
     try:
         from scipy.io import loadmat
     except ModuleNotFoundError as error:
-        raise DependencyError("DevBench's matrix needs scipy: pip install 'bitmar[eval]'") from error
+        raise DependencyError(f"DevBench's matrix needs scipy: {pip_install('eval')}") from error
     try:
         return np.asarray(loadmat(path)[HUMAN_KEY], np.float64)
     except Exception as error:  # a damaged file meets almost any exception

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.core.errors import DependencyError
+from bitmar.core.errors import DependencyError, pip_install
 from bitmar.evaluate.blimp import Accuracy
 
 F64 = npt.NDArray[np.float64]
@@ -93,7 +93,7 @@ def spearman(model: F64, human: F64, *, n: int | None = None, ties: int = 0) -> 
     try:
         from scipy.stats import spearmanr
     except ModuleNotFoundError as error:
-        raise DependencyError("correlations need scipy: pip install 'bitmar[eval]'") from error
+        raise DependencyError(f"correlations need scipy: {pip_install('eval')}") from error
 
     rho = float(spearmanr(model, human)[0])
     centre = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12))
