@@ -40,6 +40,10 @@ def test_the_runtime_half_imports_without_torch() -> None:
     run(BLOCK + "".join(f"import {name}\n" for name in names) + "import bitmar\nbitmar.load, bitmar.BitMar\n")
 
 
+def test_shards_are_captioned_without_torch() -> None:
+    run(BLOCK + "import bitmar.data.sources, bitmar.data.shards, bitmar.data.features, bitmar.cli.shards\n")
+
+
 def test_the_blocker_blocks() -> None:
     run(BLOCK + "try:\n    import torch\nexcept ModuleNotFoundError:\n    pass\nelse:\n    raise SystemExit(1)")
 

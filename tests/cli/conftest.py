@@ -193,7 +193,7 @@ def recipe(tmp_path: Path, shard: Path) -> Path:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, shard: Path) -> Path:
     """The folder of a finished run of two steps: run/joint is its checkpoint, run/model.bitmar its model."""
-    for package in ("torch", "transformers", "webdataset", "yaml"):
+    for package in ("torch", "transformers", "yaml"):
         pytest.importorskip(package, reason="training needs bitmar[train]")
     folder = tmp_path_factory.mktemp("trained")
     result = CliRunner().invoke(app, ["train", str(_write_recipe(folder, shard))], catch_exceptions=False)

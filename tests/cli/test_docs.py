@@ -67,7 +67,7 @@ def test_the_api_with_torch(here: Path, trained: Path, recipe: Path) -> None:
 
 
 def test_photos_of_ones_own_become_a_shard(here: Path) -> None:
-    pytest.importorskip("webdataset", reason="shards need bitmar[train]")
+    pytest.importorskip("webdataset", reason="the example needs bitmar[dev]")
     from bitmar.data.sources import iter_webdataset
 
     execute(blocks(ROOT / "docs/data.md", "python"))

@@ -13,7 +13,6 @@ import pytest
 
 from bitmar.runtime.api import BitMar
 
-pytest.importorskip("webdataset", reason="shards need bitmar[train]")
 Cli = Callable[..., Any]
 Fails = Callable[..., str]
 Make = Callable[..., Path]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("webdataset", reason="shards need bitmar[train]")
 Cli = Callable[..., Any]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-for package in ("jinja2", "lm_eval", "matplotlib", "webdataset"):
+for package in ("jinja2", "lm_eval", "matplotlib"):
     pytest.importorskip(package, reason="a report needs bitmar[eval,train,plots]")
 
 PAIR = {"sentence_good": "she runs", "sentence_bad": "she run"}

@@ -14,7 +14,6 @@ from PIL import Image
 import bitmar
 from bitmar.runtime.api import BitMar
 
-pytest.importorskip("webdataset", reason="shards need bitmar[train]")
 Cli = Callable[..., Any]
 Fails = Callable[..., str]
 Make = Callable[..., Path]

@@ -238,7 +238,6 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_whole_table(model: BitMar, shard: Callable[..., Path], tmp_path: Path, cheap: None) -> None:
-    pytest.importorskip("webdataset", reason="shards need bitmar[train]")
     text, pairs = tmp_path / "text.txt", tmp_path / "pairs.jsonl"
     text.write_text(f"{TEXT}\n\n{TEXT.upper()}\n\n{TEXT[40:]}")
     pairs.write_text(json.dumps({"sentence_good": "the dog runs", "sentence_bad": "dog the runs"}) + "\n")

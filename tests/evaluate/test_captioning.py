@@ -54,7 +54,6 @@ class Tower:
 
 
 def test_every_photo_gets_a_line_and_broken_ones_are_named(shard: Callable[..., Path]) -> None:
-    pytest.importorskip("webdataset")
     model, bad = Describer(), []
     lines = list(caption_shards(model, str(shard(6, broken=(2,))), on_bad=lambda key, why: bad.append(key)))
     assert [line.key for line in lines] == [f"photos-00000/{i:03d}" for i in (0, 1, 3, 4, 5)]
@@ -67,12 +66,10 @@ def test_every_photo_gets_a_line_and_broken_ones_are_named(shard: Callable[..., 
 
 
 def test_limit_counts_photos(shard: Callable[..., Path]) -> None:
-    pytest.importorskip("webdataset")
     assert len(list(caption_shards(Describer(), str(shard(5)), limit=3))) == 3
 
 
 def test_features_stand_in_for_photos(shard: Callable[..., Path], tmp_path: Path) -> None:
-    pytest.importorskip("webdataset")
     path = shard(4)
     extract_features(iter_webdataset(str(path)), tmp_path / "features", Tower())
     store, bad = FeatureStore(tmp_path / "features"), []
@@ -178,7 +175,6 @@ class Eyes(FakeScorer):
 @needs_java
 def test_an_evaluation_that_was_killed_goes_on(shard: Callable[..., Path], tmp_path: Path) -> None:
     pytest.importorskip("pycocoevalcap")
-    pytest.importorskip("webdataset")
     path, model = str(shard(5, broken=(1,))), Eyes()
     with ResultLog(tmp_path / "log", {}) as log:
         first = evaluate_captions(model, path, limit=3, java=False, log=log)
@@ -195,7 +191,6 @@ def test_an_evaluation_that_was_killed_goes_on(shard: Callable[..., Path], tmp_p
 @needs_java
 def test_changed_photos_are_captioned_anew(shard: Callable[..., Path], tmp_path: Path) -> None:
     pytest.importorskip("pycocoevalcap")
-    pytest.importorskip("webdataset")
     model = Eyes()
     for broken in ((), (0,)):
         path = shard(3, broken=broken)

