@@ -73,6 +73,36 @@ inline __attribute__((always_inline)) void tile(const uint8_t* codes, size_t, co
   }
 }
 
+// Bytes are widened to 16 bits, because the sums of two bytewise products would saturate there. Each output has two sums,
+// of the even and the odd pairs.
+struct Quads {
+  __m256i part[4];
+};
+typedef Quads QuadSums;
+constexpr int kConvBlocks = 1, kConvPixels = 2;
+constexpr uint32_t kFlip = 0;
+
+inline QuadSums no_quads() {
+  const __m256i none = _mm256_setzero_si256();
+  return {{none, none, none, none}};
+}
+inline Quads load_quads(const int8_t* p) {
+  Quads w;
+  for (int i = 0; i < 4; i++) w.part[i] = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i*)(p + 16 * i)));
+  return w;
+}
+inline __m256i spread(uint32_t four) {
+  return _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128((int)four)));
+}
+inline QuadSums add_quads(QuadSums sum, const Quads& w, __m256i x) {
+  for (int i = 0; i < 4; i++) sum.part[i] = _mm256_add_epi32(sum.part[i], _mm256_madd_epi16(w.part[i], x));
+  return sum;
+}
+inline Sum total(const QuadSums& sum) {
+  const auto pair = [](__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8); };
+  return {pair(sum.part[0], sum.part[1]), pair(sum.part[2], sum.part[3])};
+}
+
 #include "body.h"
 
 const Kernels kTable = BITMAR_TABLE("avx2");

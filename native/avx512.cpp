@@ -37,6 +37,17 @@ inline Pairs load_pairs(const int16_t* p) { return _mm512_loadu_si512(p); }
 inline Pairs load_pairs(const int8_t* p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p)); }
 inline Sum add_pairs(Sum sum, Pairs a, int32_t pair) { return _mm512_dpwssd_epi32(sum, a, _mm512_set1_epi32(pair)); }
 
+typedef __m512i Quads;
+typedef Sum QuadSums;
+constexpr int kConvBlocks = 2, kConvPixels = 7;
+constexpr uint32_t kFlip = 0;
+
+inline QuadSums no_quads() { return _mm512_setzero_si512(); }
+inline Quads load_quads(const int8_t* p) { return _mm512_load_si512(p); }
+inline Quads spread(uint32_t four) { return _mm512_set1_epi32((int)four); }
+inline QuadSums add_quads(QuadSums sum, Quads w, Quads x) { return _mm512_dpbusd_epi32(sum, x, w); }
+inline Sum total(QuadSums sum) { return sum; }
+
 #include "tile.h"
 #if defined(BITMAR_AMX)
 #include "amx.h"

@@ -56,6 +56,21 @@ inline Sum add_pairs(Sum sum, Pairs a, int32_t pair) {
   return {_mm256_dpwssd_avx_epi32(sum.low, a.low, x), _mm256_dpwssd_avx_epi32(sum.high, a.high, x)};
 }
 
+typedef Sum Quads;
+typedef Sum QuadSums;
+constexpr int kConvBlocks = 1, kConvPixels = 6;
+constexpr uint32_t kFlip = 0;
+
+inline QuadSums no_quads() { return zero(); }
+inline Quads load_quads(const int8_t* p) {
+  return {_mm256_load_si256((const __m256i*)p), _mm256_load_si256((const __m256i*)(p + 32))};
+}
+inline __m256i spread(uint32_t four) { return _mm256_set1_epi32((int)four); }
+inline QuadSums add_quads(QuadSums sum, Quads w, __m256i x) {
+  return {_mm256_dpbusd_avx_epi32(sum.low, x, w.low), _mm256_dpbusd_avx_epi32(sum.high, x, w.high)};
+}
+inline Sum total(QuadSums sum) { return sum; }
+
 #include "tile.h"
 // The bodies read what tile.h defines.
 #include "body.h"

@@ -11,6 +11,7 @@
 #include <chrono>
 #include <optional>
 
+#include "conv.h"
 #include "dispatch.h"
 #include "model.h"
 #include "sampling.h"
@@ -61,6 +62,39 @@ TowerConfig tower_config(const nb::dict& values) {
   tower.activation = activation(values);
   tower.out_relu = item<std::string>(values, "out_activation") == "relu";
   tower.norm_eps = item<float>(values, "norm_eps");
+  return tower;
+}
+
+ConvTowerConfig conv_tower_config(const nb::dict& values) {
+  ConvTowerConfig tower;
+  tower.image_size = item<int>(values, "image_size");
+  tower.scale = item<double>(values, "scale");
+  tower.zero = item<int>(values, "zero");
+  tower.weights = item<std::string>(values, "weights");
+  for (nb::handle entry : nb::cast<nb::list>(values["layers"])) {
+    const auto each = nb::cast<nb::dict>(entry);
+    ConvLayerConfig layer;
+    const auto op = item<std::string>(each, "op");
+    layer.op = op == "conv" ? ConvOp::kConv : op == "depthwise" ? ConvOp::kDepthwise : op == "add" ? ConvOp::kAdd : ConvOp::kConcat;
+    const auto inputs = item<std::vector<int>>(each, "from");
+    for (size_t i = 0; i < inputs.size() && i < 2; i++) layer.inputs[i] = inputs[i];
+    layer.scale = item<double>(each, "scale");
+    layer.zero = item<int>(each, "zero");
+    if (layer.op != ConvOp::kConcat) {
+      const auto activation = item<std::string>(each, "activation");
+      layer.activation = activation == "relu"    ? ConvActivation::kRelu
+                         : activation == "relu6" ? ConvActivation::kRelu6
+                                                 : ConvActivation::kNone;
+    }
+    if (layer.op == ConvOp::kConv) layer.channels = item<int>(each, "channels");
+    if (layer.op == ConvOp::kConv || layer.op == ConvOp::kDepthwise) {
+      layer.kernel = item<int>(each, "kernel");
+      layer.stride = item<int>(each, "stride");
+      const auto pad = item<std::vector<int>>(each, "pad");
+      layer.pad[0] = pad.at(0), layer.pad[1] = pad.at(1);
+    }
+    tower.layers.push_back(layer);
+  }
   return tower;
 }
 
@@ -252,6 +286,22 @@ NB_MODULE(_native, m) {
     const char* reason = Model::unsupported(config(values));
     return reason ? std::optional<std::string>(reason) : std::nullopt;
   }, "config"_a, "Why this engine cannot run a configuration, or None.");
+
+  nb::class_<ConvTower>(m, "ConvTower", "A pretrained backbone in integers. For any number of threads.")
+      .def("__init__", [](ConvTower* self, const nb::dict& values, const nb::dict& arrays, const std::string& kernels) {
+        new (self) ConvTower(select_kernels(kernels), conv_tower_config(values), Weights(tensors(arrays)));
+      }, "config"_a, "tensors"_a, "kernels"_a = "")
+      .def("__call__", [](const ConvTower& self, nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> photo) {
+        const size_t side = self.image_size(), patches = static_cast<size_t>(self.grid()) * self.grid(), dim = self.dim();
+        if (photo.shape(0) != side || photo.shape(1) != side || photo.shape(2) != 3)
+          throw std::invalid_argument("the photo must be uint8 (S, S, 3)");
+        Buffer<float> features(patches * dim);
+        {
+          nb::gil_scoped_release unlocked;
+          self(photo.data(), features.data());
+        }
+        return array(std::move(features), {patches, dim});
+      }, "photo"_a, "A square photo, uint8 (S, S, 3) -> patch features (N_p, D_v).");
 
   nb::class_<Image>(m, "Image", "A picture as texts need it.")
       .def("__repr__", [](const Image&) { return "Image()"; });

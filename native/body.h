@@ -6,6 +6,9 @@
 //   Sum                 16 int32; zero(), store(Sum, int32_t*)
 //   Pairs               16 pairs of integers: load_pairs of int8 or int16; add_pairs(Sum, Pairs, pair) adds their products
 //                       with one pair of int16
+//   kConvBlocks,        blocks of outputs and windows that a convolution takes at a time; Quads (16 outputs by 4 weights) and
+//   kConvPixels         QuadSums: load_quads, spread (of 4 bytes of a map), add_quads, total; kFlip: by what the bytes are
+//                       changed first, with 128 times the weights added to the sums where it is not 0
 //   kQueries, kSums     queries that go over keys together, and sums that the registers hold meanwhile
 //   tile<TILES, TOKENS> the integer product of weight tiles and tokens
 //
@@ -153,6 +156,7 @@ static void rms_norm(const float* x, const float* gain, float eps, int n, float*
 }
 
 #include "attention.h"
+#include "convolve.h"
 
 static void add(float* x, const float* y, float factor, int n) {
   const Vector factors = same(factor);
@@ -207,4 +211,4 @@ static float read_all(const float* x, size_t n) {
 }
 
 #define BITMAR_TABLE(name) \
-  {name, quantize, ternary, ternary_sums, dense, rms_norm, store_token, attend, add, relu, argmax, log_total, read_all}
+  {name, kFlip != 0, convolve, depthwise, add_maps, quantize, ternary, ternary_sums, dense, rms_norm, store_token, attend, add, relu, argmax, log_total, read_all}

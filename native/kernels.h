@@ -58,8 +58,49 @@ struct Queries {
   int sinks;
 };
 
+// How sums become steps of the next map: cut to [low, high] around `zero`, ties to even.
+struct Steps {
+  float low, high;  // less zero
+  int zero;
+};
+
+// The kernels of a convolution over uint8 maps, in lines of 64 bytes: byte 4 r + j of a line holds, of output r of a block
+// of 16, the weight for byte j of four that lie together in a row of the window.
+struct ConvView {
+  const int8_t* lines;   // (blocks, rows of the window, lines of a row, 64), 64-byte aligned
+  const int32_t* start;  // (blocks, 16): what the sums begin with
+  const float* factor;   // (blocks, 16): steps of the next map per unit of a sum
+  int channels, rows, row_lines;
+  Steps steps;
+};
+
+// One kernel a channel.
+struct DepthwiseView {
+  const int8_t* weights;  // (kernel, kernel, padded channels)
+  const int32_t* start;   // (padded channels)
+  const float* factor;
+  int channels, padded_channels, kernel;
+  Steps steps;
+};
+
+// The windows of one row of a map: the first byte of the first, bytes from one to the next and from a window's row to its next.
+struct Windows {
+  const uint8_t* x;
+  size_t step, row;
+  int count;
+};
+
 struct Kernels {
   const char* name;
+  bool flipped;  // the sums of `convolve` must begin with 128 times the weights more: the bytes are taken less 128
+
+  // y (count, channels): the convolution at some windows. Up to 64 bytes past a window may be read.
+  void (*convolve)(const ConvView& w, const Windows& windows, uint8_t* y);
+  void (*depthwise)(const DepthwiseView& w, const Windows& windows, uint8_t* y);
+
+  // y = (a - a_zero) * a_factor + (b - b_zero) * b_factor over n bytes.
+  void (*add_maps)(const uint8_t* a, int a_zero, float a_factor, const uint8_t* b, int b_zero, float b_factor, int n,
+                   const Steps& steps, uint8_t* y);
 
   // One row to int8 by its max-abs (arXiv 2402.17764): codes in [-127, 127], their sum, and the scale.
   void (*quantize)(const float* x, int n, int8_t* codes, float* scale, int32_t* sum);

@@ -76,6 +76,23 @@ inline Sum add_pairs(Sum sum, const Pairs& a, int32_t pair) {
   return sum;
 }
 
+// The instructions multiply signed bytes: activations go in as x - 128, and the sums begin with 128 times the weights.
+struct Quads {
+  int8x16_t part[4];
+};
+typedef Sum QuadSums;
+constexpr int kConvBlocks = 1, kConvPixels = 4;
+constexpr uint32_t kFlip = 0x80808080;
+
+inline QuadSums no_quads() { return zero(); }
+inline Quads load_quads(const int8_t* p) { return {{vld1q_s8(p), vld1q_s8(p + 16), vld1q_s8(p + 32), vld1q_s8(p + 48)}}; }
+inline int8x16_t spread(uint32_t four) { return vreinterpretq_s8_u32(vdupq_n_u32(four)); }
+inline QuadSums add_quads(QuadSums sum, const Quads& w, int8x16_t x) {
+  for (int i = 0; i < 4; i++) sum.part[i] = dot(sum.part[i], w.part[i], x);
+  return sum;
+}
+inline Sum total(const QuadSums& sum) { return sum; }
+
 #include "tile.h"
 // The bodies read what tile.h defines.
 #include "body.h"

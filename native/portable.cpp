@@ -56,6 +56,27 @@ inline Sum accumulate(Sum sum, Lines line, int32_t four) {
 
 inline void separate(Sum*) {}  // they are
 
+struct Quads {
+  const int8_t* bytes;
+};
+typedef Sum QuadSums;
+constexpr int kConvBlocks = 1, kConvPixels = 1;
+constexpr uint32_t kFlip = 0;
+
+inline QuadSums no_quads() { return {}; }
+inline Quads load_quads(const int8_t* p) { return {p}; }
+inline uint32_t spread(uint32_t four) { return four; }
+inline QuadSums add_quads(QuadSums sum, Quads w, uint32_t four) {
+  uint8_t x[4];
+  memcpy(x, &four, sizeof x);
+  for (int r = 0; r < 16; r++) {
+    const int8_t* b = w.bytes + 4 * r;
+    sum.lane[r] += b[0] * x[0] + b[1] * x[1] + b[2] * x[2] + b[3] * x[3];
+  }
+  return sum;
+}
+inline Sum total(const QuadSums& sum) { return sum; }
+
 #include "tile.h"
 // The bodies read what tile.h defines.
 #include "body.h"

@@ -3,6 +3,7 @@
 
 #include <stdint.h>
 
+#include <algorithm>
 #include <map>
 #include <stdexcept>
 #include <string>

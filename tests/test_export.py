@@ -16,10 +16,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import open_container
+from bitmar.core.conv_config import ConvLayer, ConvTowerConfig
+from bitmar.core.conv_weights import kernel_shapes, layer_name
 from bitmar.core.errors import FormatError
+from bitmar.core.image import load_photo, to_square
 from bitmar.core.tensors import expected_tensors, linear_shapes
 from bitmar.core.ternary import unpack2
+from bitmar.core.tower_file import open_tower, write_tower
 from bitmar.export import export_checkpoint
+from bitmar.runtime.api import load
+from bitmar.runtime.conv import ConvTower
 
 WEIGHTS = "model.safetensors"
 TOWER: dict[str, Any] = {
@@ -95,6 +101,23 @@ def _weights(config: ModelConfig) -> dict[str, np.ndarray]:
     return weights
 
 
+def small_tower(path: Path, *, channels: int = 10, stands_for: tuple[str, ...] = ()) -> Path:
+    """A tower of 2x2 patches in a file."""
+    layers = (
+        ConvLayer("conv", (0,), 0.05, 128, "none", channels=6, kernel=3, stride=2, pad=(0, 1)),
+        ConvLayer("conv", (1,), 0.05, 0, "relu", channels=channels, kernel=3, stride=2, pad=(0, 1)),
+    )
+    config, rng = ConvTowerConfig(8, 1 / 128, 128, "int8", layers), np.random.default_rng(2)
+    tensors: dict[str, np.ndarray] = {}
+    for i, rows, columns in kernel_shapes(config):
+        tensors[f"{layer_name(i)}.weight"] = rng.integers(-127, 128, (rows, columns), dtype=np.int8)
+        tensors[f"{layer_name(i)}.scale"] = np.full(rows, 0.01, np.float32)
+        tensors[f"{layer_name(i)}.bias"] = rng.normal(0, 1, rows).astype(np.float32)
+    vision = {"size": 8, "resize": "squash", "mean": [0.5] * 3, "std": [0.5] * 3}
+    write_tower(path, config, tensors, vision=vision, card={"licence": "MIT", "stands_for": list(stands_for)})
+    return path
+
+
 @pytest.fixture
 def checkpoint(make_checkpoint: Callable[..., Path]) -> Path:
     return make_checkpoint()
@@ -146,7 +169,10 @@ def test_a_photo_becomes_text_without_torch(checkpoint: Path, tmp_path: Path) ->
 import sys
 sys.modules["torch"] = sys.modules["transformers"] = None  # so that an import of either fails
 import numpy as np, bitmar
+from bitmar.core.tower_file import open_tower, write_tower
 from bitmar.export import export_checkpoint
+from bitmar.runtime.api import load
+from bitmar.runtime.conv import ConvTower
 model = bitmar.load(export_checkpoint({str(checkpoint)!r}, {str(tmp_path / "m.bitmar")!r}))
 print(len(model.generate("", np.zeros((20, 30, 3), np.uint8), max_tokens=5).tokens))
 """
@@ -221,3 +247,41 @@ def test_the_config_of_something_else_is_refused(checkpoint: Path, tmp_path: Pat
     rewrite_json(checkpoint / "config.json", model_type="bitmar", hidden_size=-1)
     with pytest.raises(FormatError, match="hidden_size"):
         export_checkpoint(checkpoint, tmp_path / "m.bitmar")
+
+
+@pytest.mark.parametrize("stands_for", [(), ("1234",)])
+def test_a_tower_is_packed_into_a_model_of_its_features(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, stands_for: tuple[str, ...]
+) -> None:
+    tower = open_tower(small_tower(tmp_path / "tower.bitmar", stands_for=stands_for))
+    folder = make_checkpoint(vision_tower=None)
+    preprocessing = json.loads((folder / "preprocessor_config.json").read_text())
+    preprocessing |= {"feature_hash": stands_for[0] if stands_for else tower.fingerprint, "teacher": "a teacher"}
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing))
+    model = load(export_checkpoint(folder, tmp_path / "m.bitmar", tower=tower.path))
+    photo = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    assert model.caption(photo) == load(model.path, engine="numpy").caption(photo)
+    features = ConvTower(tower.config, tower.tensors)(to_square(load_photo(photo), 8))
+    image = model.encode_image(photo)
+    np.testing.assert_array_equal(image.tokens, model.encode_image(features=features).tokens)
+    np.testing.assert_array_equal(image.pooled, features.mean(axis=0))
+    assert model.vision["tower"] == "conv" and model.card["vision_tower"]["licence"] == "MIT"
+
+
+def test_another_tower_is_refused(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    folder = make_checkpoint(vision_tower=None)
+    wide, right = small_tower(tmp_path / "wide.bitmar", channels=11), small_tower(tmp_path / "right.bitmar")
+    with pytest.raises(FormatError, match=r"wide.bitmar gives 2x2 patches of 11, .* 2x2 of 10"):
+        export_checkpoint(folder, tmp_path / "m.bitmar", tower=wide)
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "feature_hash": "abcd", "teacher": "dinov2:small"}))
+    with pytest.raises(FormatError, match=r"features of dinov2:small \(abcd\)"):
+        export_checkpoint(folder, tmp_path / "m.bitmar", tower=right)
+    with pytest.raises(FormatError, match="a whole model"):
+        export_checkpoint(folder, tmp_path / "m.bitmar", tower=export_checkpoint(folder, tmp_path / "plain.bitmar"))
+    assert not (tmp_path / "m.bitmar").exists()
+
+
+def test_a_model_with_a_tower_takes_no_other(checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(FormatError, match="tower of its own"):
+        export_checkpoint(checkpoint, tmp_path / "m.bitmar", tower=small_tower(tmp_path / "tower.bitmar"))

@@ -17,6 +17,7 @@ from bitmar.core.container import write_container
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.tensors import EMBEDDING, expected_tensors, is_packed, linear_shapes, scale_name
 from bitmar.core.ternary import F32, absmean, pack2, quantize_rows
+from bitmar.core.tower_file import TowerFile, open_tower
 
 _BATCH_NORM_EPS = np.float32(1e-5)  # torch's default, which the tower uses
 # In the checkpoint, but of no use for inference: the contrastive temperature and batch norm's counter.
@@ -24,7 +25,13 @@ _LEFT_BEHIND = ("logit_scale", ".num_batches_tracked")
 _KEPT_PREPROCESSING = ("resize", "teacher", "feature_hash")
 
 
-def export_checkpoint(folder: str | Path, out: str | Path, *, card: Mapping[str, Any] | None = None) -> Path:
+def export_checkpoint(
+    folder: str | Path,
+    out: str | Path,
+    *,
+    card: Mapping[str, Any] | None = None,
+    tower: str | Path | None = None,
+) -> Path:
     """Quantise the checkpoint in `folder` and write it to `out`, atomically.
 
     Ternary matrices by absmean (arXiv 2402.17764, section 2), the embedding to int8 row by row, batch norms
@@ -32,11 +39,14 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, card: Mapping[str,
     matrices.
 
     folder: config.json, model.safetensors, tokenizer.json, preprocessor_config.json. card: the model card
-    (licence, training data, figures); by default that of card.json in the folder, if there is one. Returns
-    `out`. Raises FormatError for a checkpoint that is incomplete, damaged or not BitMar's.
+    (licence, training data, figures); by default that of card.json in the folder, if there is one. tower: a tower
+    file to pack in, for a model that was trained on that tower's features, so that it reads photos by itself. Returns
+    `out`. Raises FormatError for a checkpoint that is incomplete, damaged or not BitMar's, and for a tower of other
+    features.
     """
     folder, out = Path(folder), Path(out)
     config = read_config(folder)
+    vision = _read_preprocessing(folder / "preprocessor_config.json", config)
     weights = _read_weights(folder / "model.safetensors")
     if card is None:
         card = _read_json(folder / "card.json") if (folder / "card.json").is_file() else {"name": folder.resolve().name}
@@ -44,15 +54,42 @@ def export_checkpoint(folder: str | Path, out: str | Path, *, card: Mapping[str,
         tensors = quantize_checkpoint(weights, config)
     except FormatError as error:
         raise FormatError(f"{folder / 'model.safetensors'}: {error}") from error
+    if tower is not None:
+        file = open_tower(tower)
+        config, vision = _with_tower(config, vision, file)
+        tensors, card = {**tensors, **file.tensors}, {**card, "vision_tower": file.card}
     write_container(
         out,
         tensors,
         config=config,
         tokenizer_json=_read_tokenizer(folder / "tokenizer.json", config),
-        vision=_read_preprocessing(folder / "preprocessor_config.json", config),
+        vision=vision,
         card=card,
     )
     return out
+
+
+def _with_tower(config: ModelConfig, vision: Mapping[str, Any], tower: TowerFile) -> tuple[ModelConfig, dict[str, Any]]:
+    """The configuration and the preprocessing of a model with this tower. Raises FormatError where it is another's."""
+    if config.vision_tower is not None:
+        raise FormatError(f"{tower.path}: the checkpoint has a vision tower of its own; export it without --tower")
+    asked, given = (config.vision_grid, config.vision_dim), (tower.config.grid, tower.config.out_dim)
+    if asked != given:
+        raise FormatError(
+            f"{tower.path} gives {given[0]}x{given[0]} patches of {given[1]}, "
+            f"the checkpoint was trained on {asked[0]}x{asked[0]} of {asked[1]}"
+        )
+    trained_on = vision.get("feature_hash")
+    if trained_on is not None and trained_on not in (tower.fingerprint, *tower.card.get("stands_for", ())):
+        raise FormatError(
+            f"{tower.path}: the checkpoint was trained on the features of {vision.get('teacher', 'another tower')} "
+            f"({trained_on}), not of this tower; train it on --tower bitmar:{tower.path.name}, or import the other"
+        )
+    return dataclasses.replace(config, vision_tower=tower.config), {
+        **vision,
+        **tower.vision,
+        "tower": tower.config.kind,
+    }
 
 
 def read_config(folder: Path) -> ModelConfig:

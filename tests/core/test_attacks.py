@@ -113,7 +113,7 @@ def f32(*values: float) -> bytes:
 HEAD, SCALE, EMBEDDING = "lm_head.weight", "lm_head.scale", "model.embed_tokens.weight"
 ATTACKS: dict[str, tuple[Callable[[Header, bytearray], None], str]] = {
     "another safetensors file": (metadata("format", None), "not a .bitmar file"),
-    "future version": (metadata("format_version", "3"), "pip install --upgrade bitmar"),
+    "future version": (metadata("format_version", "4"), "pip install --upgrade bitmar"),
     "version zero": (metadata("format_version", "0"), "format version"),
     "version no number": (metadata("format_version", "1e3"), "format version"),
     "version of a foreign script": (metadata("format_version", "²"), "format version"),

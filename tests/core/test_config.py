@@ -64,7 +64,7 @@ def test_is_frozen() -> None:
         ({"vision_tower": {**TOWER, "widths": [192]}}, "depths"),
         ({"vision_tower": {**TOWER, "widths": [100, 384]}}, "head_dim"),
         ({"vision_tower": {**TOWER, "depths": [1, 10**9]}}, "between"),
-        ({"vision_tower": 7}, "VisionTowerConfig"),
+        ({"vision_tower": 7}, "must be a vision tower"),
     ],
 )
 def test_refuses_and_says_why(values: dict[str, Any], message: str) -> None:

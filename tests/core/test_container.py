@@ -41,7 +41,7 @@ def test_the_stock_library_reads_it(good_file: Path, tensors: Tensors) -> None:
     np.testing.assert_array_equal(loaded["lm_head.weight"], tensors["lm_head.weight"])
     with safe_open(good_file, framework="numpy") as file:
         metadata = file.metadata()
-    assert (metadata["format"], metadata["format_version"]) == ("bitmar", "2")
+    assert (metadata["format"], metadata["format_version"]) == ("bitmar", "3")
     assert json.loads(metadata["config"])["hidden_size"] == 12
 
 

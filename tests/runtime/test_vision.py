@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitmar.core.image import normalize
 from bitmar.runtime.vision import cut_squares, pool_patches
 
 
@@ -14,10 +15,11 @@ def test_the_tower_equals_torch(make_pair: Callable[..., Any], changes: dict[str
     import torch
 
     pair = make_pair(**changes)
-    pixels = np.random.default_rng(0).standard_normal((3, 96, 96)).astype(np.float32)
+    photo = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    pixels = normalize(photo, mean=pair.bitmar.vision["mean"], std=pair.bitmar.vision["std"])
     with torch.no_grad():
         theirs = pair.torch_model.model.vision_tower(torch.from_numpy(pixels)[None])[0].numpy()
-    ours = pair.bitmar.engine.tower(pixels)
+    ours = pair.bitmar.engine.tower(photo)
     assert ours.shape == theirs.shape == (pair.bitmar.config.vision_grid**2, 14)
     # As in test_engine: equal but for codes on a rounding edge.
     assert np.median(np.abs(ours - theirs)) < 1e-5 and np.abs(ours - theirs).max() < 0.05 * theirs.std()

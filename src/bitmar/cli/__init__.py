@@ -24,6 +24,7 @@ _MODULES = (
     "training",
     "prepare",
     "models",
+    "tower",
     "calibrate",
     "finetune",
 )

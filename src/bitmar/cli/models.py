@@ -15,6 +15,7 @@ from bitmar.console import console, megabytes, write_json
 @command(
     "bitmar export runs/default out/model.bitmar",
     "bitmar export runs/default/joint out/model.bitmar",
+    "bitmar export runs/mine out/model.bitmar --tower tower.bitmar",
     panel=MAKE,
 )
 def export(
@@ -25,6 +26,14 @@ def export(
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT.bitmar", help="The file to write.", show_default=False)],
+    tower: Annotated[
+        Path | None,
+        typer.Option(
+            "--tower",
+            metavar="TOWER.bitmar",
+            help="Pack this vision tower in: for a model that was trained on its features.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Pack a checkpoint into one .bitmar file: ternary weights at two bits, the embedding at eight."""
@@ -36,7 +45,7 @@ def export(
     folder = last_model(checkpoint) if is_run(checkpoint) else checkpoint
     out = out / "model.bitmar" if out.is_dir() else out
     out.parent.mkdir(parents=True, exist_ok=True)
-    about = summarize(export_checkpoint(folder, out, card=card))
+    about = summarize(export_checkpoint(folder, out, card=card, tower=tower))
     if as_json:
         write_json(about)
     else:
@@ -87,6 +96,9 @@ def _print(about: dict[str, Any]) -> None:
         share = "" if zeros is None else f"{zeros:.1%}"
         table.add_row(name, counted[0], megabytes(part["bytes"]), counted[1], share)
     to.print(table)
+    if "layers" in about:
+        products = f"{about['multiplications'] / 1e6:,.0f} million products a photo"
+        to.print(f"{len(about['layers'])} layers, weights {about['weights']}, {products}")
     if about["tokenizer"]:
         to.print(f"tokenizer: {about['tokenizer']['entries']:,} entries")
     for name in ("checksum", "vision", "licence", "training_data"):

@@ -12,9 +12,13 @@ from safetensors import SafetensorError, safe_open
 
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import FORMAT_VERSION, open_container
+from bitmar.core.conv_config import ConvTowerConfig
+from bitmar.core.conv_weights import kernel_shapes, layer_name, multiplications
 from bitmar.core.errors import FormatError
+from bitmar.core.sealed import TOWER, form_of
 from bitmar.core.tensors import is_packed, linear_shapes
 from bitmar.core.ternary import absmean, unpack2
+from bitmar.core.tower_file import open_tower
 from bitmar.export import read_config
 from bitmar.runtime.locate import find_model
 from bitmar.train.runs import is_run, last_model, read_json, stages
@@ -69,12 +73,54 @@ def summarize(source: str | Path | None = None) -> dict[str, Any]:
         return _checkpoint(folder)
     if folder is not None and is_run(folder):
         return _run(folder)
+    if folder is not None and folder.is_file() and form_of(folder) is TOWER:
+        return _tower(folder)
     return _packed(find_model(source))
+
+
+def _tower(path: Path) -> dict[str, Any]:
+    file = open_tower(path)
+    config, shapes = file.config, file.config.shapes()
+    parts: dict[str, Part] = {}
+    for i, rows, columns in kernel_shapes(config):
+        layer = config.layers[i - 1]
+        part = parts.setdefault(layer.op, Part())
+        part.parameters += rows * columns + rows
+        part.bytes += sum(file.tensors[f"{layer_name(i)}.{kind}"].nbytes for kind in ("weight", "scale", "bias"))
+    total = Part()
+    for part in parts.values():
+        total.add(part)
+    rest = path.stat().st_size - total.bytes
+    total.bytes += rest
+    return {
+        "path": str(path),
+        "kind": "vision tower, convolutions in integers",
+        "checksum": "ok",
+        **total.figures(),
+        "parts": {
+            **{f"{op} layers": part.figures() for op, part in parts.items()},
+            "metadata": Part(bytes=rest).figures(),
+        },
+        "layers": [
+            {"number": i, "op": layer.op, "from": list(layer.inputs), "side": shape.side, "channels": shape.channels}
+            for i, (layer, shape) in enumerate(zip(config.layers, shapes[1:], strict=True), 1)
+        ],
+        "weights": config.weights,
+        "multiplications": multiplications(config),
+        "tokenizer": None,
+        "vision": {**file.vision, "grid": config.grid, "features": config.out_dim, "fingerprint": file.fingerprint},
+        "licence": file.card.get("licence"),
+        "training_data": file.card.get("training_data"),
+        "card": file.card,
+        "config": config.to_dict(),
+    }
 
 
 def _packed(path: Path) -> dict[str, Any]:
     container = open_container(path)
     config, matrices = container.config, linear_shapes(container.config)
+    conv = config.vision_tower if isinstance(config.vision_tower, ConvTowerConfig) else None
+    kernels = {f"{layer_name(i)}.weight": rows * columns for i, rows, columns in kernel_shapes(conv)} if conv else {}
     parts: dict[str, Part] = {}
     for name, tensor in container.tensors.items():
         part = parts.setdefault(part_of(name), Part())
@@ -82,6 +128,8 @@ def _packed(path: Path) -> dict[str, Any]:
         if name in matrices and tensor.dtype == np.uint8:
             codes = unpack2(tensor, matrices[name][1])
             part.add(Part(codes.size, 0, codes.size, int((codes == 0).sum())))
+        elif name in kernels:
+            part.parameters += kernels[name]  # several to a byte, perhaps
         elif not name.endswith(".scale"):
             part.parameters += tensor.size
     return {

@@ -9,8 +9,9 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
+from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.errors import ConfigError, nearest
 
 _Config = TypeVar("_Config", bound="ModelConfig | VisionTowerConfig")
@@ -69,6 +70,11 @@ class VisionTowerConfig:
             raise ConfigError(f"image_size {self.image_size} must be a multiple of {self.stride}, the stride")
 
     @property
+    def kind(self) -> str:
+        """Which of the towers this is."""
+        return "bitvit"
+
+    @property
     def stride(self) -> int:
         """Pixels per side that one patch of the output covers."""
         return 16 << (len(self.widths) - 1)
@@ -86,6 +92,17 @@ class VisionTowerConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for `json.dumps`."""
         return _to_dict(self)
+
+
+TowerConfig = VisionTowerConfig | ConvTowerConfig
+
+
+def tower_from_dict(values: Mapping[str, Any]) -> TowerConfig:
+    """A vision tower from parsed JSON or YAML, of the kind that its `kind` names; without one it is a `bitvit`.
+
+    Raises ConfigError for unknown keys, wrong types, values out of range.
+    """
+    return ConvTowerConfig.from_dict(values) if values.get("kind") == "conv" else VisionTowerConfig.from_dict(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +144,8 @@ class ModelConfig:
     eos_token_id: int = _int(50256, low=0)
     pad_token_id: int = _int(50256, low=0)
     image_token_id: int | None = _int(None, low=0)
-    vision_tower: VisionTowerConfig | None = dataclasses.field(
-        default=None, metadata={"kind": VisionTowerConfig}
+    vision_tower: TowerConfig | None = dataclasses.field(
+        default=None, metadata={"kind": TowerConfig}
     )  # None: the patch features come from outside
 
     def __post_init__(self) -> None:
@@ -179,7 +196,7 @@ def _from_dict(cls: type[_Config], values: Mapping[str, Any]) -> _Config:
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         if key == "vision_tower" and isinstance(value, Mapping):
-            value = VisionTowerConfig.from_dict(value)
+            value = tower_from_dict(value)
         arguments[key] = tuple(value) if isinstance(value, list) else value  # JSON and YAML have no tuples
     return cls(**arguments)
 
@@ -188,7 +205,10 @@ def _to_dict(config: ModelConfig | VisionTowerConfig) -> dict[str, Any]:
     def plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in items}
 
-    return dataclasses.asdict(config, dict_factory=plain)
+    values = dataclasses.asdict(config, dict_factory=plain)
+    if isinstance(config, ModelConfig) and config.vision_tower:
+        values["vision_tower"] = config.vision_tower.to_dict()
+    return values
 
 
 def _check_fields(config: ModelConfig | VisionTowerConfig) -> None:
@@ -196,9 +216,9 @@ def _check_fields(config: ModelConfig | VisionTowerConfig) -> None:
         name, value, kind = field.name, getattr(config, field.name), field.metadata["kind"]
         if value is None and field.default is None:
             continue
-        accepted = (float, int) if kind is float else (kind,)  # YAML writes `dropout: 0`
+        accepted = (float, int) if kind is float else get_args(kind) or (kind,)  # YAML writes `dropout: 0`
         if type(value) not in accepted:  # exact, because True is no number of layers
-            raise ConfigError(f"{name} must be {kind.__name__}, not {value!r:.80}")
+            raise ConfigError(f"{name} must be {_kind_name(kind)}, not {value!r:.80}")
         if kind in (int, float):
             _check_range(name, value, field.metadata["low"], field.metadata["high"])
         elif kind is str and value not in field.metadata["choices"]:
@@ -212,6 +232,10 @@ def _check_fields(config: ModelConfig | VisionTowerConfig) -> None:
                 _check_range(name, item, field.metadata["low"], field.metadata["high"])
         if kind is float:
             object.__setattr__(config, name, float(value))  # the one write to a frozen instance
+
+
+def _kind_name(kind: Any) -> str:
+    return "a vision tower" if kind is TowerConfig else kind.__name__
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

@@ -55,7 +55,12 @@ def preprocess(
     photo: Image.Image, *, size: int, mean: Sequence[float], std: Sequence[float]
 ) -> npt.NDArray[np.float32]:
     """The input of a vision tower: squashed, divided by 255, normalised; float32 (3, size, size)."""
-    pixels = to_square(photo, size).astype(np.float32) / np.float32(255)
+    return normalize(to_square(photo, size), mean=mean, std=std)
+
+
+def normalize(photo: npt.NDArray[np.uint8], *, mean: Sequence[float], std: Sequence[float]) -> npt.NDArray[np.float32]:
+    """A square photo, uint8 (S, S, 3), divided by 255, less the mean, divided by std; float32 (3, S, S)."""
+    pixels = photo.astype(np.float32) / np.float32(255)
     pixels = (pixels - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 

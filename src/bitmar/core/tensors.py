@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from bitmar.core.config import ModelConfig, VisionTowerConfig
+from bitmar.core.conv_config import ConvTowerConfig
+from bitmar.core.conv_weights import tensor_shapes
 
 Shape = tuple[int, ...]
 
@@ -42,7 +44,14 @@ def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
             expected[name] = TensorSpec("F32", (out_features, in_features))
     for name, shape in _float_shapes(config):
         expected[name] = TensorSpec("F32", shape)
+    if isinstance(config.vision_tower, ConvTowerConfig):
+        expected |= conv_tensors(config.vision_tower)
     return expected
+
+
+def conv_tensors(tower: ConvTowerConfig) -> dict[str, TensorSpec]:
+    """Every tensor of a convolution tower, by name."""
+    return {name: TensorSpec(dtype, shape) for name, dtype, shape in tensor_shapes(tower)}
 
 
 def background_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
@@ -92,7 +101,7 @@ def _linears(config: ModelConfig) -> Iterator[tuple[str, tuple[int, int]]]:
     if config.memory_integration in ("add", "concat"):
         yield "model.memory_proj.weight", (d, memory + (d if config.memory_integration == "concat" else 0))
     yield "lm_head.weight", (config.vocab_size, d)
-    if config.vision_tower:
+    if isinstance(config.vision_tower, VisionTowerConfig):
         yield from _tower_linears(config.vision_tower)
 
 
@@ -110,7 +119,7 @@ def _float_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
     yield "model.fusion.norm.weight", (d,)
     if config.memory_integration != "off":
         yield from _memory_floats(config)
-    if config.vision_tower:
+    if isinstance(config.vision_tower, VisionTowerConfig):
         yield from _tower_floats(config.vision_tower)
 
 

@@ -205,7 +205,7 @@ def _album(
 
 def _portable(image: ImageTokens) -> ImageTokens:
     """Without what one engine has prepared, so that each variant prepares its own."""
-    return ImageTokens(image.tokens, None)
+    return ImageTokens(image.tokens, None, image.pooled)
 
 
 def _sentence(measure: Measure) -> str:

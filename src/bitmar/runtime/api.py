@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container, open_container
 from bitmar.core.errors import ConfigError, ImageError
-from bitmar.core.image import PhotoSource, load_photo, preprocess
+from bitmar.core.image import PhotoSource, load_photo, to_square
 from bitmar.core.ternary import F32
 from bitmar.runtime.backend import choose_backend
 from bitmar.runtime.cache import I64, ImageTokens
@@ -116,10 +116,9 @@ class BitMar:
                 f"pass those as encode_image(features=...), float {self._feature_shape}, "
                 "or load a model with a built-in tower"
             )
-        size, mean, std = (self.vision[key] for key in ("size", "mean", "std"))
         assert photo is not None
-        pixels = preprocess(load_photo(photo), size=size, mean=mean, std=std)
-        return self.engine.encode_features(self.engine.tower(pixels))
+        square = to_square(load_photo(photo), self.vision["size"])
+        return self.engine.encode_features(self.engine.tower(square))
 
     @property
     def _feature_shape(self) -> tuple[int, int]:

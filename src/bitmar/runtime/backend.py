@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from bitmar.core.container import Container
 from bitmar.core.errors import ConfigError, nearest
-from bitmar.core.ternary import F32
+from bitmar.core.ternary import F32, U8
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.memory import MemoryState
 
@@ -26,7 +26,7 @@ class Backend(Protocol):
     """
 
     name: str  # "numpy", or the native engine's kernel path
-    tower: Callable[[F32], F32] | None  # normalised pixels (3, S, S) -> patch features (N_p, D_v)
+    tower: Callable[[U8], F32] | None  # a square photo, uint8 (S, S, 3) -> patch features (N_p, D_v)
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""

@@ -16,10 +16,14 @@ I64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class ImageTokens:
-    """An image as texts need it: vision tokens (N, d), and what the engine that encoded them has prepared."""
+    """An image as texts need it: vision tokens (N, d), and what the engine that encoded them has prepared.
+
+    pooled: the tower's features of the whole photo (D_v,), the mean over its patches, where they are known.
+    """
 
     tokens: F32
     prepared: object
+    pooled: F32 | None = None
 
 
 class DecodingState:

@@ -7,20 +7,24 @@ tokens -> embedding -> encoder -> z -> fusion with the picture -> f ----> x + f 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container
+from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.tensors import EMBEDDING, scale_name
 from bitmar.core.ternary import F32
 from bitmar.runtime.attention import Fusion, Positions, SelfAttention
 from bitmar.runtime.cache import I64, DecodingState, ImageTokens
+from bitmar.runtime.conv import ConvTower
 from bitmar.runtime.layers import Weights, activate, log_softmax, rms_norm
 from bitmar.runtime.memory import EpisodicMemory, MemoryState, Write
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.sampling import choose, largest, penalize
+from bitmar.runtime.tower import Tower, from_pixels, mean_features
 from bitmar.runtime.vision import BitVit, VisionProjector
 
 _CHUNK = 512  # tokens a forward; a longer text comes in pieces, so that the scores of attention stay small
@@ -76,9 +80,11 @@ class Engine:
             container.tensors[EMBEDDING],
             container.tensors[scale_name(EMBEDDING)],
         )
-        self.tower: Callable[[F32], F32] | None = None
-        if config.vision_tower:
-            self.tower = BitVit(weights, config.vision_tower)
+        self.tower: Tower | None = None
+        if isinstance(config.vision_tower, ConvTowerConfig):
+            self.tower = ConvTower(config.vision_tower, container.tensors)
+        elif config.vision_tower:
+            self.tower = from_pixels(BitVit(weights, config.vision_tower), container.vision)
         self.projector = VisionProjector(weights, config)
         self.encoder = Stack(weights, "encoder", config, config.encoder_layers, 0)
         self.fusion = Fusion(weights, config)
@@ -90,7 +96,7 @@ class Engine:
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
-        return self.fusion.prepare(self.projector(features))
+        return replace(self.fusion.prepare(self.projector(features)), pooled=mean_features(features))
 
     def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> DecodingState:
         """An empty sequence about `image`, reading `memory` (M_0 when None)."""

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from bitmar import _native
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container
+from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import F32
 from bitmar.runtime.backend import engine_hint
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.memory import MemoryState, Write
 from bitmar.runtime.options import GenerationOptions
+from bitmar.runtime.tower import Tower, from_pixels, mean_features
 
 _WRITES = {Write.NEVER: 0, Write.ENDED: 1, Write.ALL: 2}
 
 
 def why_not(config: ModelConfig) -> str | None:
     """What of a configuration the native engine cannot run, or None."""
-    return _native.unsupported(config.to_dict())
+    return _native.unsupported(_model_config(config))
+
+
+def _model_config(config: ModelConfig) -> dict[str, Any]:
+    """The configuration without a convolution tower, which is an object of its own."""
+    values = config.to_dict()
+    return values | {"vision_tower": None} if isinstance(config.vision_tower, ConvTowerConfig) else values
 
 
 def kernel_paths() -> list[tuple[str, str]]:
@@ -44,15 +53,19 @@ class NativeEngine:
             detail = f"{kernels}: {reasons[kernels]}" if kernels in reasons else engine_hint(kernels, runnable)
             raise ConfigError(detail)
         self.config, self.wide = container.config, wide
-        self.model = _native.Model(container.config.to_dict(), dict(container.tensors), kernels)
+        self.model = _native.Model(_model_config(container.config), dict(container.tensors), kernels)
+        self.tower: Tower | None = None
+        if isinstance(self.config.vision_tower, ConvTowerConfig):
+            self.tower = _native.ConvTower(self.config.vision_tower.to_dict(), dict(container.tensors), kernels)
+        elif self.config.vision_tower:
+            self.tower = from_pixels(self.model.tower, container.vision)
         container.release_pages()  # only rows of the embedding are still read from there
         self.name = self.model.kernels
-        self.tower: Callable[[F32], F32] | None = self.model.tower if container.config.vision_tower else None
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
         image = self.model.encode(np.ascontiguousarray(features))
-        return ImageTokens(self.model.image_tokens(image), image)
+        return ImageTokens(self.model.image_tokens(image), image, mean_features(features))
 
     def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> _native.State:
         """The state of an empty sequence about `image`, reading `memory` (M_0 when None)."""
