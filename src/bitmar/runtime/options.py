@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from bitmar.core.errors import ConfigError, nearest
 
 MAX_BEAMS = 64
+
+
+def whole(name: str, value: object) -> int:
+    """A whole number as an int; numpy's are welcome. Raises ConfigError for all else, True and False among it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ConfigError(f"{name} must be a whole number, not {value!r:.80}")
+    return int(value)
+
+
+def number(name: str, value: object) -> float:
+    """A finite number as a float; numpy's are welcome. Raises ConfigError for all else, True and False among it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ConfigError(f"{name} must be a number, not {value!r:.80}")
+    try:
+        converted = float(value)
+    except OverflowError:
+        converted = math.inf
+    if not math.isfinite(converted):
+        raise ConfigError(f"{name} must be a finite number that fits a float")
+    return converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +41,7 @@ class GenerationOptions:
     top_p: from the likeliest that together reach this share. repetition_penalty: divides the logits of what
     already stands there (arXiv 1909.05858), 1 is none. seed: makes sampling repeatable. beams: 1 is none;
     length_penalty: a finished beam's score is its log-probability / length^this. Raises ConfigError for a
-    value out of range.
+    value of another type or out of range.
     """
 
     max_tokens: int = 64
@@ -36,18 +56,18 @@ class GenerationOptions:
     def __post_init__(self) -> None:
         for name in ("max_tokens", "top_k", "seed", "beams"):
             value = getattr(self, name)
-            if type(value) is not int and not (name == "seed" and value is None):
-                raise ConfigError(f"{name} must be a whole number, not {value!r:.80}")
+            if not (name == "seed" and value is None):
+                object.__setattr__(self, name, whole(name, value))
         for name in ("temperature", "top_p", "repetition_penalty", "length_penalty"):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not np.isfinite(value):
-                raise ConfigError(f"{name} must be a number, not {value!r:.80}")
+            object.__setattr__(self, name, number(name, getattr(self, name)))
         allowed = {
             "max_tokens of at least 1": self.max_tokens >= 1,
             "temperature of at least 0 (0 is greedy)": self.temperature >= 0,
             "top_k of at least 0 (0 is all tokens)": self.top_k >= 0,
             "top_p above 0 and up to 1": 0 < self.top_p <= 1,
-            "repetition_penalty above 0": self.repetition_penalty > 0,
+            # Beyond these a float32 logit, or a length to this power, overflows.
+            "repetition_penalty from 0.001 to 1000": 0.001 <= self.repetition_penalty <= 1000,
+            "length_penalty from -10 to 10": -10 <= self.length_penalty <= 10,
             "seed of at least 0": self.seed is None or self.seed >= 0,
             f"beams from 1 to {MAX_BEAMS}": 1 <= self.beams <= MAX_BEAMS,
             "temperature 0 beside beams: beam search does not sample": self.beams == 1 or self.temperature == 0,

@@ -12,6 +12,7 @@ import numpy as np
 from bitmar.core.errors import ConfigError, TokenizerError
 from bitmar.core.ternary import F32
 from bitmar.runtime.memory import MemoryState
+from bitmar.runtime.options import whole
 from bitmar.runtime.text import encode
 from bitmar.session.session import Session
 
@@ -107,7 +108,7 @@ def read_stream(reader: Reader, texts: str | TextIO | Iterable[str], every: int)
     Raises ConfigError for `every` below 1, at once; while it reads TokenizerError for text that is not valid Unicode,
     MemoryFileError.
     """
-    if every < 1:
+    if whole("every", every) < 1:
         raise ConfigError(f"a passage needs at least one token, not {every}")
     waiting: list[int] = []
 
