@@ -169,18 +169,14 @@ FloatArray forward(State& state, const Ids& ids, int write, bool decode) {
 }
 
 // Feeds `token` (if any) to one sequence and returns the next.
-int next(State& state, std::optional<int64_t> token, float temperature, int top_k, double top_p, float penalty, double u) {
+int next(State& state, std::optional<int64_t> token, double temperature, int top_k, double top_p, float penalty, double u) {
   const int vocabulary = state.model().config.vocab_size;
   if (token && (*token < 0 || *token >= vocabulary)) throw std::invalid_argument("an id lies outside the vocabulary");
   if (state.batch() != 1 || (state.seen() == 0 && !token)) throw std::invalid_argument("next needs one sequence with a prompt");
   nb::gil_scoped_release unlocked;
   if (token) state.forward(&*token, 1, nullptr, Write::kNever, true);
-  const float* logits = state.logits();
-  if (temperature == 0 && penalty == 1) return state.model().kernels.argmax(logits, vocabulary);
-  std::vector<float> penalised(logits, logits + vocabulary);
-  penalise(penalised.data(), state.written(0), penalty);
-  if (temperature == 0) return state.model().kernels.argmax(penalised.data(), vocabulary);
-  return draw(penalised.data(), vocabulary, {temperature, top_k, top_p, penalty}, u);
+  return choose(state.model().kernels, state.logits(), vocabulary, state.written(0), {temperature, top_k, top_p, penalty}, u,
+                state.sampling_room());
 }
 
 // The k likeliest continuations of every sequence: ids (batch, k) and their penalised log-probabilities.
@@ -193,14 +189,9 @@ std::tuple<IdArray, FloatArray> candidates(State& state, int k, float penalty) {
   {
     nb::gil_scoped_release unlocked;
     const float* logits = state.logits();
-    std::vector<float> row(vocabulary);
-    for (size_t b = 0; b < batch; b++, logits += vocabulary) {
-      const double total = state.model().kernels.log_total(logits, vocabulary);
-      for (int i = 0; i < vocabulary; i++) row[i] = static_cast<float>(logits[i] - total);
-      penalise(row.data(), state.written(static_cast<int>(b)), penalty);
-      const std::vector<int> best = largest(row.data(), vocabulary, k);
-      for (int i = 0; i < k; i++) ids[b * k + i] = best[i], scores[b * k + i] = row[best[i]];
-    }
+    for (size_t b = 0; b < batch; b++)
+      likeliest(state.model().kernels, logits + b * vocabulary, vocabulary, state.written(static_cast<int>(b)), penalty,
+                         k, ids.data() + b * k, scores.data() + b * k, state.sampling_room());
   }
   return {array(std::move(ids), {batch, static_cast<size_t>(k)}), array(std::move(scores), {batch, static_cast<size_t>(k)})};
 }
@@ -229,6 +220,15 @@ FloatArray copy_of(const Buffer<float>& x, std::initializer_list<size_t> shape) 
 }  // namespace
 
 NB_MODULE(_native, m) {
+  nb::register_exception_translator(
+      [](const std::exception_ptr& thrown, void* error) {
+        try {
+          std::rethrow_exception(thrown);
+        } catch (const NotFinite& e) {
+          PyErr_SetString(static_cast<PyObject*>(error), e.what());
+        }
+      },
+      nb::object(nb::module_::import_("bitmar.core.errors").attr("FormatError")).release().ptr());
   nb::set_leak_warnings(false);  // at interpreter exit models may still be alive in user code
 
   m.def("paths", [] {

@@ -24,7 +24,8 @@ constexpr float kSmallest = 1e-5f;  // an all-zero token still has a finite reci
 // to the middle of two integers; `quantize` then does the row again.
 template <bool EXACT>
 BITMAR_INLINE void quantize_vector(const Vector& x, const Vector& steps, int8_t* codes, Ints* total, Vector* doubt) {
-  const Vector scaled = EXACT ? x / steps : x * steps;
+  // NaN, for which there is no integer, becomes 127.
+  const Vector scaled = larger(smaller(EXACT ? x / steps : x * steps, same(127.0f)), same(-127.0f));
   const Ints whole = rounded(scaled);
   if (!EXACT) *doubt = larger(magnitude(scaled - to_float(whole)), *doubt);
   *total = *total + whole;
@@ -52,7 +53,7 @@ BITMAR_INLINE Vector quantize_row(const float* x, int n, float step, int8_t* cod
 
 static void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) {
   const float most = max_magnitude(x, n);
-  const float step = (most > kSmallest ? most : kSmallest) / 127.0f;
+  const float step = (most < kSmallest ? kSmallest : most) / 127.0f;  // NaN stays
   *scale = step;
   const Vector doubt = quantize_row<false>(x, n, step, codes, sum);
   if (!(lanes_max(doubt) < 0.4999f)) quantize_row<true>(x, n, step, codes, sum);
@@ -203,6 +204,15 @@ static double log_total(const float* x, int n) {
   return (double)most + __builtin_log((double)lanes_sum(sum));
 }
 
+static bool finite(const float* x, size_t n) {
+  Vector sum = same(0.0f);
+  size_t i = 0;
+  for (; i + 16 <= n; i += 16) sum = sum + load(x + i) * same(0.0f);  // 0, or NaN
+  float rest = 0;
+  for (; i < n; i++) rest += x[i] * 0.0f;
+  return lanes_sum(sum) + rest == 0;
+}
+
 static float read_all(const float* x, size_t n) {
   Vector sums[4] = {same(0.0f), same(0.0f), same(0.0f), same(0.0f)};
   for (size_t i = 0; i + 64 <= n; i += 64)
@@ -211,4 +221,4 @@ static float read_all(const float* x, size_t n) {
 }
 
 #define BITMAR_TABLE(name) \
-  {name, kFlip != 0, convolve, depthwise, add_maps, quantize, ternary, ternary_sums, dense, rms_norm, store_token, attend, add, relu, argmax, log_total, read_all}
+  {name, kFlip != 0, convolve, depthwise, add_maps, quantize, ternary, ternary_sums, dense, rms_norm, store_token, attend, add, relu, argmax, log_total, finite, read_all}

@@ -102,7 +102,8 @@ struct Kernels {
   void (*add_maps)(const uint8_t* a, int a_zero, float a_factor, const uint8_t* b, int b_zero, float b_factor, int n,
                    const Steps& steps, uint8_t* y);
 
-  // One row to int8 by its max-abs (arXiv 2402.17764): codes in [-127, 127], their sum, and the scale.
+  // One row to int8 by its max-abs (arXiv 2402.17764): codes in [-127, 127], their sum, and the scale. Of a row that holds
+  // NaN or an infinity the scale is none either, so that what is computed from it shows.
   void (*quantize)(const float* x, int n, int8_t* codes, float* scale, int32_t* sum);
 
   // y (tokens, rows) with y_stride floats between tokens, from codes (tokens, padded_columns) whose padding is 0.
@@ -131,6 +132,8 @@ struct Kernels {
   int (*argmax)(const float* x, int n);  // the first of the largest; 0 if none is a number
 
   double (*log_total)(const float* x, int n);  // log sum exp x
+
+  bool (*finite)(const float* x, size_t n);  // whether all are numbers below infinity
 
   float (*read_all)(const float* x, size_t n);  // reads, as fast as it can: what memory can give (the result is a maximum)
 };

@@ -104,7 +104,12 @@ std::shared_ptr<const MemoryState> Model::memory_state(const float* slots, const
 
 void Model::head(const float* hidden, int tokens, float* logits) const {
   Workspace work;
+  finite_head(hidden, tokens, logits, work);
+}
+
+void Model::finite_head(const float* hidden, int tokens, float* logits, Workspace& work) const {
   head_(kernels, hidden, tokens, logits, work);
+  if (!kernels.finite(logits, static_cast<size_t>(tokens) * config.vocab_size)) throw NotFinite();
 }
 
 size_t Model::weight_bytes() const {
@@ -181,15 +186,14 @@ void State::forward(const int64_t* ids, int tokens, float* hidden, Write write, 
   const size_t d = config.hidden_size;
   const int most = std::max(1, kChunk / batch());
   make_room(tokens);
-  std::vector<int64_t> pieces;
   for (int done = 0; done < tokens;) {
     // A piece ends where its segment does, so that no token reads what its own segment writes.
     int piece = std::min(most, tokens - done);
     if (model_->memory_) piece = std::min(piece, config.memory_segment - segment_);
-    pieces.resize(static_cast<size_t>(batch()) * piece);
+    ids_.resize(static_cast<size_t>(batch()) * piece);
     for (int b = 0; b < batch(); b++)
-      std::copy_n(ids + static_cast<size_t>(b) * tokens + done, piece, pieces.data() + static_cast<size_t>(b) * piece);
-    run(pieces.data(), piece, write == Write::kAll && done + piece < tokens ? Write::kEnded : write, decode);
+      std::copy_n(ids + static_cast<size_t>(b) * tokens + done, piece, ids_.data() + static_cast<size_t>(b) * piece);
+    run(ids_.data(), piece, write == Write::kAll && done + piece < tokens ? Write::kEnded : write, decode);
     for (int b = 0; hidden && b < batch(); b++)
       std::copy_n(h_.data() + static_cast<size_t>(b) * piece * d, piece * d, hidden + (static_cast<size_t>(b) * tokens + done) * d);
     done += piece;
@@ -199,7 +203,7 @@ void State::forward(const int64_t* ids, int tokens, float* hidden, Write write, 
 const float* State::logits() {
   if (!logits_fresh_) {
     logits_.reserve(static_cast<size_t>(batch()) * model_->config.vocab_size);
-    model_->head_(model_->kernels, last_.data(), batch(), logits_.data(), work_);
+    model_->finite_head(last_.data(), batch(), logits_.data(), work_);
     logits_fresh_ = true;
   }
   return logits_.data();
@@ -212,7 +216,7 @@ void State::score(const int64_t* ids, int tokens, float* scores) {
   for (int done = 0; done < tokens - 1; done += kPiece) {
     const int piece = std::min(kPiece, tokens - 1 - done);
     forward(ids + done, piece, hidden.data(), Write::kNever, true);
-    model_->head_(model_->kernels, hidden.data(), piece, logits.data(), work_);
+    model_->finite_head(hidden.data(), piece, logits.data(), work_);
     for (int t = 0; t < piece; t++) {
       const float* row = logits.data() + t * vocabulary;
       scores[done + t] = static_cast<float>(row[ids[done + t + 1]] - model_->kernels.log_total(row, static_cast<int>(vocabulary)));

@@ -7,11 +7,13 @@
 
 #include <atomic>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include "config.h"
 #include "key_value.h"
 #include "memory.h"
+#include "sampling.h"
 #include "vision.h"
 #include "weights.h"
 
@@ -21,6 +23,11 @@ namespace bitmar {
 struct Image {
   Buffer<float> tokens;
   KeyValue packed;
+};
+
+// Weights that overflow float32: no choice of a token would mean anything.
+struct NotFinite : std::runtime_error {
+  NotFinite() : runtime_error("this model computes numbers that are not finite: its file is damaged or its training diverged, get another") {}
 };
 
 enum class Write { kNever, kEnded, kAll };  // which segments of a call are stored
@@ -34,6 +41,8 @@ struct Room {
   // Rows of a piece: embeddings, fused text, the decoder's stream; what a layer needs; the memory's queries and reads.
   Buffer<float> x_, f_, h_, normed_, wide_, mixed_, turned_, query_, reads_;
   std::vector<KeyValue> rings_;  // of one sequence
+  std::vector<int64_t> ids_;     // of a piece
+  SamplingRoom sampling_;
 };
 
 // All that changes while a text goes on: the ring of keys and values of each layer, the memory, the running query. The
@@ -49,10 +58,10 @@ class State : Room {
   // Runs ids (batch, tokens), row by row, behind those seen; hidden (batch, tokens, d) may be null.
   void forward(const int64_t* ids, int tokens, float* hidden, Write write, bool decode);
 
-  // The logits (batch, vocabulary) behind the last token, computed when first asked for.
+  // The logits (batch, vocabulary) behind the last token, computed when first asked for. Throws NotFinite.
   const float* logits();
 
-  // Natural log-probability of each of the ids (tokens) of one sequence but the first: (tokens - 1).
+  // Natural log-probability of each of the ids (tokens) of one sequence but the first: (tokens - 1). Throws NotFinite.
   void score(const int64_t* ids, int tokens, float* scores);
 
   // Rearranges or repeats the sequences, after a step of beam search.
@@ -67,6 +76,7 @@ class State : Room {
   // From here on every sequence reads this memory.
   void replace_memory(std::shared_ptr<const MemoryState> memory);
 
+  SamplingRoom& sampling_room() { return sampling_; }
   const Model& model() const { return *model_; }
   int batch() const { return static_cast<int>(sequences_.size()); }
   int64_t seen() const { return seen_; }
@@ -118,7 +128,7 @@ class Model {
   std::shared_ptr<const Image> image(const float* tokens) const;     // vision tokens (N, d)
   std::shared_ptr<const MemoryState> memory_state(const float* slots, const float* usage) const;
   void tower(const float* pixels, float* features) const { (*tower_)(kernels, pixels, features); }  // has_tower only
-  void head(const float* hidden, int tokens, float* logits) const;  // (tokens, d) -> (tokens, vocabulary)
+  void head(const float* hidden, int tokens, float* logits) const;  // (tokens, d) -> (tokens, vocabulary); throws NotFinite
   size_t weight_bytes() const;     // that one text token with a picture reads, but for its keys and values
   size_t ternary_weights() const;  // that it is multiplied with
   bool has_memory() const { return memory_ != nullptr; }
@@ -136,6 +146,7 @@ class Model {
   };
 
   Block block(const Weights& weights, const std::string& name, bool conditioned) const;
+  void finite_head(const float* hidden, int tokens, float* logits, Workspace& work) const;
 
   const int8_t* embedding_;  // in the mapped file: a text touches few of its rows
   Buffer<float> row_scale_;

@@ -5,22 +5,33 @@
 
 #include <vector>
 
+#include "buffer.h"
+#include "kernels.h"
+
 namespace bitmar {
 
 struct Sampling {
-  float temperature = 0;  // 0: the likeliest
-  int top_k = 0;          // 0: all
+  double temperature = 0;  // 0: the likeliest
+  int top_k = 0;           // 0: all
   double top_p = 1;
   float repetition_penalty = 1;
 };
 
-// Lowers the logits (vocabulary) of the tokens marked in `written` (arXiv 1909.05858).
-void penalise(float* logits, const std::vector<uint8_t>& written, float penalty);
+// What choosing needs besides the logits, kept from token to token so that none of them allocates.
+struct SamplingRoom {
+  Buffer<float> scores;
+  Buffer<int> order;
+  Buffer<double> shares;
+};
 
-// The token where the cumulated probability passes u in [0, 1).
-int draw(const float* logits, int vocabulary, const Sampling& sampling, double u);
+// The next token from finite logits (vocabulary): the likeliest, or where the cumulated probability passes u in [0, 1).
+// written: the tokens whose logits the penalty lowers (arXiv 1909.05858).
+int choose(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
+           const Sampling& sampling, double u, SamplingRoom& room);
 
-// The k largest, the largest first, of equal ones the first. k <= vocabulary.
-std::vector<int> largest(const float* logits, int vocabulary, int k);
+// The k likeliest tokens, the likeliest first, of equal ones the first, with their penalised log-probabilities.
+// 1 <= k <= vocabulary.
+void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
+               float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room);
 
 }  // namespace bitmar

@@ -215,12 +215,26 @@ BITMAR_INLINE void store_some(float* p, const Vector& x, int left) {
   }
 }
 
+// The larger of two that are not negative. Their bits are ordered as they are, and NaN above all: it is never lost.
+BITMAR_INLINE Register larger_bits(Register a, Register b) {
+  const IntRegister x = (IntRegister)a, y = (IntRegister)b;
+  return (Register)(x > y ? x : y);
+}
+
+BITMAR_INLINE Vector larger_bits(const Vector& a, const Vector& b) {
+  Vector c;
+  for (int i = 0; i < kRegisters; i++) c.part[i] = larger_bits(a.part[i], b.part[i]);
+  return c;
+}
+
+// NaN if one of them is.
 BITMAR_INLINE float max_magnitude(const float* x, int n) {
   Vector most[4] = {same(0.0f), same(0.0f), same(0.0f), same(0.0f)};  // so that comparisons need not wait for each other
   int i = 0;
   for (; i + 64 <= n; i += 64)
-    for (int j = 0; j < 4; j++) most[j] = larger(magnitude(load(x + i + j * 16)), most[j]);
-  for (; i + 16 <= n; i += 16) most[0] = larger(magnitude(load(x + i)), most[0]);
-  if (i < n) most[1] = larger(magnitude(load_tail(x + i, n)), most[1]);
-  return lanes_max(larger(larger(most[0], most[1]), larger(most[2], most[3])));
+    for (int j = 0; j < 4; j++) most[j] = larger_bits(magnitude(load(x + i + j * 16)), most[j]);
+  for (; i + 16 <= n; i += 16) most[0] = larger_bits(magnitude(load(x + i)), most[0]);
+  if (i < n) most[1] = larger_bits(magnitude(load_tail(x + i, n)), most[1]);
+  return fold(larger_bits(larger_bits(most[0], most[1]), larger_bits(most[2], most[3])),
+              [](Register a, Register b) __attribute__((always_inline)) { return larger_bits(a, b); });
 }

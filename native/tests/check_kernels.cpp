@@ -92,6 +92,24 @@ void check_quantize(const Kernels& kernels, int n, float scale) {
   check(right && sum == plain, std::string(kernels.name) + ": quantize " + std::to_string(n));
 }
 
+// A row with one odd value in it: the codes stay in range, the sum is theirs (but for NaN), every path gives the same bits, and a scale
+// that is not finite tells of a value that is not.
+void check_odd(const Kernels& kernels, int n, int place, float odd, bool huge) {
+  std::vector<float> x = normals(n, huge ? 1e38f : 1);
+  x[place] = odd;
+  for (float& v : x) v = isinf(v) && isfinite(odd) ? 3.4e38f : v;
+  std::vector<int8_t> codes(n), plain(n);
+  float step[2];
+  int32_t sum[2], total = 0;
+  kernels.quantize(x.data(), n, codes.data(), step, sum);
+  portable_kernels().quantize(x.data(), n, plain.data(), step + 1, sum + 1);
+  bool right = codes == plain && memcmp(step, step + 1, sizeof *step) == 0 && sum[0] == sum[1];
+  for (int8_t code : codes) right = right && code >= -127, total += code;
+  right = right && (isnan(odd) || total == sum[0]) && isfinite(step[0]) == isfinite(odd);
+  right = right && kernels.finite(x.data(), n) == static_cast<bool>(isfinite(odd));
+  check(right, std::string(kernels.name) + ": quantize " + std::to_string(n) + " with " + std::to_string(odd));
+}
+
 struct Attention {
   int heads, dim, tokens, capacity, sinks;
   bool narrow, biased;
@@ -213,6 +231,10 @@ int main() {
     for (int columns : {16, 128, 4096}) check_ternary(kernels, 130, columns, 18, true);
     for (int n : {1, 16, 31, 128, 500})
       for (float scale : {0.0f, 1.0f, 1e6f}) check_quantize(kernels, n, scale);
+    for (int n : {1, 16, 31, 128, 500})
+      for (float odd : {0.0f, 1e-40f, 1.3e7f, -2e7f, 3.4e38f, -3.4e38f, INFINITY, -INFINITY, NAN, -NAN})
+        for (bool huge : {false, true})
+          for (int place : {0, n / 2, n - 1}) check_odd(kernels, n, place, odd, huge);
     for (bool narrow : {false, true})
       for (int dim : {2, 6, 16, 32, 64, 80, 128, 512})
         for (int tokens : {1, 2, 16, 33, 100})

@@ -141,13 +141,45 @@ def test_penalty_pushes_both_signs_down() -> None:
     np.testing.assert_allclose(penalize(scores, [[0, 1, 1]], 2.0), [[1.0, -4.0, 1.0]])
 
 
+def test_numbers_of_numpy_are_numbers() -> None:
+    options = GenerationOptions(top_k=np.int32(7), temperature=np.float32(0.5), top_p=np.float64(0.5), seed=np.uint8(1))
+    assert options == GenerationOptions(top_k=7, temperature=0.5, top_p=0.5, seed=1)
+    assert (type(options.top_k), type(options.temperature)) == (int, float)
+
+
+@pytest.mark.parametrize("temperature", [1e-40, 5e-324, 1e-3, 1.0, 1e300])
+@pytest.mark.parametrize("top_k", [0, 1, 5, 2**40, 2**70])
+@pytest.mark.parametrize("top_p", [1.0, 0.5, 1e-320])
+def test_extreme_options_still_choose(
+    make_pair: Callable[..., Any], temperature: float, top_k: int, top_p: float
+) -> None:
+    """In both engines: the greedy tokens where only the likeliest is left, some token of the vocabulary elsewhere."""
+    pair = make_pair()
+    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": 3, "max_tokens": 6}
+    for model in (pair.bitmar, pair.native()):
+        tokens = model.generate("the", **options).tokens
+        assert all(0 <= token < model.config.vocab_size for token in tokens)
+        if temperature < 1e-30 or top_k == 1 or top_p < 1e-300:
+            assert tokens == model.generate("the", max_tokens=6).tokens
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 2.5}, "max_tokens must be a whole number"),
         ({"temperature": -1}, "temperature"),
-        ({"temperature": float("nan")}, "temperature must be a number"),
+        ({"temperature": float("nan")}, "temperature must be a finite number"),
+        ({"temperature": 10**400}, "temperature must be a finite number"),
+        ({"temperature": True}, "temperature must be a number"),
+        ({"temperature": np.True_}, "temperature must be a number"),
+        ({"top_p": "0.9"}, "top_p must be a number"),
+        ({"top_p": None}, "top_p must be a number"),
+        ({"top_k": np.float32(3)}, "top_k must be a whole number"),
+        ({"top_k": -(10**5000)}, "top_k"),
+        ({"length_penalty": 1000.0}, "length_penalty from -10 to 10"),
+        ({"repetition_penalty": 1e-40}, "repetition_penalty from 0.001"),
+        ({"repetition_penalty": 1e300}, "repetition_penalty from 0.001"),
         ({"top_p": 0}, "top_p"),
         ({"top_k": -1}, "top_k"),
         ({"repetition_penalty": 0}, "repetition_penalty"),

@@ -40,6 +40,12 @@ class DependencyError(BitMarError):
     """An optional package is missing; the message names the extra that brings it."""
 
 
+# Of either engine, where weights overflow float32.
+NOT_FINITE = (
+    "this model computes numbers that are not finite: its file is damaged or its training diverged, get another"
+)
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A hint for a misspelt `name`: " (did you mean 'x'?)", or "" if none of `choices` is close."""
     matches = difflib.get_close_matches(name, list(choices), n=1)

@@ -27,10 +27,16 @@ def absmean(weight: F32) -> tuple[I8, np.float32]:
 
 
 def quantize_activations(x: F32) -> tuple[I8, F32]:
-    """Quantise each row of `x` (..., in) by its max-abs: q (..., in) in [-127, 127], scale (..., 1)."""
+    """Quantise each row of `x` (..., in) by its max-abs: q (..., in) in [-127, 127], scale (..., 1).
+
+    Of a row that holds NaN or an infinity the scale is none either, so that what is computed from it shows.
+    """
     scale = np.maximum(np.abs(x).max(axis=-1, keepdims=True), _MIN_SCALE) / np.float32(127)
     # The clip matters in the last place only: max|x| / scale can round to just over 127.
-    return np.clip(np.rint(x / scale), -127, 127).astype(np.int8), scale.astype(np.float32)
+    # NaN, for which there is no integer, becomes 127.
+    with np.errstate(invalid="ignore"):
+        codes = np.fmax(np.fmin(np.rint(x / scale), np.float32(127)), np.float32(-127))
+    return codes.astype(np.int8), scale.astype(np.float32)
 
 
 def quantize_rows(table: F32) -> tuple[I8, F32]:

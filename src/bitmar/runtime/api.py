@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container, open_container
-from bitmar.core.errors import ConfigError, ImageError
+from bitmar.core.errors import NOT_FINITE, ConfigError, FormatError, ImageError
 from bitmar.core.image import PhotoSource, load_photo, to_square
 from bitmar.core.ternary import F32
 from bitmar.runtime.backend import choose_backend
@@ -109,7 +109,7 @@ class BitMar:
         if (photo is None) == (features is None):
             raise ImageError("encode_image needs either a photo or features, and not both")
         if features is not None:
-            return self.engine.encode_features(self._check_features(features))
+            return self._finite(self.engine.encode_features(self._check_features(features)))
         if self.engine.tower is None:
             raise ImageError(
                 "this model has no vision tower, it was trained on another network's patch features: "
@@ -118,7 +118,12 @@ class BitMar:
             )
         assert photo is not None
         square = to_square(load_photo(photo), self.vision["size"])
-        return self.engine.encode_features(self.engine.tower(square))
+        return self._finite(self.engine.encode_features(self.engine.tower(square)))
+
+    def _finite(self, image: ImageTokens) -> ImageTokens:
+        if not np.isfinite(image.tokens).all():
+            raise FormatError(NOT_FINITE)
+        return image
 
     @property
     def _feature_shape(self) -> tuple[int, int]:
@@ -327,7 +332,9 @@ class BitMar:
         return unit(pooled_image(tokens))
 
     def embed_texts(self, texts: Sequence[str]) -> F32:
-        """The same for many texts, (n, d), much faster than one by one."""
+        """The same for many texts, (n, d), much faster than one by one. Raises ConfigError for a bare string."""
+        if isinstance(texts, str):
+            raise ConfigError("embed_texts takes a list of texts; `embed` takes one")
         return unit(self._encoder.pooled([np.append(self._prompt(text), self.config.eos_token_id) for text in texts]))
 
     @cached_property

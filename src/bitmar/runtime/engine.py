@@ -15,6 +15,7 @@ import numpy as np
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container
 from bitmar.core.conv_config import ConvTowerConfig
+from bitmar.core.errors import NOT_FINITE, FormatError
 from bitmar.core.tensors import EMBEDDING, scale_name
 from bitmar.core.ternary import F32
 from bitmar.runtime.attention import Fusion, Positions, SelfAttention
@@ -92,7 +93,7 @@ class Engine:
         self.memory = EpisodicMemory(weights, config) if config.memory_integration != "off" else None
         if config.memory_integration in ("add", "concat"):
             self.memory_proj = weights.linear("model.memory_proj")
-        self.head = weights.linear("lm_head")
+        self.lm_head = weights.linear("lm_head")
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
@@ -162,6 +163,13 @@ class Engine:
             here, targets = targets[: len(hidden)], targets[len(hidden) :]
             scores.append(log_softmax(self.head(hidden))[np.arange(len(here)), here])
         return np.concatenate(scores)
+
+    def head(self, hidden: F32) -> F32:
+        """Hidden states (..., d) -> next-token logits (..., V). Raises FormatError for logits that are not finite."""
+        logits = self.lm_head(hidden)
+        if not np.isfinite(logits).all():
+            raise FormatError(NOT_FINITE)
+        return logits
 
     def _hidden(self, state: DecodingState) -> F32:
         assert state.hidden is not None  # a prompt has been read

@@ -88,7 +88,8 @@ class NativeEngine:
 
     def next(self, state: _native.State, token: int | None, options: GenerationOptions, u: float) -> int:
         """Take in `token` if there is one, and choose the next."""
-        return state.next(token, options.temperature, options.top_k, options.top_p, options.repetition_penalty, u)
+        top_k = min(options.top_k, self.config.vocab_size)
+        return state.next(token, options.temperature, top_k, options.top_p, options.repetition_penalty, u)
 
     def candidates(self, state: _native.State, count: int, penalty: float) -> tuple[I64, F32]:
         """The likeliest continuations of each sequence, best first: ids and log-probabilities (B, count)."""

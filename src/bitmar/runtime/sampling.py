@@ -12,16 +12,17 @@ from bitmar.runtime.options import GenerationOptions
 
 
 def choose(logits: F32, options: GenerationOptions, u: float) -> int:
-    """The next token from logits (V,): the likeliest, or where the cumulated probability passes u in [0, 1)."""
+    """The next token from finite logits (V,): the likeliest, or where the cumulated probability passes u in [0, 1)."""
     if options.temperature == 0:
         return int(logits.argmax())
-    logits = logits / np.float32(options.temperature)
     # Where nothing is cut off the vocabulary's own order will do.
     cut = options.top_k or options.top_p < 1
     order = np.argsort(-logits, kind="stable") if cut else np.arange(len(logits))
     if options.top_k:
         order = order[: options.top_k]
-    shares = np.exp((logits[order] - logits.max()).astype(np.float64))
+    # The likeliest token's share is e^0, so the sum is at least 1 however small the temperature.
+    with np.errstate(over="ignore"):
+        shares = np.exp((logits[order].astype(np.float64) - float(logits.max())) / options.temperature)
     if options.top_p < 1:
         # A token stays if the ones before it have not reached top_p yet; the likeliest always does.
         before = np.cumsum(shares) - shares
