@@ -4,6 +4,7 @@
 # make fuzz      FUZZ_SECONDS of broken .bitmar files and photographs, by default 60
 # make neon      the Arm kernels, cross-compiled and run by qemu
 # make bench     the figures of benchmarks/
+# make figures the figures of README and docs/, written from docs/figures.json; MEASURE='bench recall' first measures these
 # make compat    the checkpoint in transformers 4.51.3, in a .venv-4.51 of its own
 # make update    locks the newest releases that pyproject.toml allows, in requirements/; BELOW="PACKAGE<VERSION ..." holds one back
 # make clean
@@ -18,7 +19,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard native/*.h native/*.cpp)
 INSTALL := pyproject.toml scripts/install.sh requirements/build.txt $(NATIVE)
 
-.PHONY: demo test sanitize fuzz neon bench compat update clean
+.PHONY: demo test sanitize fuzz neon bench figures compat update clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/bitmar caption "$(PHOTO)"
@@ -45,6 +46,9 @@ fuzz: $(VENV)/fuzz.stamp
 
 bench: $(VENV)/full.stamp
 	@set -e; for benchmark in benchmarks/[!_]*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark"; done
+
+figures: $(VENV)/full.stamp
+	$(BIN)/python benchmarks/figures.py $(MEASURE)
 
 compat: $(VENV)/full.stamp
 	scripts/compat.sh $(BIN)/python
