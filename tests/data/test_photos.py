@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bitmar.core.errors import DataError
+from bitmar.core.errors import DataError, OutputError
 from bitmar.core.image import load_photo, to_square
 from bitmar.data import photos
 from bitmar.data.photos import PhotoStore, build_photo_store
@@ -149,3 +149,25 @@ def test_a_row_of_the_wrong_kind_is_refused(tmp_path: Path) -> None:
     with log_of(tmp_path) as log, pytest.raises(DataError, match=r"expected uint16 \(3,\)"):
         log.append({"key": "a"}, np.zeros(3, np.float32))
     assert json.loads("[]") == read_index(tmp_path)
+
+
+def test_a_photo_of_the_same_name_is_not_taken_for_the_one_that_was_stored(tmp_path: Path) -> None:
+    build_photo_store([sample(0, "a"), sample(1, "b")], tmp_path, size=16)
+    with pytest.raises(DataError, match="another digest"):
+        build_photo_store([sample(2, "a"), sample(1, "b")], tmp_path, size=16)
+    again = sample(0, "a")
+    corrected = CaptionedPhoto("a", again.image, ("A corrected caption.",), again.meta)
+    with pytest.raises(DataError, match="another captions"):
+        build_photo_store([corrected], tmp_path, size=16)
+    assert build_photo_store([sample(0, "a"), sample(1, "b")], tmp_path, size=16)[1].digest == sample(1).digest
+
+
+def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("bitmar.data.rowlog._sync", full)
+        with pytest.raises(OutputError, match="No space left on device; what is done is kept"):
+            build_photo_store([sample(0)], tmp_path, size=16)
+    assert len(build_photo_store([sample(0), sample(1)], tmp_path, size=16)) == 2

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bitmar.core.errors import OutputError
 from bitmar.evaluate.result_log import ResultLog
 
 TASK = {"model": "abc", "beams": 1}
@@ -56,3 +57,17 @@ def test_a_result_outlives_a_kill(tmp_path: Path) -> None:
     log = ResultLog(tmp_path / "log", TASK)
     log.put("a", 1)  # and no close
     assert json.loads((tmp_path / "log").read_text().splitlines()[-1]) == {"key": "a", "result": 1}
+
+
+def test_a_log_of_another_task_says_what_was_other(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    fill(path)
+    with ResultLog(path, TASK) as log:
+        assert not log.replaced
+        with pytest.raises(OutputError, match="another process"):
+            ResultLog(path, TASK)
+    with ResultLog(path, {**TASK, "beams": 3}) as log:
+        assert "another beams: begun anew" in log.replaced
+    path.write_text("rubbish\n")
+    with ResultLog(path, TASK) as log:
+        assert "damaged: begun anew" in log.replaced

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitmar.cli.app import MAKE, command
+from bitmar.cli.app import MAKE, SKIPPED, command
 from bitmar.console import Skipped, megabytes, progress, say
 from bitmar.core.errors import ImageError
+
+if TYPE_CHECKING:
+    from bitmar.runtime.cache import ImageTokens
 
 
 @command("bitmar calibrate model.bitmar out/sure.bitmar --data 'flickr8k-train-*.tar'", panel=MAKE)
@@ -40,6 +44,16 @@ def calibrate(
     with progress() as bar:
         skipped, total = Skipped(bar), photos or ENOUGH
         samples = islice(iter_webdataset(data, skipped), total)
-        known = background(loaded.encode_image(s.image) for s in bar.track(samples, total=total, description="photos"))
+
+        def pictures() -> Iterator[ImageTokens]:
+            for sample in bar.track(samples, total=total, description="photos"):
+                try:
+                    yield loaded.encode_image(sample.image)
+                except ImageError as error:
+                    skipped(sample.key, str(error))
+
+        known = background(pictures())
     with_background(loaded.container, known, out)
     say(f"{out}: {megabytes(out.stat().st_size)}; {skipped}")
+    if skipped.reasons:
+        raise typer.Exit(SKIPPED)

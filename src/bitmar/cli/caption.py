@@ -66,7 +66,7 @@ def caption(
     A photo that cannot be read is named and left out; the others go on.
 
     With --data the file has a line {"key", "caption", "references"} per photo. The same command goes on where a
-    stopped one was.
+    stopped one was. If anything was skipped, the exit status is 1.
 
     With --memory the model reads the memory while it writes. The episode nearest to each photo is named beside the
     caption, and where the photo is surely the remembered one, the caption begins with the words that were remembered.
@@ -183,3 +183,5 @@ def _caption_shards(
 
             write_grid(grid, grid_cells(data, written, IN_A_GRID if out else count))
     say(f"{count} caption{'s' * (count != 1)} in {out or grid}; {skipped}")
+    if skipped.reasons:
+        raise typer.Exit(SKIPPED)

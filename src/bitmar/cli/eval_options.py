@@ -56,7 +56,10 @@ def open_log(json_file: Path | None, scorer: PictureScorer, task: dict[str, Any]
 
     if json_file in (None, STDOUT):
         return None
-    return ResultLog(json_file.with_name(f"{json_file.name}.partial"), {"model": _fingerprint(scorer), **task})
+    log = ResultLog(json_file.with_name(f"{json_file.name}.partial"), {"model": _fingerprint(scorer), **task})
+    if log.replaced:
+        say(log.replaced)
+    return log
 
 
 def goes_on(log: ResultLog | None) -> AbstractContextManager[None]:

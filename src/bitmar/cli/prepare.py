@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bitmar.cli.app import MAKE, command, make_group
+from bitmar.cli.app import MAKE, SKIPPED, command, make_group
 from bitmar.cli.common import Json, needs
 from bitmar.console import Skipped, progress, resumable, say, write_json
 from bitmar.core.errors import ConfigError
@@ -49,7 +49,8 @@ def features(
 ) -> None:
     """Run a vision tower over photos once, and keep its patch features in memory-mapped .npy files.
 
-    Broken photos are skipped and named. The same command goes on where a stopped one was.
+    Broken photos are skipped and named, and the exit status is 1 then. The same command goes on where a stopped one
+    was.
     """
     from bitmar.data.features import extract_features
     from bitmar.data.sources import iter_webdataset
@@ -77,9 +78,10 @@ def features(
         about: dict[str, Any] = {"folder": str(out), "photos": len(store), "views": store.views}
         about |= {"grid": store.grid, "dim": store.dim, "tower": store.tower, "fingerprint": store.fingerprint}
         write_json({**about, "skipped": skipped.as_list()})
-        return
     shape = f"{store.views} x {store.grid}x{store.grid} patches of {store.dim}"
     say(f"{len(store)} photos in {out}, each {shape}; {skipped}")
+    if skipped.reasons:
+        raise typer.Exit(SKIPPED)
 
 
 @command(

@@ -28,6 +28,10 @@ class DataError(BitMarError):
     """Training or evaluation data is missing or malformed."""
 
 
+class OutputError(BitMarError):
+    """A result cannot be written: the disk is full, writing is not allowed, or another process writes there."""
+
+
 class TokenizerError(BitMarError):
     """A tokenizer cannot be found, read or trained."""
 

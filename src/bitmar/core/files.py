@@ -7,13 +7,13 @@ import os
 import secrets
 from pathlib import Path
 
-from bitmar.core.errors import BitMarError
+from bitmar.core.errors import OutputError
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Write `data` to a temporary file in the same folder, fsync it and rename it over `path`.
 
-    Raises BitMarError if the folder is missing, the disk is full or writing is not allowed; `path` is then
+    Raises OutputError if the folder is missing, the disk is full or writing is not allowed; `path` is then
     untouched.
     """
     path = Path(path)
@@ -29,7 +29,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise BitMarError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     sync_folder(path.parent)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from bitmar.core.errors import ConfigError, DataError, ImageError
 from bitmar.core.image import load_photo, to_square
 from bitmar.data.augment import ViewRange, random_view, view_rng
-from bitmar.data.photos import Entry, claim_folder, describe, read_card, read_entries, skip, unlogged
+from bitmar.data.photos import FORMAT, Entry, claim_folder, describe, read_card, read_entries, skip, unlogged
 from bitmar.data.rowlog import RowLog, open_shards
 from bitmar.data.sources import CaptionedPhoto, OnBad
 from bitmar.data.towers import VisionTower
@@ -45,6 +45,7 @@ class FeatureStore:
         self.scale: float | None = card["scale"]
         self.rows_per_shard: int = card["rows_per_shard"]
         self.entries, self.skipped = read_entries(self.folder)
+        self._rows: dict[str, int] | None = None  # by digest
         shape = (self.views, self.grid**2, self.dim)
         self._shards = open_shards(self.folder, "features", shape, _dtype(self.scale))
         if sum(map(len, self._shards)) < len(self.entries):
@@ -55,6 +56,17 @@ class FeatureStore:
 
     def __getitem__(self, i: int) -> Entry:
         return self.entries[i]
+
+    def row_of(self, photo: CaptionedPhoto) -> int | None:
+        """Which of its photos this one is, by the contents of its file and not by its name; None if it is not there.
+
+        Raises DataError for a folder from before digests were kept.
+        """
+        if self._rows is None:
+            self._rows = {entry.digest: row for row, entry in enumerate(self.entries)}
+            if "" in self._rows:
+                raise DataError(f"{self.folder} does not say which photos it is of: extract it again")
+        return self._rows.get(photo.digest)
 
     def stored(self, i: int, view: int = 0) -> np.ndarray:
         """View `view` of photo `i` as it lies on the disk: uint8 or float16 (N_p, D_v), memory-mapped."""
@@ -92,7 +104,7 @@ def extract_features(
         raise ConfigError(f"views is at least 1 (the photo as it is), not {views}")
     folder, ranges = Path(folder), ranges or ViewRange()
     card = {
-        "format": 1,
+        "format": FORMAT,
         "kind": "features",
         "tower": tower.name,
         "fingerprint": tower.fingerprint,
@@ -104,9 +116,8 @@ def extract_features(
         "augment": {"seed": seed, **_plain(ranges)} if views > 1 else None,
         "rows_per_shard": _ROWS_PER_SHARD,
     }
-    claim_folder(folder, card)
     shape = (views, tower.grid**2, tower.dim)
-    with RowLog(folder, "features", shape, _dtype(tower.scale), _ROWS_PER_SHARD) as log:
+    with claim_folder(folder, card), RowLog(folder, "features", shape, _dtype(tower.scale), _ROWS_PER_SHARD) as log:
         for batch in _batches(unlogged(samples, log), max(1, _BATCH // views)):
             _extract_batch(batch, tower, views, seed, ranges, log, on_bad)
             log.commit()

@@ -8,7 +8,8 @@ a broken photo has row null and its error) and `photos-00000.npy`, uint8 (n, siz
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,24 @@ import numpy as np
 from bitmar.core.errors import DataError, ImageError
 from bitmar.core.files import write_atomically
 from bitmar.core.image import load_photo, to_square
+from bitmar.core.locks import sole_writer
 from bitmar.data.rowlog import RowLog, open_shards, read_index
 from bitmar.data.sources import CaptionedPhoto, OnBad
 
 STORE_NAME = "store.json"
+FORMAT = 2  # 1 had no digests: its photos can be trained on, but not be found again
 _COMMIT_EVERY = 256  # samples; at most so many are decoded again after a kill
 _ONE_SHARD = 1 << 62
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a stored photo beside its pixels or features."""
+    """What is known of a stored photo beside its pixels or features. digest: as in `CaptionedPhoto`."""
 
     key: str
     captions: tuple[str, ...]
     meta: dict[str, Any]
+    digest: str
 
 
 class PhotoStore:
@@ -78,9 +82,8 @@ def build_photo_store(
     included.
     """
     folder = Path(folder)
-    card = {"format": 1, "kind": "photos", "size": size}
-    claim_folder(folder, card)
-    with RowLog(folder, "photos", (size, size, 3), np.dtype(np.uint8), _ONE_SHARD) as log:
+    card = {"format": FORMAT, "kind": "photos", "size": size}
+    with claim_folder(folder, card), RowLog(folder, "photos", (size, size, 3), np.dtype(np.uint8), _ONE_SHARD) as log:
         for sample in unlogged(samples, log):
             try:
                 log.append(describe(sample), to_square(load_photo(sample.image), size))
@@ -97,27 +100,27 @@ def build_photo_store(
 
 
 def describe(sample: CaptionedPhoto) -> dict[str, Any]:
-    return {"key": sample.key, "captions": list(sample.captions), "meta": sample.meta}
+    return {"key": sample.key, "digest": sample.digest, "captions": list(sample.captions), "meta": sample.meta}
 
 
 def skip(sample: CaptionedPhoto, error: ImageError, log: RowLog, on_bad: OnBad | None) -> None:
     """Name the broken photo in the index, so that a resumed run does not meet it again."""
-    log.append({"key": sample.key, "error": str(error)}, None)
+    log.append({"key": sample.key, "digest": sample.digest, "error": str(error)}, None)
     if on_bad is not None:
         on_bad(sample.key, str(error))
 
 
 def unlogged(samples: Iterable[CaptionedPhoto], log: RowLog) -> Iterable[CaptionedPhoto]:
-    """The samples after those already logged. Position counts, not the key: two sets may share keys."""
+    """The samples after those already logged, which must be the same photos with the same captions and keys."""
     done = len(log.lines)
     position = -1
     for position, sample in enumerate(samples):
         if position >= done:
             yield sample
-        elif sample.key != log.lines[position]["key"]:
+        elif other := _difference(sample, log.lines[position]):
             raise DataError(
-                f"{log.folder}: sample {position} was {log.lines[position]['key']!r} and is now "
-                f"{sample.key!r}; the sources changed, so choose another folder or delete this one"
+                f"{log.folder}: sample {position} was {log.lines[position]['key']!r} and is now {sample.key!r} with "
+                f"another {other}; the sources changed, so choose another folder or delete this one"
             )
     if position + 1 < done:
         raise DataError(
@@ -126,20 +129,29 @@ def unlogged(samples: Iterable[CaptionedPhoto], log: RowLog) -> Iterable[Caption
         )
 
 
-def claim_folder(folder: Path, card: dict[str, Any]) -> None:
-    """Write `store.json`, or make sure that the one there asks for the same thing."""
-    path = folder / STORE_NAME
-    if path.exists():
-        found = read_card(folder, card["kind"])
-        for name, value in card.items():
-            if found.get(name) != value:
-                raise DataError(
-                    f"{folder} was built with {name} = {found.get(name)!r}, not {value!r}; "
-                    "choose another folder or delete this one"
-                )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(card, indent=1).encode() + b"\n")
+def _difference(sample: CaptionedPhoto, line: dict[str, Any]) -> str:
+    """What of a sample is not as it was logged, "" if nothing is."""
+    now = json.loads(json.dumps(describe(sample)))
+    return next((name for name, value in line.items() if name in now and now[name] != value), "")
+
+
+@contextmanager
+def claim_folder(folder: Path, card: dict[str, Any]) -> Iterator[None]:
+    """Be the folder's only writer, with `store.json` written, or asking for the same thing where it is there."""
+    with sole_writer(folder):
+        path = folder / STORE_NAME
+        if path.exists():
+            found = read_card(folder, card["kind"])
+            for name, value in card.items():
+                if found.get(name) != value:
+                    raise DataError(
+                        f"{folder} was built with {name} = {found.get(name)!r}, not {value!r}; "
+                        "choose another folder or delete this one"
+                    )
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, json.dumps(card, indent=1).encode() + b"\n")
+        yield
 
 
 def read_card(folder: Path, kind: str) -> dict[str, Any]:
@@ -150,8 +162,8 @@ def read_card(folder: Path, kind: str) -> dict[str, Any]:
         raise DataError(f"{folder} is no store of {kind}: it has no {STORE_NAME}") from error
     except ValueError as error:
         raise DataError(f"{path} is not JSON; build the folder again") from error
-    if not isinstance(card, dict) or card.get("kind") != kind or card.get("format") != 1:
-        raise DataError(f"{folder} is no store of {kind} of format 1")
+    if not isinstance(card, dict) or card.get("kind") != kind or card.get("format") not in (1, FORMAT):
+        raise DataError(f"{folder} is no store of {kind} of format {FORMAT}")
     return card
 
 
@@ -162,5 +174,5 @@ def read_entries(folder: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
         if line["row"] is None:
             skipped.append((line["key"], line["error"]))
         else:
-            entries.append(Entry(line["key"], tuple(line["captions"]), line["meta"]))
+            entries.append(Entry(line["key"], tuple(line["captions"]), line["meta"], line.get("digest", "")))
     return entries, skipped

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from bitmar.core.errors import DataError
+from bitmar.core.errors import DataError, OutputError
 from bitmar.core.files import write_atomically
+from bitmar.core.strict_json import parse_json
 
 INDEX_NAME = "index.jsonl"
 
@@ -31,9 +33,11 @@ def read_index(folder: Path) -> list[dict[str, Any]]:
         if not raw.endswith(b"\n"):
             break
         try:
-            lines.append(json.loads(raw))
-        except ValueError as error:
-            raise DataError(f"{path}: line {len(lines) + 1} is not JSON; build the folder again") from error
+            lines.append(parse_json(raw))
+            if not isinstance(lines[-1]["row"], int | None):
+                raise TypeError("row")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: line {len(lines) + 1} is damaged ({error}); build the folder again") from error
     return lines
 
 
@@ -82,22 +86,24 @@ class RowLog:
             if row.shape != self.row_shape or row.dtype != self.dtype:
                 raise DataError(f"a row is {row.dtype} {row.shape}, expected {self.dtype} {self.row_shape}")
             line = {**line, "row": self.rows}
-            self._open_shard().write(np.ascontiguousarray(row).data)
-            self.rows += 1
-            if self.rows % self.rows_per_shard == 0:
-                self._close_shard()
+            with self._writing():
+                self._open_shard().write(np.ascontiguousarray(row).data)
+                self.rows += 1
+                if self.rows % self.rows_per_shard == 0:
+                    self._close_shard()
         self._pending.append(line)
         self.lines.append(line)
 
     def commit(self) -> None:
         """Rows first, then the header that counts them, then the lines that name them."""
-        if self._shard is not None:
-            self._write_header(self._shard, self.rows % self.rows_per_shard)
-            _sync(self._shard)
-        for line in self._pending:
-            self._index.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-        self._pending.clear()
-        _sync(self._index)
+        with self._writing():
+            if self._shard is not None:
+                self._write_header(self._shard, self.rows % self.rows_per_shard)
+                _sync(self._shard)
+            for line in self._pending:
+                self._index.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            self._pending.clear()
+            _sync(self._index)
 
     def close(self) -> None:
         self.commit()
@@ -111,6 +117,16 @@ class RowLog:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A fault of the disk as an OutputError; what was committed before it is found again."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.folder}: {error.strerror or error}; what is done is kept: the same call goes on"
+            ) from error
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{self.stem}-{shard:05d}.npy"

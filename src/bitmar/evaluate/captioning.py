@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -96,13 +95,12 @@ def read_pictures(
     limit: of samples read. A sample that cannot be used goes to `on_bad` and is skipped.
     """
     report = on_bad or (lambda name, reason: None)
-    rows = None if features is None else {entry.key: row for row, entry in enumerate(features.entries)}
     for sample in islice(iter_webdataset(patterns, report), limit):
         try:
-            if features is None or rows is None:
+            if features is None:
                 yield sample, load_photo(sample.image)
-            elif sample.key in rows:
-                yield sample, features.features(rows[sample.key])
+            elif (row := features.row_of(sample)) is not None:
+                yield sample, features.features(row)
             else:
                 report(sample.key, f"{features.folder} has no features of this photo")
         except ImageError as error:
@@ -215,8 +213,7 @@ def evaluate_captions(
     blank: Picture | None = None
     while batch := list(islice(waiting, model.pictures_at_once)):
         blank = blank_picture(batch[0][1]) if blank is None else blank
-        # The photo's own bytes are part of the name: shards that have changed are captioned anew.
-        names = [f"{sample.key} {hashlib.sha256(sample.image).hexdigest()[:16]}" for sample, _ in batch]
+        names = [sample.digest for sample, _ in batch]  # what a photo is called may change between two runs
         known = {} if log is None else log.found
         wanted = [name not in known or len(pictures) < grounding for name in names]
         seen = model.look([picture for (_, picture), want in zip(batch, wanted, strict=True) if want])
