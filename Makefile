@@ -10,6 +10,7 @@
 # make clean
 
 export PYTHON ?= python3
+export BITMAR_DATA ?= $(abspath $(wildcard ../shared/data))
 PHOTO ?= $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])")/data/astronaut.png
 FUZZ_SECONDS ?= 60
 BELOW ?=

@@ -18,8 +18,9 @@ from rich.table import Table
 
 from bitmar.core.errors import BitMarError
 from bitmar.core.files import write_atomically
+from bitmar.core.paths import VARIABLE
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(os.environ.get(VARIABLE) or Path(__file__).resolve().parents[2] / "shared" / "data")
 
 # Instructions that quantised and bfloat16 products live on, by the names that Linux gives them.
 _FLAGS = (

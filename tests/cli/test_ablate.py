@@ -19,7 +19,7 @@ def cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(
         ablation, "peak_rss", lambda models: ablation.Measure("RAM", "r", "MB", "lower", _ones(), _one())
     )
-    monkeypatch.setattr("bitmar.cli.ablate.SHARED", tmp_path / "nowhere")
+    monkeypatch.delenv("BITMAR_DATA", raising=False)
 
 
 def _one() -> Any:
@@ -60,7 +60,7 @@ def test_json_alone_on_stdout(cli: Callable[..., Any], model: Path, pairs: Path)
 
 def test_without_data_it_says_what_to_give(fails: Callable[..., str], model: Path) -> None:
     line = fails("ablate", "memory", "--model", model)
-    assert "--data" in line and "--text" in line and "--blimp" in line
+    assert all(name in line for name in ("--data", "--text", "--blimp", "BITMAR_DATA"))
 
 
 def test_a_missing_file_is_named(fails: Callable[..., str], model: Path, tmp_path: Path) -> None:

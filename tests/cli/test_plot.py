@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib", reason="pictures need bitmar[plots]")
 
 @pytest.fixture(autouse=True)
 def no_shared_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("bitmar.cli.plot.SHARED", tmp_path / "nowhere")
+    monkeypatch.delenv("BITMAR_DATA", raising=False)
 
 
 def width(path: Path) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bitmar.core.errors import ConfigError
-from bitmar.core.paths import VARIABLE, data_folder, expand
+from bitmar.core.paths import VARIABLE, data_files, data_folder, expand
 
 
 def test_names_are_filled_in_at_any_depth_and_nothing_else_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,9 +28,12 @@ def test_the_environment_goes_before_the_default(monkeypatch: pytest.MonkeyPatch
 def test_the_data_folder_is_named_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     assert data_folder() == tmp_path
+    (tmp_path / "a.tar").touch()
+    assert data_files("*.tar") == [str(tmp_path / "*.tar")] and data_files("*.zip") == []
     monkeypatch.setenv(VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(ConfigError, match="no folder"):
         data_folder()
     monkeypatch.delenv(VARIABLE)
+    assert data_files("*.tar") == []
     with pytest.raises(ConfigError, match=f"set {VARIABLE}"):
         data_folder()

@@ -10,14 +10,14 @@ import typer
 from bitmar.cli.app import JUDGE, command, make_group
 from bitmar.cli.common import Model, needs
 from bitmar.console import STDOUT, Skipped, console, progress, say, write_json
+from bitmar.core.paths import data_files
 
 if TYPE_CHECKING:
     from bitmar.evaluate.ablation import Ablation
 
 ablation = make_group("ablate", "Switch a part of a model off and see what it was good for.", panel=JUDGE)
 
-# What is measured where the options say nothing, if it is there.
-SHARED = Path("../shared/data")
+# What is measured below $BITMAR_DATA where the options say nothing.
 SHARDS = "captions/flickr8k-val-*.tar"
 TEXTS = ("gutenberg_novels", "switchboard", "fairytales")
 PAIRS = "eval/babylm2025/blimp_filtered.zip"
@@ -62,15 +62,15 @@ def ablate_memory(
 ) -> None:
     """Measure a model with its memory on, off and by the paper's literal equations: quality, speed and RAM.
 
-    Without --data, --text and --blimp it measures on the photos, novels, talks and sentence pairs of ../shared/data.
+    Without --data, --text and --blimp it measures on the photos, novels, talks and sentence pairs below $BITMAR_DATA.
     """
     from bitmar.evaluate.ablation import Sources, ablate_memory
     from bitmar.runtime.api import load
 
     sources = Sources(
-        photos=data or _shared(SHARDS),
-        texts=text or [path for name in TEXTS for path in _shared(f"text/{name}.txt.xz")],
-        pairs=blimp or next((Path(path) for path in _shared(PAIRS)), None),
+        photos=data or data_files(SHARDS),
+        texts=text or [path for name in TEXTS for path in data_files(f"text/{name}.txt.xz")],
+        pairs=blimp or next((Path(path) for path in data_files(PAIRS)), None),
         heldout=heldout,
     )
     loaded = load(model)
@@ -93,10 +93,6 @@ def ablate_memory(
         write_json({**found.to_dict(), "skipped": skipped.as_list()}, json_file)
     if json_file != STDOUT:
         _print(found)
-
-
-def _shared(pattern: str) -> list[str]:
-    return [str(SHARED / pattern)] if any(SHARED.glob(pattern)) else []
 
 
 def _print(found: Ablation) -> None:

@@ -30,7 +30,7 @@ def eval_tasks(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="The folder of the archives. Default: $BITMAR_EVAL_DATA, else ../shared/data/eval/lm_eval.",
+            help="The folder of the archives. Default: $BITMAR_EVAL_DATA, else eval/lm_eval below $BITMAR_DATA.",
         ),
     ] = None,
     model: Model = None,

@@ -12,6 +12,7 @@ from bitmar.cli.app import JUDGE, command, make_group
 from bitmar.cli.common import MemoryFile, needs
 from bitmar.console import Skipped, progress, say
 from bitmar.core.errors import ConfigError
+from bitmar.core.paths import data_files
 
 if TYPE_CHECKING:
     from bitmar.plots.slots import Passage, Reading
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
 plots = make_group("plot", "Draw what goes on inside, as PNG or SVG.", panel=JUDGE)
 
-# What is read where the options say nothing, if it is there.
-SHARED = Path("../shared/data")
+# What is read below $BITMAR_DATA where the options say nothing, if it is there.
 SHARDS = "captions/flickr8k-val-*.tar"
 TEXTS = ("switchboard", "gutenberg_novels", "wikipedia_leads")
 
@@ -66,7 +66,7 @@ def plot_memory(
 ) -> None:
     """Draw which slots held-out texts read, early and late in a run; how the slots are used; what they hold.
 
-    Without --data and --text it reads captions and texts of ../shared/data, or else sentences that come with bitmar.
+    Without --data and --text it reads captions and texts below $BITMAR_DATA, or else sentences that come with bitmar.
     """
     from bitmar.plots.canvas import check_out, save
     from bitmar.plots.memory import SAID, draw_memory
@@ -78,7 +78,7 @@ def plot_memory(
     if run and home:
         raise ConfigError("--memory is read by one model, not by a run: name the model that wrote it")
     if data is None and text is None:
-        data, text = _shared(SHARDS), [path for name in TEXTS for path in _shared(f"text/{name}.txt.xz")]
+        data, text = data_files(SHARDS), [path for name in TEXTS for path in data_files(f"text/{name}.txt.xz")]
     with needs("train"), progress() as bar:
         models: dict[str, BitMar] = {}
         if run:
@@ -189,10 +189,6 @@ def _session(model: BitMar, path: Path | None) -> Session | None:
     from bitmar.cli.memory import open_memory
 
     return open_memory(model, path)
-
-
-def _shared(pattern: str) -> list[str]:
-    return [str(SHARED / pattern)] if any(SHARED.glob(pattern)) else []
 
 
 def _ticks(bar: Any, name: str, total: int) -> Callable[[], None]:

@@ -10,6 +10,7 @@ import typer
 from bitmar.cli.app import FAILED, JUDGE, SKIPPED, command
 from bitmar.cli.common import Model, needs
 from bitmar.console import Skipped, progress, resumable, say
+from bitmar.core.paths import data_folder
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,8 +30,11 @@ def report(
         "report"
     ),
     data: Annotated[
-        Path, typer.Option("--data", metavar="DIR", help="Evaluation data, laid out as in docs/report.md.")
-    ] = Path("../shared/data"),
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="Evaluation data, laid out as in docs/report.md. Default: $BITMAR_DATA."
+        ),
+    ] = None,
     captions: Annotated[
         list[str] | None,
         typer.Option("--captions", metavar="SHARDS", help="Shards with captions that are elsewhere. Can be repeated."),
@@ -71,7 +75,7 @@ def report(
         found = write_report(
             model,
             out,
-            data=data,
+            data=data or data_folder(),
             captions=captions or (),
             baselines=baseline or (),
             text_model=text_model,

@@ -25,6 +25,12 @@ def data_folder() -> Path:
     return Path(folder)
 
 
+def data_files(pattern: str) -> list[str]:
+    """[the glob pattern below $BITMAR_DATA], for what takes patterns; [] if nothing there matches or it is not set."""
+    folder = os.environ.get(VARIABLE)
+    return [str(Path(folder) / pattern)] if folder and any(Path(folder).glob(pattern)) else []
+
+
 def expand(value: Any, defaults: Mapping[str, str] | None = None) -> Any:
     """`value`, a document of mappings, lists and texts, with each $NAME or ${NAME} in its texts filled in.
 

@@ -146,7 +146,7 @@ def ablate_memory(
     if not (sources.photos or sources.texts or sources.pairs):
         raise ConfigError(
             "there is no data to measure on: give photos with captions (--data 'val-*.tar'), long texts (--text FILE) "
-            "or minimal pairs (--blimp blimp_filtered.zip)"
+            "or minimal pairs (--blimp blimp_filtered.zip), or set BITMAR_DATA to a folder that has them"
         )
     step = on_step or (lambda name, done: None)
     models, measures, left_out = variants(model), list[Measure](), dict[str, str]()

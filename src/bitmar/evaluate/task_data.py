@@ -1,7 +1,7 @@
 """What the tasks in `tasks/` ask, read straight out of the archives; the harness calls these by name.
 
 Every function takes `archive`, the file's name, and gives {"test": rows}. The folder comes from the harness' metadata
-(`data`), else from the variable BITMAR_EVAL_DATA, else it is `DEFAULT`, as seen from the repository's root. A line that
+(`data`), else from the variable BITMAR_EVAL_DATA, else it is eval/lm_eval below that of BITMAR_DATA. A line that
 cannot be used goes to the metadata's `on_bad`, else it is logged, and is left out. No archive, or a damaged or
 encrypted one: DataError.
 """
@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from bitmar.core.errors import DataError
+from bitmar.core.paths import data_folder
 from bitmar.data.sources import OnBad
 from bitmar.evaluate.babylm.files import Record, read_files, read_records, text_of, texts_of
 
 VARIABLE = "BITMAR_EVAL_DATA"
-DEFAULT = Path("../shared/data/eval/lm_eval")
 
 _ENCRYPTED = 0x1  # a member's general purpose flag, bit 0
 Rows = list[dict[str, Any]]
@@ -112,7 +112,8 @@ def _lines(
 
 def find_archive(archive: str, data: str | None = None) -> Path:
     """The archive of that name, once it is known to be there, to have a directory, and not to be encrypted."""
-    folder = Path(data or os.environ.get(VARIABLE) or DEFAULT)
+    named = data or os.environ.get(VARIABLE)
+    folder = Path(named) if named else data_folder() / "eval" / "lm_eval"
     path = folder / archive
     if not path.is_file():
         raise DataError(

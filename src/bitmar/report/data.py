@@ -13,7 +13,6 @@ from bitmar.core.errors import DataError
 from bitmar.evaluate.babylm.files import find_source
 from bitmar.evaluate.babylm.registry import TASKS
 
-DEFAULT = Path("../shared/data")
 SHARDS = ("captions/flickr8k-val-*.tar", "captions/*val*.tar", "*val*.tar")  # the first that matches
 LONG_TEXTS = ("gutenberg_novels", "switchboard", "fairytales")
 READ_TEXTS = ("switchboard", "gutenberg_novels", "wikipedia_leads")
@@ -30,7 +29,7 @@ class EvalData:
     Every property raises Absent, saying what was looked for, if there is no such data.
     """
 
-    folder: Path = DEFAULT
+    folder: Path
     captions: Sequence[str] = ()
     _hashes: dict[Path, str] = field(default_factory=dict, repr=False)
 

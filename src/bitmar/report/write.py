@@ -10,7 +10,7 @@ from typing import Any
 
 from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.files import write_atomically
-from bitmar.report.data import DEFAULT, EvalData
+from bitmar.report.data import EvalData
 from bitmar.report.job import BASELINE, OURS, PEER, TEXT, Contestant, Job, OnStep
 from bitmar.report.ledger import Ledger, fingerprint
 from bitmar.report.machine import machine
@@ -62,7 +62,7 @@ def write_report(
     model: str | Path | None = None,
     out: str | Path = "report",
     *,
-    data: str | Path = DEFAULT,
+    data: str | Path,
     captions: Sequence[str] = (),
     baselines: Sequence[str | Path] = (),
     text_model: str | Path | None = None,
