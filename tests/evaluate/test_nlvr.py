@@ -66,7 +66,7 @@ def test_what_cannot_be_read_is_a_clear_error(tmp_path: Path) -> None:
     whole = pack(tmp_path / "n.zip").read_bytes()
     (tmp_path / "half.zip").write_bytes(whole[: len(whole) // 2])
     for name in ("half.zip", "none.zip"):
-        with pytest.raises(DataError, match="downloaded as a whole"):
+        with pytest.raises(DataError, match=r"cannot be read .*as a whole|is not there"):
             list(read_questions(tmp_path / name))
     locked = bytearray(whole)
     place = locked.index(b"PK\x01\x02")

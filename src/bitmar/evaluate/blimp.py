@@ -6,18 +6,18 @@ does. A tie counts half: a model that says the same of everything gets 50 %, not
 
 from __future__ import annotations
 
-import json
 import math
-import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
 
 from bitmar.core.errors import DataError
+from bitmar.core.strict_json import parse_json
 from bitmar.data.sources import OnBad
+from bitmar.evaluate.archives import read_files
 from bitmar.evaluate.scorer import OnProgress, Scorer
 
 _Z = NormalDist().inv_cdf(0.975)
@@ -78,42 +78,26 @@ class BlimpReport:
 def read_pairs(source: str | Path, on_bad: OnBad | None = None) -> list[Pair]:
     """The pairs of a .zip, a folder (searched to its depths) or a single .jsonl in BabyLM's layout.
 
-    Lines need "sentence_good" and "sentence_bad"; "UID" (else the file's name) and "field" sort them. A line without
-    goes to `on_bad` and is skipped. Nothing to read: DataError.
+    Lines need "sentence_good" and "sentence_bad"; "UID" (else the file's name) and "field" sort them. A line where one
+    of these is no text goes to `on_bad` and is skipped. Nothing to read: DataError.
     """
     pairs = []
-    for name, lines in _files(Path(source)):
-        for number, line in enumerate(lines, 1):
+    for name, contents in read_files(Path(source), ".jsonl"):
+        for number, line in enumerate(contents.splitlines(), 1):
             try:
-                values = json.loads(line)
+                values = parse_json(line)
                 good, bad = values["sentence_good"], values["sentence_bad"]
-                if not (isinstance(good, str) and isinstance(bad, str) and good and bad):
+                uid, field = values.get("UID", Path(name).stem), values.get("field", "other")
+                if not all(isinstance(text, str) and text for text in (good, bad, uid, field)):
                     raise TypeError
             except (ValueError, KeyError, TypeError):
                 if on_bad is not None:
                     on_bad(f"{name}:{number}", 'not a line with "sentence_good" and "sentence_bad"')
                 continue
-            field = str(values.get("field", "other")).replace("/", "_")  # one field is written both ways
-            pairs.append(Pair(good, bad, str(values.get("UID", Path(name).stem)), field))
+            pairs.append(Pair(good, bad, uid, field.replace("/", "_")))  # one field is written both ways
     if not pairs:
         raise DataError(f"{source} holds no pairs: give BabyLM's blimp_filtered.zip, its folder, or a .jsonl of it")
     return pairs
-
-
-def _files(source: Path) -> Iterator[tuple[str, list[bytes]]]:
-    try:
-        if source.is_dir():
-            for path in sorted(source.rglob("*.jsonl")):
-                yield str(path), path.read_bytes().splitlines()
-        elif source.suffix == ".zip":
-            with zipfile.ZipFile(source) as archive:
-                for name in sorted(archive.namelist()):
-                    if name.endswith(".jsonl") and not name.startswith("__MACOSX/"):
-                        yield name, archive.read(name).splitlines()
-        else:
-            yield str(source), source.read_bytes().splitlines()
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def evaluate_blimp(model: Scorer, pairs: Sequence[Pair], *, on_progress: OnProgress | None = None) -> BlimpReport:

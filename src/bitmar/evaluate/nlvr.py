@@ -6,10 +6,7 @@ answers always the same gets the share of that answer, so `majority` and the bal
 
 from __future__ import annotations
 
-import json
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,7 +18,9 @@ from PIL import Image
 
 from bitmar.core.errors import DataError, ImageError
 from bitmar.core.image import load_photo
+from bitmar.core.strict_json import parse_json
 from bitmar.data.sources import OnBad
+from bitmar.evaluate.archives import open_archive
 from bitmar.evaluate.blimp import Accuracy
 from bitmar.evaluate.intervals import Interval, bootstrap
 from bitmar.evaluate.result_log import ResultLog
@@ -31,7 +30,6 @@ WORDING = "Is it true that {}?"
 YES, NO = " Yes.", " No."
 F64 = npt.NDArray[np.float64]
 
-_UNREADABLE = (KeyError, OSError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error)
 _BATCH = 64  # pictures whose tokens exist at the same time
 
 
@@ -90,54 +88,39 @@ def read_questions(source: str | Path, on_bad: OnBad | None = None) -> Iterator[
     A line or a picture that cannot be used goes to `on_bad` and is skipped. Raises DataError for a source that cannot
     be read, an encrypted archive among them.
     """
-    source, report = Path(source), on_bad or (lambda name, reason: None)
-    if source.is_dir():
-        yield from _questions([str(path) for path in sorted(source.rglob("*.jsonl"))], _reader(source), report, source)
-        return
-    try:
-        archive = zipfile.ZipFile(source)
-    except (OSError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{source} cannot be read: {reason}; is it downloaded as a whole?") from error
-    with archive:
-        if any(entry.flag_bits & 1 for entry in archive.infolist()):
-            raise DataError(f"{source} is encrypted: unpack it with its password and name the folder")
-        lists = [name for name in sorted(archive.namelist()) if name.endswith(".jsonl") and "__MACOSX" not in name]
-        yield from _questions(lists, archive.read, report, source)
-
-
-def _reader(folder: Path) -> Callable[[str], bytes]:
-    return lambda name: (folder / name).read_bytes()
-
-
-def _questions(lists: Sequence[str], read: Callable[[str], bytes], report: OnBad, source: Path) -> Iterator[Question]:
+    report = on_bad or (lambda name, reason: None)
     found = False
-    for name in lists:
-        for number, line in enumerate(_lines(read, name, source), 1):
-            try:
-                values = json.loads(line)
-                sentence, label, image = values["sentence"], str(values["label"]).lower(), values["image"]
-                if not isinstance(sentence, str) or not sentence.strip() or label not in ("true", "false"):
-                    raise TypeError
-            except (ValueError, KeyError, TypeError):
-                report(f"{name}:{number}", 'not a line with "image", "sentence" and "label" (true or false)')
+    with open_archive(Path(source)) as archive:
+        for name in archive.names:
+            if not name.endswith(".jsonl"):
                 continue
-            try:
-                picture = load_photo(read(str(image)))
-            except (*_UNREADABLE, ImageError) as error:
-                report(f"{name}:{number}", f"its picture {image} cannot be read ({error})")
-                continue
-            found = True
-            yield Question(f"{name}:{number}", picture, sentence, label == "true", str(values.get("split", "all")))
+            for number, line in enumerate(archive.read(name).splitlines(), 1):
+                label = f"{name}:{number}"
+                try:
+                    image, sentence, truth, split = _decode(parse_json(line))
+                except (ValueError, KeyError, TypeError):
+                    report(label, 'not a line with "image", "sentence" and "label" (true or false)')
+                    continue
+                try:
+                    picture = load_photo(archive.read(image))
+                except (DataError, ImageError) as error:
+                    report(label, f"its picture {image} cannot be read ({error})")
+                    continue
+                found = True
+                yield Question(label, picture, sentence, truth, split)
     if not found:
         raise DataError(f"{source} holds no questions: give nlvr1.zip, or a folder with a .jsonl and its pictures")
 
 
-def _lines(read: Callable[[str], bytes], name: str, source: Path) -> list[bytes]:
-    try:
-        return read(name).splitlines()
-    except _UNREADABLE as error:
-        raise DataError(f"{name} of {source} cannot be read: {error}") from error
+def _decode(values: dict[str, Any]) -> tuple[str, str, bool, str]:
+    """Image, sentence, truth and split of a line. Raises KeyError, TypeError."""
+    image, sentence, split = values["image"], values["sentence"], values.get("split", "all")
+    label = str(values["label"]).lower()  # published as a string, and as true and false
+    if not all(isinstance(text, str) and text.strip() for text in (image, sentence, split)):
+        raise TypeError
+    if label not in ("true", "false"):
+        raise TypeError
+    return image, sentence, label == "true", split
 
 
 def evaluate_nlvr(

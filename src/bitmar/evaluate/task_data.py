@@ -8,25 +8,23 @@ encrypted one: DataError.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import logging
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bitmar.core.errors import DataError
 from bitmar.core.paths import data_folder
+from bitmar.core.strict_json import parse_json
 from bitmar.data.sources import OnBad
-from bitmar.evaluate.babylm.files import Record, read_files, read_records, text_of, texts_of
+from bitmar.evaluate.archives import open_archive, read_files, read_rows
+from bitmar.evaluate.babylm.files import Record, read_records, text_of, texts_of
 
 VARIABLE = "BITMAR_EVAL_DATA"
 
-_ENCRYPTED = 0x1  # a member's general purpose flag, bit 0
 Rows = list[dict[str, Any]]
 
 
@@ -66,7 +64,7 @@ def hellaswag(archive: str, data: str | None = None, on_bad: OnBad | None = None
     source, tell, rows = find_archive(archive, data), on_bad or _log, Rows()
     for name, contents in read_files(source, ".json"):
         try:
-            document = json.loads(contents)
+            document = parse_json(contents)
             items = [(half, i, item) for half in ("dev", "test") for i, item in enumerate(document[half])]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f'{name} is no JSON document with "dev" and "test": download it again') from error
@@ -76,7 +74,7 @@ def hellaswag(archive: str, data: str | None = None, on_bad: OnBad | None = None
                 choices = [_unmarked(ending) for ending in endings]
                 gold = letters.index(item["answer"])
                 rows.append({"query": _unmarked(item["question"]), "choices": choices, "gold": gold})
-            except (KeyError, TypeError, ValueError, AttributeError):
+            except (KeyError, TypeError, ValueError, AttributeError):  # what wrong types meet on the way
                 tell(f"{name}:{half}[{i}]", "not an item with question, choices and answer")
     return _split(source, rows)
 
@@ -87,10 +85,7 @@ def mmlu(
     """The test questions on a subject: {"subject", "question", "choices", "gold"}."""
     source, tell, rows = find_archive(archive, data), on_bad or _log, Rows()
     for name, contents in read_files(source, f"test/{subject}_test.csv"):
-        lines = csv.reader(io.StringIO(contents.decode("utf-8", errors="replace"), newline=""))
-        next(lines, None)  # the header
-        begin = lines.line_num + 1
-        for values in lines:
+        for begin, values in islice(read_rows(name, contents), 1, None):  # after the header
             try:
                 question, *choices, answer = values
                 if len(choices) != 4 or not question.strip():
@@ -99,7 +94,6 @@ def mmlu(
                 rows.append({**row, "gold": _gold(int(answer), choices)})
             except ValueError as error:
                 tell(f"{name}:{begin}", f"not a question, four choices and the place of the right one: {error}")
-            begin = lines.line_num + 1
     return _split(source, rows)
 
 
@@ -120,14 +114,8 @@ def find_archive(archive: str, data: str | None = None) -> Path:
             f"{path} is not there: say where the archives are, with --data DIR in `bitmar eval tasks`, "
             f"--metadata data=DIR in `lm_eval`, or the variable {VARIABLE}"
         )
-    try:
-        with zipfile.ZipFile(path) as opened:
-            encrypted = any(member.flag_bits & _ENCRYPTED for member in opened.infolist())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read ({error}): download it again") from error
-    if encrypted:
-        raise DataError(f"{path} is encrypted: unpack it with its password, and pack the files again without one")
-    return path
+    with open_archive(path):
+        return path
 
 
 def _split(source: Path, rows: Iterable[dict[str, Any]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitmar.core.errors import BitMarError, ConfigError, DependencyError, nearest, pip_install
 from bitmar.data.sources import OnBad
-from bitmar.evaluate.babylm.files import data_hash
+from bitmar.evaluate.archives import data_hash
 from bitmar.evaluate.blimp import Accuracy
 from bitmar.evaluate.result_log import ResultLog
 from bitmar.evaluate.scorer import TextScorer

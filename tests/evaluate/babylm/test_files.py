@@ -9,28 +9,17 @@ import pytest
 
 from bitmar.core.errors import DataError
 from bitmar.evaluate.babylm.files import (
-    check_readable,
-    data_hash,
     find_source,
-    read_files,
     read_records,
     text_of,
     texts_of,
 )
 
 
-def zipped(path: Path, encrypted: bool = False) -> Path:
+def zipped(path: Path) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("ewok_filtered/a.jsonl", '{"text": "one"}\n')
         archive.writestr("__MACOSX/ewok_filtered/a.jsonl", "no data")
-    if encrypted:  # the standard library writes no passwords: only the flag that says there is one
-        data = bytearray(path.read_bytes())
-        for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-            place = data.find(signature)
-            while place >= 0:
-                data[place + flags] |= 1
-                place = data.find(signature, place + 4)
-        path.write_bytes(bytes(data))
     return path
 
 
@@ -45,28 +34,6 @@ def test_a_task_is_found_where_the_pipeline_keeps_it(tmp_path: Path, root: str) 
     assert find_source(tmp_path, ("comps",)) is None
 
 
-def test_an_encrypted_archive_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"encrypted: unpack it .*`unzip -P PASSWORD ewok_fast.zip`.*README"):
-        check_readable(zipped(tmp_path / "ewok_fast.zip", encrypted=True))
-    check_readable(zipped(tmp_path / "ewok_filtered.zip"))
-    check_readable(tmp_path)
-
-
-def test_a_truncated_archive_is_a_clear_error(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "comps.zip")
-    path.write_bytes(path.read_bytes()[:-30])
-    for read in (check_readable, lambda source: list(read_files(source, ".jsonl"))):
-        with pytest.raises(DataError, match=r"comps\.zip cannot be read .*download it again"):
-            read(path)
-
-
-def test_damage_inside_an_archive_is_a_clear_error(tmp_path: Path) -> None:
-    path = zipped(tmp_path / "comps.zip")
-    path.write_bytes(path.read_bytes().replace(b'"text"', b'"tExt"'))  # the check sum no longer holds
-    with pytest.raises(DataError, match="download it again"):
-        list(read_files(path, ".jsonl"))
-
-
 def test_bad_lines_are_named_and_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one"}\n{"text": "tw\n\n[1]\n{"other": 1}\n{"text": 7}\n{"text": "two"}\n')
@@ -74,7 +41,7 @@ def test_bad_lines_are_named_and_skipped(tmp_path: Path) -> None:
     found = read_records(tmp_path, lambda line, stem: (stem, text_of(line, "text")), bad.__setitem__)
     assert found == [("a", "one"), ("a", "two")]
     assert list(bad) == [f"{path}:{number}" for number in (2, 4, 5, 6)]
-    assert "no JSON" in bad[f"{path}:2"] and "lacks 'text'" in bad[f"{path}:5"] and "no text" in bad[f"{path}:6"]
+    assert "not JSON" in bad[f"{path}:2"] and "lacks 'text'" in bad[f"{path}:5"] and "no text" in bad[f"{path}:6"]
     with pytest.raises(DataError, match="holds no line that can be read"):
         read_records(tmp_path, lambda line, stem: line["none"], bad.__setitem__)
 
@@ -95,18 +62,3 @@ def test_values_have_to_be_texts() -> None:
     for value in ([], "ab", ["a", 1], ["a", ""], None):
         with pytest.raises(TypeError, match="no list of texts"):
             texts_of({"x": value}, "x")
-
-
-def test_the_hash_follows_the_data(tmp_path: Path) -> None:
-    folder = tmp_path / "vqa_filtered"
-    (folder / "images").mkdir(parents=True)
-    (folder / "a.jsonl").write_text("one")
-    (folder / "images" / "1.jpg").write_bytes(b"photo")
-    seen = {data_hash(folder)}
-    (folder / "a.jsonl").write_text("two")
-    seen.add(data_hash(folder))
-    (folder / "images" / "1.jpg").write_bytes(b"larger photo")
-    seen.add(data_hash(folder))
-    (folder / "images" / "2.jpg").write_bytes(b"")
-    seen.add(data_hash(folder))
-    assert len(seen) == 4 and data_hash(folder) in seen

@@ -8,7 +8,7 @@ the contrastive loss has trained (paper section 3.4.2), on both halves.
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from bitmar.core.errors import BitMarError, DataError, DependencyError, ImageError, pip_install
 from bitmar.core.image import load_photo
+from bitmar.evaluate.archives import read_files, read_rows
 from bitmar.evaluate.babylm.choices import points_of
 from bitmar.evaluate.babylm.scores import F64, Score, grouped, mean_accuracy, spearman
 from bitmar.evaluate.babylm.work import Work
@@ -38,20 +39,20 @@ class Trial:
 def read_trials(folder: Path, work: Work) -> list[Trial]:
     """The rows of manifest.csv: columns image1, image2, ... and text1. Raises DataError."""
     manifest = folder / "manifest.csv"
-    try:
-        rows = csv.DictReader(manifest.read_text(encoding="utf-8").splitlines())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{manifest} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    columns = sorted(name for name in rows.fieldnames or () if name.startswith("image") and name[5:].isdigit())
+    ((label, contents),) = read_files(manifest, ".csv")
+    rows = read_rows(label, contents)
+    _, header = next(rows, (0, []))
+    columns = sorted(name for name in header if name.startswith("image") and name[5:].isdigit())
     if not columns:
         raise DataError(f"{manifest} has no column image1: take DevBench's own manifest")
     trials = []
-    for row in rows:
-        names = [row[column] for column in columns]
-        if not all(names):
-            work.on_bad(f"{manifest}:{rows.line_num}", "too few fields")
+    for begin, row in rows:
+        cells = dict(zip(header, row, strict=False))
+        names = [cells.get(column, "") for column in columns]
+        if not all(names) or any("\0" in name or ".." in Path(name).parts for name in names):
+            work.on_bad(f"{manifest}:{begin}", "too few fields, or a picture outside the folder")
             continue
-        trials.append(Trial(tuple(folder / name for name in names), row.get("text1") or ""))
+        trials.append(Trial(tuple(folder / name for name in names), cells.get("text1", "")))
     if not trials:
         raise DataError(f"{manifest} holds no row that can be read")
     return trials
@@ -109,18 +110,23 @@ def read_similarities(path: Path) -> F64:
 
 
 def devbench(scorer: PictureScorer, source: Path, work: Work) -> dict[str, Score]:
-    """The scores of the tasks that are there. Raises DataError if none is."""
-    assets, scores = source / "assets", {}
-    for name, folder in CHOICES.items():
+    """The scores of the parts that are there; one that fails is reported alone. Raises DataError if none is left."""
+    assets, scores = source / "assets", dict[str, Score]()
+    parts: dict[str, tuple[str, Callable[[Path], Score]]] = {
+        name: (folder, lambda path: choose(scorer, path, work)) for name, folder in CHOICES.items()
+    }
+    human = source / "evals" / THINGS / HUMAN
+    parts["devbench_likeness"] = (THINGS, lambda path: things(scorer, path, human, work))
+    faults = []
+    for name, (folder, score) in parts.items():
         if (assets / folder).is_dir():
-            scores[name] = choose(scorer, assets / folder, work)
-    if (assets / THINGS).is_dir():
-        try:
-            scores["devbench_likeness"] = things(scorer, assets / THINGS, source / "evals" / THINGS / HUMAN, work)
-        except BitMarError as error:
-            if not scores:
-                raise
-            work.on_bad("devbench_likeness", str(error))
+            try:
+                scores[name] = score(assets / folder)
+            except BitMarError as error:
+                faults.append(str(error))
+                work.on_bad(name, str(error))
     if not scores:
-        raise DataError(f"{source} holds none of assets/{', assets/'.join((*CHOICES.values(), THINGS))}")
+        raise DataError(
+            "; ".join(faults) or f"{source} holds none of assets/{', assets/'.join(f for f, _ in parts.values())}"
+        )
     return scores

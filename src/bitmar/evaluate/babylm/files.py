@@ -1,23 +1,20 @@
-"""Where the pipeline keeps a task's data, and reading it: folders of .jsonl or .csv, or a .zip of one."""
+"""Where the pipeline keeps a task's data, and the lines of its .jsonl files."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from bitmar.core.errors import DataError
+from bitmar.core.strict_json import parse_json
 from bitmar.data.sources import OnBad
+from bitmar.evaluate.archives import read_files
 
 T = TypeVar("T")
 Record = Mapping[str, Any]
 
 _ROOTS = ("", "full_eval", "evaluation_data/full_eval", "fast_eval", "evaluation_data/fast_eval")
-_ENCRYPTED = 0x1  # a member's general purpose flag, bit 0
 
 
 def find_source(data: Path, names: Sequence[str]) -> Path | None:
@@ -32,37 +29,6 @@ def find_source(data: Path, names: Sequence[str]) -> Path | None:
     return None
 
 
-def check_readable(source: Path) -> None:
-    """Raises DataError for an archive that is damaged, or encrypted."""
-    if source.suffix != ".zip":
-        return
-    try:
-        with zipfile.ZipFile(source) as archive:
-            encrypted = any(member.flag_bits & _ENCRYPTED for member in archive.infolist())
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{source} cannot be read ({_reason(error)}): download it again") from error
-    if encrypted:
-        raise DataError(
-            f"{source} is encrypted: unpack it beside itself with `unzip -P PASSWORD {source.name}`; "
-            "the password stands in the README of BabyLM's evaluation pipeline"
-        )
-
-
-def read_files(source: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
-    """(name, contents) of every file of a folder, searched to its depths, or of a .zip. Raises DataError."""
-    try:
-        if source.is_dir():
-            for path in sorted(source.rglob(f"*{suffix}")):
-                yield str(path), path.read_bytes()
-        else:
-            with zipfile.ZipFile(source) as archive:
-                for name in sorted(archive.namelist()):
-                    if name.endswith(suffix) and not name.startswith("__MACOSX/"):
-                        yield f"{source}/{name}", archive.read(name)
-    except (OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{source} cannot be read ({_reason(error)}): download it again") from error
-
-
 def read_records(source: Path, decode: Callable[[Record, str], T], on_bad: OnBad) -> list[T]:
     """`decode(line, stem of its file)` of every line of the .jsonl files.
 
@@ -75,14 +41,12 @@ def read_records(source: Path, decode: Callable[[Record, str], T], on_bad: OnBad
             if not line.strip():
                 continue
             try:
-                values = json.loads(line)
+                values = parse_json(line)
                 if not isinstance(values, dict):
                     raise TypeError("no JSON object")
                 items.append(decode(values, Path(name).stem))
             except KeyError as error:
                 on_bad(f"{name}:{number}", f"lacks {error}")
-            except json.JSONDecodeError as error:
-                on_bad(f"{name}:{number}", f"no JSON ({error.msg})")
             except (TypeError, ValueError) as error:
                 on_bad(f"{name}:{number}", str(error))
     if not items:
@@ -104,18 +68,3 @@ def texts_of(values: Record, key: str) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
         raise TypeError(f"{key!r} is no list of texts")
     return value
-
-
-def data_hash(source: Path) -> str:
-    """SHA-256 of what a score depends on: names and sizes of all files, and the contents of all but the pictures."""
-    digest = hashlib.sha256()
-    paths = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
-    for path in paths:
-        digest.update(f"{path.relative_to(source.parent).as_posix()}\0{path.stat().st_size}\0".encode())
-        if path.suffix in (".jsonl", ".csv", ".zip"):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

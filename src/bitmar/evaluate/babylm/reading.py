@@ -8,7 +8,6 @@ measures; self-paced reading holds the preceding word's length and surprisal aga
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bitmar.core.errors import DataError
+from bitmar.evaluate.archives import read_files, read_rows
 from bitmar.evaluate.babylm.choices import tokenizer_of
-from bitmar.evaluate.babylm.files import read_files
 from bitmar.evaluate.babylm.scores import F64, Score
 from bitmar.evaluate.babylm.work import Work
 from bitmar.evaluate.scorer import Scorer
@@ -52,27 +51,30 @@ def read_words(source: Path, work: Work) -> list[Word]:
     """
     words = []
     for name, contents in read_files(source, ".csv"):
-        rows = csv.DictReader(contents.decode("utf-8", errors="replace").splitlines())
-        missing = {"item", "word", "prev_item", "prev_word", *_MEASURED} - set(rows.fieldnames or ())
+        rows = read_rows(name, contents)
+        _, columns = next(rows, (0, []))
+        missing = {"item", "word", "prev_item", "prev_word", *_MEASURED} - set(columns)
         if missing:
             raise DataError(f"{name} lacks the columns {', '.join(sorted(missing))}: download it again")
-        for row in rows:
+        for begin, row in rows:
             try:
-                words.append(_word(row))
+                words.append(_word(columns, row))
             except ValueError as error:
-                work.on_bad(f"{name}:{rows.line_num}", str(error))
+                work.on_bad(f"{name}:{begin}", str(error))
     if not words:
         raise DataError(f"{source} holds no row that can be read: download it again")
     return words
 
 
-def _word(row: dict[str, str | None]) -> Word:
-    if None in row or None in row.values():
+def _word(columns: Sequence[str], row: Sequence[str]) -> Word:
+    if len(row) != len(columns):
         raise ValueError("too few or too many fields")
-    cells = {name: value or "" for name, value in row.items()}
+    cells = dict(zip(columns, row, strict=True))
     if not cells["word"]:
         raise ValueError("has no word")
     measured = {name: math.nan if cells[name] in _MISSING else float(cells[name]) for name in _MEASURED}
+    if any(map(math.isinf, measured.values())):
+        raise ValueError("holds an infinite number")
     before = None if cells["prev_item"] in _MISSING else (cells["prev_item"], cells["prev_word"])
     return Word(cells["item"] or "None", cells["word"], before, measured)  # "None" for nothing: the pipeline's word
 

@@ -13,7 +13,8 @@ from typing import Any
 from bitmar import __version__
 from bitmar.core.errors import BitMarError, ConfigError, DataError
 from bitmar.core.files import write_atomically
-from bitmar.evaluate.babylm.files import check_readable, data_hash, find_source
+from bitmar.evaluate.archives import data_hash
+from bitmar.evaluate.babylm.files import find_source
 from bitmar.evaluate.babylm.registry import Task, find_tasks
 from bitmar.evaluate.babylm.work import Work
 from bitmar.evaluate.scorer import PictureScorer
@@ -97,7 +98,6 @@ def _run(
 
     begun = time.perf_counter()
     try:
-        check_readable(source)
         scores = task.evaluate(scorer, source, replace(work, on_bad=on_bad))
     except BitMarError as error:
         return {"status": FAILED, "message": str(error), "skipped": skipped}
