@@ -37,8 +37,8 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Pack a checkpoint into one .bitmar file: ternary weights at two bits, the embedding at eight."""
-    from bitmar.cli.summary import summarize
     from bitmar.export import export_checkpoint
+    from bitmar.inspect import summarize
     from bitmar.train.runs import is_run, last_model, run_card
 
     card = run_card(checkpoint) if is_run(checkpoint) else None
@@ -63,7 +63,7 @@ def info(
     as_json: Json = False,
 ) -> None:
     """Print what a model is made of: sizes by part, bits per weight, zeros, tokenizer, training data, licence."""
-    from bitmar.cli.summary import summarize
+    from bitmar.inspect import summarize
 
     about = summarize(source)
     if as_json:

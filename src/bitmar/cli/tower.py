@@ -32,7 +32,7 @@ def import_tower(
 ) -> None:
     """Bring a pretrained backbone into one file: norms folded, weights and maps as integers."""
     from bitmar.backbone import import_backbone
-    from bitmar.cli.summary import summarize
+    from bitmar.inspect import summarize
 
     with needs("vision"):
         import_backbone(source, out, weights=weights, licence=licence)

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from bitmar import console
 from bitmar.core.errors import ConfigError, DataError, nearest
 from bitmar.data.questions import questions
 from bitmar.data.text import MAX_DOCUMENT, Domain
@@ -158,13 +159,10 @@ def _build(
     folder: Path,
     progress: bool,
 ) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        with Progress(console=Console(stderr=True), disable=not progress) as bar:
+        with console.progress(size=True, hidden=not progress) as bar:
             size = sum(file.stat().st_size for file in domain.files()) if domain.path is not None else None
             task = bar.add_task(f"tokenising {name}", total=size)
             documents = domain.documents(on_read=lambda count: bar.advance(task, count))

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from bitmar import console
 from bitmar.core.errors import TokenizerError
 from bitmar.data.sources import iter_webdataset
 from bitmar.data.text import Domain, clean_caption
@@ -144,16 +145,13 @@ def train_from_sources(
     thousand documents that were left out, or, with every=1, over the first thousand.
     Returns {"path", "vocab_size", "bytes_per_token": {domain: float}}.
     """
-    from rich.console import Console
-    from rich.progress import Progress
-
     if every < 1:
         raise TokenizerError(f"every counts documents from 1, not {every}")
     parsed = {name: Domain.of(value) for name, value in domains.items()}
     samples: dict[str, list[str]] = {}
 
     def texts() -> Iterator[str]:
-        with Progress(console=Console(stderr=True), disable=not progress) as bar:
+        with console.progress(hidden=not progress) as bar:
             for name, documents in _all_documents(parsed, captions):
                 task = bar.add_task(name, total=None)
                 sample = samples.setdefault(name, [])

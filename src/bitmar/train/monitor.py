@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 from transformers import TrainerCallback
 
+from bitmar.console import progress
 from bitmar.core.files import write_atomically
 
 LOG = "log.jsonl"
@@ -96,8 +96,7 @@ class Display(TrainerCallback):
     def __init__(self, name: str) -> None:
         self.name = name
         self.console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bar = Progress(*columns, TimeRemainingColumn(), console=self.console, disable=not self.console.is_terminal)
+        self.bar = progress(to=self.console, hidden=not self.console.is_terminal)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bitmar.console import progress
 from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
 from bitmar.train.recipe import Recipe, domains
@@ -105,8 +105,7 @@ class Workspace:
             bad.append((key, reason))
             self.console.print(f"[yellow]skipped[/] {key}: {reason}")
 
-        columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self.console) as bar:
+        with progress(to=self.console) as bar:
             task = bar.add_task(title, total=None)
             build(iter_webdataset(patterns, on_bad), on_bad, lambda n: bar.update(task, completed=n))
         write_atomically(done, json.dumps({"patterns": list(patterns), "skipped": bad}).encode())
