@@ -17,6 +17,7 @@ from bitmar.core.container import write_container
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.tensors import EMBEDDING, expected_tensors, is_packed, linear_shapes, scale_name
 from bitmar.core.ternary import F32, absmean, pack2, quantize_rows
+from bitmar.core.tokenizer import check_tokenizer
 from bitmar.core.tower_file import TowerFile, open_tower
 
 _BATCH_NORM_EPS = np.float32(1e-5)  # torch's default, which the tower uses
@@ -178,11 +179,10 @@ def _read_preprocessing(path: Path, config: ModelConfig) -> dict[str, Any]:
 def _read_tokenizer(path: Path, config: ModelConfig) -> str:
     text = _read_text(path)
     try:
-        size = Tokenizer.from_str(text).get_vocab_size()
+        check_tokenizer(text, config)
+        Tokenizer.from_str(text)
     except Exception as error:  # the library raises a bare Exception
-        raise FormatError(f"{path} is damaged: {error}") from error
-    if size > config.vocab_size:
-        raise FormatError(f"{path} has {size} tokens, the model only {config.vocab_size}: it is another model's")
+        raise FormatError(f"{path} is damaged or another model's: {error}") from error
     return text
 
 

@@ -52,9 +52,10 @@ def tensors(config: ModelConfig, random_tensors: Callable[..., dict[str, np.ndar
 @pytest.fixture(scope="session")
 def parts(config: ModelConfig) -> dict[str, Any]:
     """What `write_container` takes besides the tensors."""
-    from tokenizers import Tokenizer, models
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.BPE(vocab={"a": 0, "b": 1, "é": 2}, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
     vision = {"size": 64, "resize": "squash", "mean": [0.5] * 3, "std": [0.25] * 3, "tower": "bitvit"}
     return {
         "config": config,

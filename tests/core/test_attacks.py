@@ -58,6 +58,19 @@ def vision(**values: Any) -> Callable[[Header, bytearray], None]:
     return attack
 
 
+def tokenizer(**values: Any) -> Callable[[Header, bytearray], None]:
+    """Other parts of the tokenizer; `model_*` go into its BPE."""
+
+    def attack(header: Header, _: bytearray) -> None:
+        document = json.loads(header["__metadata__"]["tokenizer"])
+        model = {key.removeprefix("model_"): value for key, value in values.items() if key.startswith("model_")}
+        document |= {key: value for key, value in values.items() if not key.startswith("model_")}
+        document["model"] |= model
+        header["__metadata__"]["tokenizer"] = json.dumps(document)
+
+    return attack
+
+
 def entry(name: str, **values: Any) -> Callable[[Header, bytearray], None]:
     def attack(header: Header, _: bytearray) -> None:
         header[name] |= values
@@ -110,6 +123,8 @@ def f32(*values: float) -> bytes:
     return np.array(values, "<f4").tobytes()
 
 
+SLOW = {"type": "Replace", "pattern": {"Regex": "(a*)*b"}, "content": "aa"}
+TOKEN = {"content": "c", "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
 HEAD, SCALE, EMBEDDING = "lm_head.weight", "lm_head.scale", "model.embed_tokens.weight"
 ATTACKS: dict[str, tuple[Callable[[Header, bytearray], None], str]] = {
     "another safetensors file": (metadata("format", None), "not a .bitmar file"),
@@ -156,6 +171,29 @@ ATTACKS: dict[str, tuple[Callable[[Header, bytearray], None], str]] = {
     "scale negative": (contents(SCALE, f32(-1)), "not positive"),
     "embedding's scale negative": (contents("model.embed_tokens.scale", f32(-1), at=-4), "not positive"),
     "norm NaN": (contents("model.encoder.norm.weight", f32(np.nan), at=-4), "not finite"),
+    "norm near the end of float32": (contents("model.encoder.norm.weight", f32(3e38)), "beyond 1,000,000"),
+    "scale near the end of float32": (contents(SCALE, f32(3e38)), "beyond 1,000,000"),
+    "norm far below zero": (contents("model.decoder.norm.weight", f32(-1e9)), "beyond 1,000,000"),
+    "tokenizer no JSON": (metadata("tokenizer", "{"), "damaged tokenizer"),
+    "tokenizer a list": (metadata("tokenizer", "[]"), "damaged tokenizer"),
+    "tokenizer nested without end": (metadata("tokenizer", "[" * 200_000), "damaged tokenizer"),
+    "tokenizer of two models": (metadata("tokenizer", '{"model": 1, "model": 2}'), "comes twice"),
+    "tokenizer without a decoder": (tokenizer(decoder=None), "decoder is none, not ByteLevel"),
+    "tokenizer of words": (tokenizer(model_type="WordLevel"), "model is WordLevel, not BPE"),
+    "vocabulary a list": (tokenizer(model_vocab=[]), "damaged tokenizer"),
+    "chained normalizers": (tokenizer(normalizer={"type": "Sequence", "normalizers": [SLOW] * 40}), "normalizer"),
+    "pre-tokenizer of a stranger": (tokenizer(pre_tokenizer={"type": "Split"} | SLOW), "pre_tokenizer is Replace"),
+    "post-processor of a stranger": (tokenizer(post_processor={"type": "Sequence"}), "post_processor is Sequence"),
+    "BPE that drops merges by chance": (tokenizer(model_dropout=0.5), "dropout"),
+    "unknown part of the tokenizer": (tokenizer(surprise=1), "unknown part 'surprise'"),
+    "unknown token unknown": (tokenizer(model_unk_token="<unk>"), "'<unk>' is not in its vocabulary"),
+    "id past the vocabulary": (tokenizer(model_vocab={"a": 0, "b": 1, "é": 20}), "id 20, outside"),
+    "id negative": (tokenizer(model_vocab={"a": 0, "b": 1, "é": -1}), "id -1, outside"),
+    "id no number": (tokenizer(model_vocab={"a": 0, "b": 1, "é": "2"}), "id '2', outside"),
+    "added id past the vocabulary": (tokenizer(added_tokens=[TOKEN | {"id": 20}]), "id 20, outside"),
+    "one id for two": (tokenizer(added_tokens=[TOKEN | {"id": 1}]), "have one id"),
+    "two ids for one": (tokenizer(added_tokens=[TOKEN | {"id": 3, "content": "a"}]), "'a' has two ids"),
+    "no end token": (tokenizer(model_vocab={"a": 0, "b": 1}), "no token 2, the model's eos_token_id"),
     "code 3": (contents(HEAD, b"\xff"), "code 3"),
     "code 3 in the last place": (contents(HEAD, b"\xd5", at=-1), "code 3"),
     "weights in the padding": (contents("model.vision.fc1.weight", b"\xaa", at=-1), "not filled"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import write_container
@@ -60,6 +60,13 @@ def write_models(folder: Path) -> None:
         _write_model(folder / f"{number}.bitmar", ModelConfig(**{**_MODEL, **changes}))
 
 
+def _tokenizer() -> str:
+    vocabulary = {"<pad>": 0, "<bos>": 1, "<eos>": 2, "a": 3, "b": 4, "c": 5}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    return tokenizer.to_str()
+
+
 def _write_model(path: Path, config: ModelConfig) -> None:
     rng = np.random.default_rng(0)
     columns = {name: shape[1] for name, shape in linear_shapes(config).items()}
@@ -75,7 +82,7 @@ def _write_model(path: Path, config: ModelConfig) -> None:
         path,
         tensors,
         config=config,
-        tokenizer_json=Tokenizer(models.BPE(vocab={"a": 3, "b": 4, "c": 5}, merges=[])).to_str(),
+        tokenizer_json=_tokenizer(),
         vision={
             "size": 64,
             "mean": [0.5] * 3,

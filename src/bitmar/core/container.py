@@ -24,6 +24,7 @@ from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.sealed import MODEL, Array, Tensors, check_tensors, checksum, json_object, read_sealed, write_sealed
 from bitmar.core.tensors import BACKGROUND_STRANGERS, background_tensors, expected_tensors, linear_shapes
 from bitmar.core.ternary import check_codes
+from bitmar.core.tokenizer import check_tokenizer
 
 FORMAT_VERSION = MODEL.version
 _VISION_TOWERS = ("bitvit", "conv", "features")
@@ -48,14 +49,11 @@ class Container:
             self.mapping.madvise(mmap.MADV_DONTNEED)
 
     def load_tokenizer(self) -> Tokenizer:
-        """The tokenizer of this model. Raises FormatError if it is damaged or larger than the vocabulary."""
+        """The tokenizer of this model. Raises FormatError if it is damaged."""
         try:
             tokenizer = Tokenizer.from_str(self.tokenizer_json)
         except Exception as error:  # the library raises a bare Exception
-            raise FormatError(f"{self.path}: damaged tokenizer ({error})") from error
-        if tokenizer.get_vocab_size() > self.config.vocab_size:
-            sizes = f"{tokenizer.get_vocab_size()} tokens, the model {self.config.vocab_size}"
-            raise FormatError(f"{self.path}: the tokenizer has {sizes}")
+            raise FormatError(f"{self.path}: damaged tokenizer ({error!s:.200})") from error
         return tokenizer
 
 
@@ -83,6 +81,7 @@ def write_container(
     }
     try:
         _check_vision(dict(vision), config)
+        check_tokenizer(tokenizer_json, config)
         _check_tensors(tensors, config)
     except FormatError as error:
         raise FormatError(f"{path}: refusing to write: {error}") from None
@@ -92,9 +91,9 @@ def write_container(
 def open_container(path: str | Path, *, verify: bool = True) -> Container:
     """Open and validate a `.bitmar` file.
 
-    Checked in this order: header, format and version, checksum, configuration, preprocessing, names, shapes,
-    types and values of all tensors; `verify=False` leaves out the checksum alone. Raises FormatError naming
-    the file and the fault.
+    Checked in this order: header, format and version, checksum, configuration, preprocessing, tokenizer, names, shapes,
+    types and values of all tensors; `verify=False` leaves out the checksum alone. The file is opened once: replaced
+    meanwhile, it is the old model or the new one. Raises FormatError naming the file and the fault.
     """
     path = Path(path)
     try:
@@ -104,6 +103,7 @@ def open_container(path: str | Path, *, verify: bool = True) -> Container:
         config = ModelConfig.from_dict(json_object(metadata, "config"))
         vision, card = json_object(metadata, "vision"), json_object(metadata, "card")
         _check_vision(vision, config)
+        check_tokenizer(metadata["tokenizer"], config)
         _check_tensors(tensors, config)
     except (FormatError, ConfigError) as error:
         raise FormatError(f"{path}: {error}") from error

@@ -5,27 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from bitmar.core.errors import FormatError
 from bitmar.core.files import write_atomically
+from bitmar.core.layout import DTYPES, TYPE_NAMES, Array, map_file, serialize, tensors_of
 from bitmar.core.tensors import TensorSpec
 
-MAX_HEADER_BYTES = 32 << 20  # a tokenizer of 250,000 tokens fits; a lying length cannot claim gigabytes
-
-Array = npt.NDArray[Any]
 Tensors = Mapping[str, Array]
 
-_DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "F32": np.dtype("<f4")}
-_TYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_LARGEST = 1e6  # of a weight; trained ones stay below a hundred, and up to here no layer overflows float32
 
 
 class Form(NamedTuple):
@@ -55,9 +48,8 @@ FORMS = (MODEL, TOWER)
 def form_of(path: str | Path) -> Form | None:
     """Which kind of file this says it is; None for another, a damaged or a missing file."""
     try:
-        with safe_open(Path(path), framework="numpy") as file:
-            name = (file.metadata() or {}).get("format")
-    except (SafetensorError, UnicodeDecodeError, OSError):
+        name = map_file(Path(path)).metadata.get("format")
+    except FormatError:
         return None
     return next((form for form in FORMS if form.name == name), None)
 
@@ -69,50 +61,16 @@ def write_sealed(path: str | Path, form: Form, metadata: Mapping[str, str], tens
     """
     metadata = {"format": form.name, "format_version": str(form.version), **metadata}
     metadata["checksum"] = checksum(metadata, tensors)
-    write_atomically(path, save(dict(tensors), metadata))
+    write_atomically(path, serialize(tensors, metadata))
 
 
 def read_sealed(path: Path, form: Form) -> tuple[dict[str, str], dict[str, Array], mmap.mmap]:
-    """Metadata, memory-mapped tensors, their mapping; the safetensors library proves that they lie inside the file.
+    """Metadata, memory-mapped tensors, and their mapping, all of one opening of the file.
 
     Raises FormatError for a file that is no such file, of another form, or of a later version.
     """
-    try:
-        with path.open("rb") as file:
-            prefix = file.read(8)
-        if len(prefix) < 8:
-            raise FormatError("too short for a .bitmar file")
-        (header_bytes,) = struct.unpack("<Q", prefix)
-        if header_bytes > MAX_HEADER_BYTES:
-            raise FormatError(f"not a .bitmar file, or damaged: its header claims {header_bytes} bytes")
-        with safe_open(path, framework="numpy") as file:
-            metadata = _check_metadata(file.metadata() or {}, form)
-            if path.stat().st_size == 8 + header_bytes:
-                raise FormatError("holds no tensors")
-            data = np.memmap(path, mode="r", offset=8 + header_bytes)
-            tensors: dict[str, Array] = {}
-            start = 0
-            for name in file.offset_keys():  # in the order of the data, which has neither holes nor overlaps
-                view = file.get_slice(name)
-                tensors[name] = _view(data, start, name, view.get_dtype(), view.get_shape())
-                start += tensors[name].nbytes
-    except (SafetensorError, UnicodeDecodeError) as error:
-        raise FormatError(f"not a .bitmar file, or damaged: {error}") from error
-    except OSError as error:
-        raise FormatError(f"cannot be read: {error.strerror or error}") from error
-    mapping: mmap.mmap = data._mmap  # type: ignore[attr-defined]  # documented, not typed
-    return metadata, tensors, mapping
-
-
-def _view(data: npt.NDArray[np.uint8], start: int, name: str, dtype: str, shape: list[int]) -> Array:
-    if dtype not in _DTYPES:
-        raise FormatError(f"tensor {name!r} has the type {dtype}; a .bitmar file holds {', '.join(_DTYPES)}")
-    if len(shape) > 4:
-        raise FormatError(f"tensor {name!r} has {len(shape)} dimensions")
-    array: Array = np.ndarray(tuple(shape), _DTYPES[dtype], buffer=data, offset=start)
-    if not array.flags.aligned:
-        raise FormatError(f"tensor {name!r} is not aligned to its {array.itemsize}-byte elements")
-    return array
+    mapped = map_file(path)
+    return _check_metadata(mapped.metadata, form), tensors_of(mapped), mapped.mapping
 
 
 def _check_metadata(metadata: dict[str, str], form: Form) -> dict[str, str]:
@@ -156,7 +114,7 @@ def check_tensors(tensors: Tensors, expected: Mapping[str, TensorSpec]) -> None:
     _check_names(set(tensors), set(expected))
     for name, (dtype, shape) in expected.items():
         tensor = tensors[name]
-        if tensor.dtype != _DTYPES[dtype] or tensor.shape != shape:
+        if tensor.dtype != DTYPES[dtype] or tensor.shape != shape:
             raise FormatError(f"tensor {name!r} is {tensor.dtype} {tensor.shape}, not {dtype} {shape}")
         _check_values(name, tensor)
 
@@ -166,6 +124,8 @@ def _check_values(name: str, tensor: Array) -> None:
         raise FormatError(f"tensor {name!r} holds -128, outside the symmetric range")
     if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
         raise FormatError(f"tensor {name!r} holds values that are not finite")
+    if tensor.dtype == np.float32 and max(-tensor.min(), tensor.max()) > _LARGEST:
+        raise FormatError(f"tensor {name!r} holds values beyond {_LARGEST:,.0f}, which no trained model has")
     if name.endswith(".scale") and tensor.min() <= 0:
         raise FormatError(f"tensor {name!r} holds a scale that is not positive")
 
@@ -191,6 +151,6 @@ def checksum(metadata: Mapping[str, str], tensors: Tensors) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         shape = "x".join(map(str, tensor.shape))
-        digest.update(f"{name}\0{_TYPE_NAMES[tensor.dtype]}\0{shape}\0".encode())
+        digest.update(f"{name}\0{TYPE_NAMES[tensor.dtype]}\0{shape}\0".encode())
         digest.update(tensor.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -19,7 +19,7 @@ def parse_json(data: bytes | str) -> Any:
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_int=_integer)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=_constant, parse_int=_integer)
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -38,7 +38,8 @@ def kind_of(value: object) -> str:
     return kinds.get(type(value), "an object")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For `object_pairs_hook` of `json.loads`: a key that comes twice is a ValueError."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
