@@ -129,7 +129,7 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_refused(
 ) -> None:
     big = parts["tokenizer_json"].replace('"a":0', '"a":20')
     with pytest.raises(
-        FormatError, match="refusing to write: .*'a' has the id 20, outside the model's vocabulary of 20"
+        FormatError, match=r"refusing to write: .*'a' has the id 20, outside the model's vocabulary of 20"
     ):
         write_container(tmp_path / "m.bitmar", tensors, **{**parts, "tokenizer_json": big})
 

@@ -21,7 +21,8 @@ from bitmar.core.config import ModelConfig
 from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.conv_weights import check_weights
 from bitmar.core.errors import ConfigError, FormatError
-from bitmar.core.sealed import MODEL, Array, Tensors, check_tensors, checksum, json_object, read_sealed, write_sealed
+from bitmar.core.layout import Array
+from bitmar.core.sealed import MODEL, Tensors, check_tensors, checksum, json_object, read_sealed, write_sealed
 from bitmar.core.tensors import BACKGROUND_STRANGERS, background_tensors, expected_tensors, linear_shapes
 from bitmar.core.ternary import check_codes
 from bitmar.core.tokenizer import check_tokenizer

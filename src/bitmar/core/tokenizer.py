@@ -15,16 +15,8 @@ from bitmar.core.config import ModelConfig
 from bitmar.core.errors import FormatError
 from bitmar.core.strict_json import unique_keys
 
-_PARTS = {
-    "version",
-    "truncation",
-    "padding",
-    "added_tokens",
-    "normalizer",
-    "pre_tokenizer",
-    "post_processor",
-    "decoder",
-}
+_PIPELINE = {"normalizer", "pre_tokenizer", "model", "post_processor", "decoder"}
+_PARTS = {"version", "truncation", "padding", "added_tokens", *_PIPELINE}
 _POST_PROCESSORS = ("ByteLevel", "TemplateProcessing")  # runtime and training put the special tokens in themselves
 _LONGEST = 1 << 12  # characters of one entry of the vocabulary
 
@@ -43,7 +35,7 @@ def check_tokenizer(text: str, config: ModelConfig) -> None:
 
 def _check(document: Mapping[str, Any], config: ModelConfig) -> None:
     model = document["model"]
-    if unknown := document.keys() - _PARTS - {"model"}:
+    if unknown := document.keys() - _PARTS:
         raise FormatError(f"tokenizer: unknown part {min(unknown)!r:.40}")
     _only("model", model, "BPE")
     _only("pre_tokenizer", document["pre_tokenizer"], "ByteLevel")
