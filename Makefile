@@ -5,7 +5,7 @@
 # make neon      the Arm kernels, cross-compiled and run by qemu
 # make bench     the figures of benchmarks/
 # make figures the figures of README and docs/, written from docs/figures.json; MEASURE='bench recall' first measures these
-# make compat    the checkpoint in transformers 4.51.3, in a .venv-4.51 of its own
+# make compat    the model's tests in transformers 4.51.3, in the locked release and in the newest
 # make update    locks the newest releases that pyproject.toml allows, in requirements/; BELOW="PACKAGE<VERSION ..." holds one back
 # make clean
 
@@ -58,7 +58,7 @@ update:
 	scripts/update.sh $(BELOW)
 
 clean:
-	rm -rf $(VENV) .venv-4.51 build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The install is editable: only a change of the dependencies or of the native engine makes a stamp stale.

@@ -1,18 +1,52 @@
 #!/usr/bin/env bash
-# Checks that a checkpoint loads in the oldest transformers that is supported (the BabyLM pipeline pins it) with the same
-# logits, and gets the pipeline's scores there.
-#   scripts/compat.sh [PYTHON]    PYTHON runs the tests, by default .venv/bin/python
+# The model's tests in three releases of transformers: the oldest that is supported (the BabyLM pipeline pins it), the locked
+# one and the newest; and between them the same logits, texts and scores from one checkpoint.
+#   scripts/compat.sh [PYTHON]    PYTHON has the locked release and all that tests need; by default .venv/bin/python
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-python=${1:-.venv/bin/python}
-venv=.venv-4.51
-if [ ! -e "$venv/ready" ]; then
-  "$python" -m venv "$venv"
-  # torch first, in the version of the tests: the same torch makes "the same logits" a question of bits.
-  torch=$("$python" -c 'import importlib.metadata as m; print(m.version("torch").split("+")[0])')
-  "$venv/bin/pip" install --quiet --disable-pip-version-check "torch==$torch"
-  "$venv/bin/pip" install --quiet --disable-pip-version-check transformers==4.51.3 pillow numpy
-  touch "$venv/ready"
+locked=$(realpath -s "${1:-.venv/bin/python}")
+oldest=4.51.3
+work=build/compat
+tests=(tests/model tests/test_export.py tests/evaluate/babylm/test_conformance.py)
+mkdir -p $work
+
+# A virtual environment that has a transformers of its own, and all else (the same torch: its bits can be compared) from PYTHON's.
+environment() {  # NAME REQUIREMENT
+  local venv=$work/$1
+  if [ ! -e "$venv/bin/pip" ]; then
+    "$locked" -m venv "$venv"
+    "$locked" -c 'import sysconfig as s; print("import site; site.addsitedir(%r)" % s.get_path("purelib"))' \
+      > "$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shared.pth"
+  fi
+  echo "== $venv: $2"
+  "$venv/bin/pip" --disable-pip-version-check install --no-compile --upgrade --upgrade-strategy only-if-needed "$2"
+}
+
+version() { "$1" -c 'import transformers; print(transformers.__version__)'; }
+
+status=0 lines=()
+run() {  # WHAT PYTHON OTHER: the tests in PYTHON, those between two releases with OTHER as the second
+  local number log summary
+  number=$(version "$2") log=$work/$1.log
+  echo "== transformers $number, $1: $log"
+  if BITMAR_COMPAT_PYTHON=$3 "$2" -m pytest -p no:cacheprovider "${tests[@]}" > "$log" 2>&1; then
+    summary=passes
+  else
+    summary="FAILS, see $log" status=1
+  fi
+  lines+=("transformers $number ($1) $summary: $(tail -n 1 "$log" | tr -d '=')")
+}
+
+environment oldest "transformers==$oldest"
+environment newest transformers
+old=$PWD/$work/oldest/bin/python new=$PWD/$work/newest/bin/python
+run oldest "$old" "$locked"
+run locked "$locked" "$old"
+if [ "$(version "$new")" = "$(version "$locked")" ]; then
+  lines+=("transformers $(version "$new") (newest) is the locked one")
+else
+  run newest "$new" "$old"
 fi
-BITMAR_COMPAT_PYTHON="$PWD/$venv/bin/python" "$python" -m pytest tests/model/test_compat.py tests/evaluate/babylm/test_conformance.py
+printf '%s\n' "${lines[@]}"
+exit $status
