@@ -1,7 +1,7 @@
 # make demo      a caption for a sample photograph; installs no PyTorch
 # make test      everything that continuous integration checks
 # make sanitize  the native engine under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
-# make fuzz      FUZZ_SECONDS of broken .bitmar files and photographs, by default 60
+# make fuzz      FUZZ_SECONDS of broken models, photos, memories, shards, recipes and options, by default 60
 # make neon      the Arm kernels, cross-compiled and run by qemu
 # make bench     the figures of benchmarks/
 # make figures the figures of README and docs/, written from docs/figures.json; MEASURE='bench recall' first measures these
@@ -37,13 +37,8 @@ sanitize: $(VENV)/full.stamp
 neon: $(VENV)/demo.stamp
 	PATH="$(abspath $(BIN)):$$PATH" scripts/neon.sh
 
-# libFuzzer's options go to the scripts as they are; what breaks one is left in build/fuzz.
 fuzz: $(VENV)/fuzz.stamp
-	@set -e; for target in container photo; do \
-	  echo "== $$target"; mkdir -p build/fuzz/$$target; \
-	  $(BIN)/python tests/fuzz/fuzz_$$target.py -max_total_time=$$(($(FUZZ_SECONDS) / 2)) \
-	    -artifact_prefix=build/fuzz/$$target- build/fuzz/$$target; \
-	done
+	scripts/fuzz.sh $(BIN)/python $(FUZZ_SECONDS)
 
 bench: $(VENV)/full.stamp
 	@set -e; for benchmark in benchmarks/[!_]*.py; do echo "== $$benchmark"; $(BIN)/python "$$benchmark"; done
