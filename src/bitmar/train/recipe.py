@@ -251,6 +251,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is no recipe: its brackets are nested too deep") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
     for assignment in overrides:
@@ -354,8 +356,8 @@ def _assign(values: dict[str, Any], assignment: str) -> None:
         raise ConfigError(f"--set needs KEY=VALUE, found {assignment!r}")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {assignment}: {text!r} is not valid YAML") from None
+    except (yaml.YAMLError, RecursionError):
+        raise ConfigError(f"--set {assignment:.200}: {text!r:.80} is not valid YAML") from None
     *parents, last = key.split(".")
     node: Any = values
     for name in parents:
