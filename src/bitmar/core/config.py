@@ -128,6 +128,9 @@ class ModelConfig:
     vision_hidden: int = _int(384)
     dropout: float = _float(0.0, high=1.0)
     vision_dropout: float = _float(0.1, high=1.0)
+    concepts: int = _int(0, low=0, high=1 << 16)  # in the bank; 0: no bank
+    concept_classes: int = _int(0, low=0, high=1 << 16)  # of the backbone, with keys of their own
+    concept_tokens: int = _int(12, high=256)  # the best concepts become vision tokens
     query_pooling: str = _choice("mean", "learned")
 
     memory_slots: int = _int(512)

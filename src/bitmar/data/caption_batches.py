@@ -58,6 +58,16 @@ class CaptionedPhotos(Protocol):
         ...
 
 
+class Tagger(Protocol):
+    """The concepts of photos as a model shall see them in training; `bitmar.train.tags` has one."""
+
+    def __call__(
+        self, images: Sequence[int], views: Sequence[int], /
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+        """Store indices and the views of each, n of them -> concept numbers and scores (n, k)."""
+        ...
+
+
 class CaptionBatches(BatchSource):
     """Captioned images, one a row: `input_ids`, `labels`, `attention_mask` int64 (rows, T), `image_ids`.
 
@@ -96,6 +106,7 @@ class CaptionBatches(BatchSource):
         repeat: float = 0.0,
         hidden: float = 0.0,
         asked: float = 0.0,
+        tags: Tagger | None = None,
         training: bool = True,
         photos: CaptionedPhotos | None = None,
         size: int = 224,
@@ -115,7 +126,7 @@ class CaptionBatches(BatchSource):
             raise ConfigError("episodes are for training: an evaluation pass has episodes=1")
         self.rows, self.seed, self.episodes, self.training = rows, seed, episodes, training
         self.max_length = max_length
-        self._repeat, self._hidden, self._asked = repeat, hidden, asked
+        self._repeat, self._hidden, self._asked, self._tags = repeat, hidden, asked, tags
         self._features, self._photos, self._size = features, photos, size
         self._mean, self._std = (np.array(value, np.float32) for value in (mean, std))
         self.special = special_ids(tokenizer)
@@ -159,7 +170,10 @@ class CaptionBatches(BatchSource):
             views = [self._view(draw) for draw in draws]
             pairs = zip(image_ids.tolist(), views, strict=True)
             stacked = np.stack([self._features.features(image, view) for image, view in pairs])
-            return batch | {"vision_features": stacked.astype(np.float32, copy=False)}
+            stacked = stacked.astype(np.float32, copy=False)
+            if self._tags is not None:
+                batch["concept_ids"], batch["concept_scores"] = self._tags(image_ids.tolist(), views)
+            return batch | {"vision_features": stacked}
         assert self._photos is not None
         photos = [self._photos.photo(image) for image in image_ids.tolist()]
         return batch | {"pixel_values": np.stack([self._pixels(photo, k, row) for row, photo in enumerate(photos)])}
@@ -265,7 +279,10 @@ def _encode_questions(
     captions = {i: [text for raw in store[i].captions if (text := clean_caption(raw))] for i in images}
     order = rng_of(seed, QUESTIONS).permutation(images).tolist()
     another = dict(zip(order, [*order[1:], order[0]], strict=True))
-    kinds = [list(picture_questions(captions[i], captions[another[i]]).values()) for i in images]
+    kinds = [
+        [*picture_questions(captions[i], captions[another[i]]).values(), *getattr(store[i], "questions", ())]
+        for i in images
+    ]
     flat = [text for of_image in kinds for texts in of_image for text in texts]
     ids = (
         np.array(found.ids, np.uint32)

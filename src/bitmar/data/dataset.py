@@ -29,7 +29,7 @@ Batch = dict[str, npt.NDArray[Any]]
 IGNORED = -100
 
 # First element after the seed in every random generator's key: one purpose never shares another's numbers.
-ROWS, DOCUMENTS, IMAGES, EPISODES, CAPTIONS, VIEWS, AUGMENT, PHASES, QUESTIONS = range(9)
+ROWS, DOCUMENTS, IMAGES, EPISODES, CAPTIONS, VIEWS, AUGMENT, PHASES, QUESTIONS, TAGS = range(10)
 
 
 def rng_of(seed: int, *key: int) -> np.random.Generator:

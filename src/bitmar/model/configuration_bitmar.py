@@ -18,6 +18,8 @@ class BitMarConfig(PretrainedConfig):
         sequence_length: tokens in a training row. attention_sinks: S. attention_window: W.
         vision_dim: D_v of the patch features, vision_grid x vision_grid of them; vision_pool: side of the average
             pooling (1 = none); vision_hidden: width between the two layers of the vision MLP (section 3.2).
+        concepts: K_c, concepts in the bank (0: none), of which the concept_tokens best are told to the text as vision
+            tokens; concept_classes: keys of the backbone's own classes.
         query_pooling: "mean" or "learned". memory_slots: K. memory_dim: C. memory_alpha: write rate of eq. 1.
         memory_decay: factor on a slot's usage at each write. memory_segment: tokens between two writes.
         write_rule: "address" or "literal" (eq. 1 unchanged).
@@ -60,6 +62,9 @@ class BitMarConfig(PretrainedConfig):
         vision_hidden: int = 384,
         dropout: float = 0.0,
         vision_dropout: float = 0.1,
+        concepts: int = 0,
+        concept_classes: int = 0,
+        concept_tokens: int = 12,
         query_pooling: str = "mean",
         memory_slots: int = 512,
         memory_dim: int = 128,
@@ -95,6 +100,9 @@ class BitMarConfig(PretrainedConfig):
         self.vision_hidden = vision_hidden
         self.dropout = dropout
         self.vision_dropout = vision_dropout
+        self.concepts = concepts
+        self.concept_classes = concept_classes
+        self.concept_tokens = concept_tokens
         self.query_pooling = query_pooling
         self.memory_slots = memory_slots
         self.memory_dim = memory_dim

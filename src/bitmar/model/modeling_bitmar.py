@@ -22,6 +22,7 @@ from .attention import Fusion, Positions
 from .bitlinear import BitLinear
 from .blocks import Stack
 from .cache import BitMarCache, own_cache
+from .concepts import ConceptBank
 from .configuration_bitmar import BitMarConfig
 from .losses import contrastive_loss, language_modelling_loss
 from .memory import EpisodicMemory, MemoryState
@@ -71,6 +72,7 @@ class BitMarModel(BitMarPreTrainedModel):
         self.encoder = Stack(config, config.encoder_layers, first_layer=0)
         self.vision_tower = BitViT(BitViTConfig.from_dict(config.vision_tower)) if config.vision_tower else None
         self.vision = VisionProjector(config)
+        self.concepts = ConceptBank(config) if config.concepts else None
         self.fusion = Fusion(config.hidden_size, config.num_heads, config.quantization, config.norm_eps)
         integration = config.memory_integration
         if integration != "off":
@@ -91,15 +93,31 @@ class BitMarModel(BitMarPreTrainedModel):
         c = self.config
         return BitMarCache(c.encoder_layers + c.decoder_layers, c.attention_sinks, c.attention_window)
 
-    def encode_image(self, pixel_values: Tensor | None = None, vision_features: Tensor | None = None) -> Tensor | None:
-        """Pixels (B, 3, S, S) or patch features (B, N_p, D_v) -> vision tokens (B, N, d); None without a picture."""
+    def encode_image(
+        self,
+        pixel_values: Tensor | None = None,
+        vision_features: Tensor | None = None,
+        concepts: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor | None:
+        """Pixels (B, 3, S, S) or patch features (B, N_p, D_v) -> vision tokens (B, N, d); None without a picture.
+
+        With a concept bank its tokens follow those of the patches; `concepts` as in `forward`.
+        """
         if vision_features is None:
             if pixel_values is None:
-                return None
+                return None if concepts is None else self._concept_tokens(*concepts)
             if self.vision_tower is None:
                 raise ValueError("this model has no built-in vision tower: pass vision_features of its teacher instead")
             vision_features = self.vision_tower(pixel_values)
-        return self.vision(vision_features)
+        tokens = self.vision(vision_features)
+        if self.concepts is None:
+            return tokens
+        ids, scores = self.concepts.find(vision_features) if concepts is None else concepts
+        return torch.cat((tokens, self._concept_tokens(ids, scores).to(tokens.dtype)), dim=1)
+
+    def _concept_tokens(self, ids: Tensor, scores: Tensor) -> Tensor:
+        assert self.concepts is not None
+        return self.concepts(ids, scores, self.embed_tokens.weight)
 
     def forward(
         self,
@@ -107,6 +125,8 @@ class BitMarModel(BitMarPreTrainedModel):
         attention_mask: Tensor | None = None,
         pixel_values: Tensor | None = None,
         vision_features: Tensor | None = None,
+        concept_ids: Tensor | None = None,
+        concept_scores: Tensor | None = None,
         image_mask: Tensor | None = None,
         past_key_values: BitMarCache | None = None,
         cache: BitMarCache | None = None,
@@ -125,6 +145,8 @@ class BitMarModel(BitMarPreTrainedModel):
         Args:
             input_ids: (B, T). attention_mask: (B, T) or, with a cache, (B, T_past + T); 0 on padding, either side.
             pixel_values: (B, 3, S, S) for the built-in tower, or vision_features: (B, N_p, D_v).
+            concept_ids, concept_scores: (B, k) in place of those that the concept bank finds; without features they are
+                all that is seen.
             image_mask: (B,) bool, False for sequences without a picture (there f = z).
             cache: a `new_cache()` or what an earlier call returned; `past_key_values` is its name in older versions.
             memory: state to start from (M_0 when None). write_memory: write at segment ends; by default in training.
@@ -144,7 +166,8 @@ class BitMarModel(BitMarPreTrainedModel):
         states: list[Tensor] | None = [x] if output_hidden_states else None
         z = self.encoder(self.dropout(x), positions, cache=cache, states=states)
 
-        f, vision = self._fuse(z, pixel_values, vision_features, image_mask, cache)
+        concepts = None if concept_ids is None or concept_scores is None else (concept_ids, concept_scores)
+        f, vision = self._fuse(z, pixel_values, vision_features, concepts, image_mask, cache)
 
         retrieved = weights = change = state = None
         if config.memory_integration != "off":
@@ -212,12 +235,12 @@ class BitMarModel(BitMarPreTrainedModel):
             place, keys, key_valid, head_dim, config.rope_theta, config.attention_sinks, config.attention_window
         )
 
-    def _fuse(self, z, pixel_values, vision_features, image_mask, cache) -> tuple[Tensor, Tensor | None]:
+    def _fuse(self, z, pixel_values, vision_features, concepts, image_mask, cache) -> tuple[Tensor, Tensor | None]:
         vision = None
         if cache is not None and cache.vision is not None:
             keys_values = cache.vision
         else:
-            vision = self.encode_image(pixel_values, vision_features)
+            vision = self.encode_image(pixel_values, vision_features, concepts)
             if vision is None:
                 return z, None
             keys_values = self.fusion.keys_values(vision)
@@ -276,6 +299,9 @@ class BitMarModel(BitMarPreTrainedModel):
         index = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
         index = index.masked_fill(~valid, -1)
         return torch.stack([index.masked_fill(segment != s, -1).max(1).values for s in range(per_row)], dim=1)
+
+
+_OF_IMAGE = ("pixel_values", "vision_features", "concept_ids", "concept_scores", "image_mask")
 
 
 class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
@@ -390,7 +416,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         inputs = {k: kwargs[k] for k in kept if kwargs.get(k) is not None}
         if seen == 0:  # later steps find the picture in the cache
             inputs |= {
-                k: kwargs[k] for k in ("pixel_values", "vision_features", "image_mask") if kwargs.get(k) is not None
+                k: kwargs[k] for k in _OF_IMAGE if kwargs.get(k) is not None
             }
         else:
             inputs.pop("memory", None)

@@ -85,10 +85,12 @@ def self_critical_inputs(
         features = inputs.get("vision_features")
         if features is None:
             features = still_tower(model, inputs["pixel_values"])
-        features = features.repeat_interleave(samples, dim=0)
+        image = {"vision_features": features}
+        image |= {name: inputs[name] for name in ("concept_ids", "concept_scores") if name in inputs}
+        image = {name: value.repeat_interleave(samples, dim=0) for name, value in image.items()}
         drawn = model.generate(
             torch.full((len(image_ids), 1), config.bos_token_id, device=device),
-            vision_features=features,
+            **image,
             write_memory=False,
             do_sample=True,
             top_k=0,
@@ -110,7 +112,7 @@ def self_critical_inputs(
         "input_ids": ids,
         "labels": ids.masked_fill(mask == 0, -100),
         "attention_mask": mask,
-        "vision_features": features,
+        **image,
         "image_ids": image_ids,
         "row_weights": (groups - others).flatten(),
         "write_memory": False,

@@ -1,0 +1,69 @@
+"""Concept tokens: what the backbone's classes and the captions' words say is in a photo, told to the text in words.
+
+A bank of frozen keys is read with the mean patch feature, as eq. 2 reads the memory: of K concepts the `tokens` best
+become vision tokens, whose content is the embedding of the concept's own word. So a word that was learned from text
+alone can be said of a photo.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from .bitlinear import BitLinear, RMSNorm
+
+WORD_IDS = 6  # token ids of a concept's word, at most
+
+
+class ConceptBank(nn.Module):
+    """K concepts found by frozen keys in patch features of width D_v.
+
+    The score of a concept is the larger of sigmoid(key . p + bias) and the probability of its classes in the softmax
+    over all class keys; p is the mean patch feature. The file holds the keys; `fill` sets them.
+    """
+
+    keys: Tensor
+    bias: Tensor
+    class_keys: Tensor
+    class_bias: Tensor
+    class_concepts: Tensor
+    words: Tensor
+
+    def __init__(self, config) -> None:
+        super().__init__()
+        k, n, d = config.concepts, config.concept_classes, config.hidden_size
+        self.tokens = config.concept_tokens
+        self.register_buffer("keys", torch.zeros(k, config.vision_dim))
+        self.register_buffer("bias", torch.zeros(k))
+        self.register_buffer("class_keys", torch.zeros(n, config.vision_dim))
+        self.register_buffer("class_bias", torch.zeros(n))
+        self.register_buffer("class_concepts", torch.full((n,), -1.0))  # -1: no concept
+        self.register_buffer("words", torch.full((k, WORD_IDS), -1.0))  # -1: padding
+        self.norm = RMSNorm(d, config.norm_eps)
+        self.proj = BitLinear(d, d, config.quantization)
+        self.strength = nn.Parameter(torch.zeros(d))
+        self.offset = nn.Parameter(torch.zeros(d))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Patch features (B, N_p, D_v) -> scores in [0, 1] (B, K)."""
+        p = features.float().mean(1)
+        own = torch.sigmoid(p @ self.keys.T + self.bias)
+        if not len(self.class_bias):
+            return own
+        shares = (p @ self.class_keys.T + self.class_bias).softmax(-1)
+        known = self.class_concepts >= 0
+        of_class = torch.zeros_like(own).index_add_(1, self.class_concepts[known].long(), shares[:, known])
+        return torch.maximum(own, of_class)
+
+    def find(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Patch features (B, N_p, D_v) -> the best concepts, best first: numbers and scores (B, k)."""
+        scores, ids = self.scores(features).topk(self.tokens, dim=-1)
+        return ids, scores
+
+    def forward(self, ids: Tensor, scores: Tensor, embedding: Tensor) -> Tensor:
+        """Concepts (B, k) with their scores, and the embedding table (V, d) -> vision tokens (B, k, d)."""
+        words = self.words[ids].long()  # (B, k, L)
+        there = (words >= 0).unsqueeze(-1)
+        vectors = (embedding[words.clamp(min=0)] * there).sum(2) / there.sum(2).clamp(min=1)
+        return self.proj(self.norm(vectors)) + scores.unsqueeze(-1).to(vectors.dtype) * self.strength + self.offset
