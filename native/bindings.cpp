@@ -113,6 +113,8 @@ Config config(const nb::dict& values) {
   config.attention_window = item<int>(values, "attention_window");
   config.vision_dim = item<int>(values, "vision_dim");
   config.vision_grid = item<int>(values, "vision_grid");
+  config.concepts = item<int>(values, "concepts");
+  config.concept_tokens = item<int>(values, "concept_tokens");
   config.vision_pool = item<int>(values, "vision_pool");
   config.vision_hidden = item<int>(values, "vision_hidden");
   config.learned_pooling = item<std::string>(values, "query_pooling") == "learned";
@@ -261,6 +263,19 @@ NB_MODULE(_native, m) {
   }, "kernels"_a, "packed"_a, "columns"_a, "codes"_a, "Integer product of a packed matrix and int8 rows: (tokens, rows).");
 
   // Two limits of the machine, for benchmarks: what one core reads, and what the ternary product computes in the first cache.
+  m.def("rows_dot", [](nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows,
+                       nb::ndarray<const int8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> codes) {
+    const size_t count = rows.shape(0), width = rows.shape(1);
+    if (codes.shape(0) != width) throw std::invalid_argument("rows and codes have different widths");
+    Buffer<int32_t> sums(count);
+    const int8_t* row = rows.data();
+    for (size_t i = 0; i < count; i++, row += width) {
+      int32_t sum = 0;
+      for (size_t j = 0; j < width; j++) sum += int32_t{row[j]} * codes.data()[j];
+      sums.data()[i] = sum;
+    }
+    return array(std::move(sums), {count});
+  }, "rows"_a, "codes"_a, "Integer products (n,) of int8 rows (n, D) and codes (D,).");
   m.def("bandwidth", [](const std::string& kernels, size_t bytes, double seconds) {
     const Kernels& chosen = select_kernels(kernels);
     Buffer<float> memory(bytes / sizeof(float));
@@ -327,11 +342,17 @@ NB_MODULE(_native, m) {
         }
         return array(std::move(features), {patches, static_cast<size_t>(tower.out_dim)});
       }, "pixels"_a, "Normalised pixels (3, S, S) -> patch features (N_p, D_v).")
-      .def("encode", [](const Model& self, const Floats& features) {
-        const float* in = data(features, int64_t{self.config.vision_grid} * self.config.vision_grid * self.config.vision_dim, "features");
-        nb::gil_scoped_release unlocked;
-        return std::const_pointer_cast<Image>(self.encode(in));
-      }, "features"_a, "Patch features (N_p, D_v) -> Image.")
+      .def("project", [](const Model& self, const Floats& features) {
+        const Config& config = self.config;
+        const float* in = data(features, int64_t{config.vision_grid} * config.vision_grid * config.vision_dim, "features");
+        const size_t count = static_cast<size_t>(config.patch_tokens()), d = static_cast<size_t>(config.hidden_size);
+        Buffer<float> tokens(count * d);
+        {
+          nb::gil_scoped_release unlocked;
+          self.project(in, tokens.data());
+        }
+        return array(std::move(tokens), {count, d});
+      }, "features"_a, "Patch features (N_p, D_v) -> their vision tokens (N_p', d).")
       .def("image", [](const Model& self, const Floats& tokens) {
         return std::const_pointer_cast<Image>(self.image(data(tokens, int64_t{self.config.vision_tokens()} * self.config.hidden_size, "vision tokens")));
       }, "tokens"_a, "Vision tokens (N, d) -> Image.")

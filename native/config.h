@@ -24,6 +24,7 @@ struct Config {
   float norm_eps = 0;
   int attention_sinks = 0, attention_window = 0;
   int vision_dim = 0, vision_grid = 0, vision_pool = 0, vision_hidden = 0;
+  int concepts = 0, concept_tokens = 0;
   bool learned_pooling = false;
   int memory_slots = 0, memory_dim = 0, memory_segment = 0;
   float memory_alpha = 0, memory_decay = 0;
@@ -33,10 +34,11 @@ struct Config {
   TowerConfig tower;
 
   int head_dim() const { return hidden_size / num_heads; }
-  int vision_tokens() const {
+  int patch_tokens() const {
     const int side = (vision_grid + vision_pool - 1) / vision_pool;
     return side * side;
   }
+  int vision_tokens() const { return patch_tokens() + (concepts > 0 ? concept_tokens : 0); }
 };
 
 }  // namespace bitmar

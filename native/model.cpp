@@ -76,11 +76,7 @@ Model::Block Model::block(const Weights& weights, const std::string& name, bool 
   return block;
 }
 
-std::shared_ptr<const Image> Model::encode(const float* features) const {
-  Buffer<float> tokens(static_cast<size_t>(config.vision_tokens()) * config.hidden_size);
-  projector_(kernels, features, tokens.data());
-  return image(tokens.data());
-}
+void Model::project(const float* features, float* tokens) const { projector_(kernels, features, tokens); }
 
 std::shared_ptr<const Image> Model::image(const float* tokens) const {
   const int count = config.vision_tokens(), d = config.hidden_size;

@@ -124,7 +124,7 @@ class Model {
 
   static const char* unsupported(const Config& config);  // why this engine cannot run it; null if it can
 
-  std::shared_ptr<const Image> encode(const float* features) const;  // (N_p, D_v)
+  void project(const float* features, float* tokens) const;         // (N_p, D_v) -> vision tokens (patch_tokens(), d)
   std::shared_ptr<const Image> image(const float* tokens) const;     // vision tokens (N, d)
   std::shared_ptr<const MemoryState> memory_state(const float* slots, const float* usage) const;
   void tower(const float* pixels, float* features) const { (*tower_)(kernels, pixels, features); }  // has_tower only

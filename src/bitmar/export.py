@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import write_container
 from bitmar.core.errors import ConfigError, FormatError
-from bitmar.core.tensors import EMBEDDING, expected_tensors, is_packed, linear_shapes, scale_name
+from bitmar.core.tensors import expected_tensors, is_packed, linear_shapes, scale_name
 from bitmar.core.ternary import F32, absmean, pack2, quantize_rows
 from bitmar.core.tokenizer import check_tokenizer
 from bitmar.core.tower_file import TowerFile, open_tower
@@ -125,11 +125,13 @@ def quantize_checkpoint(weights: Mapping[str, F32], config: ModelConfig) -> dict
         return weights[name]
 
     matrices = linear_shapes(config)
-    for name, (_, shape) in expected_tensors(config).items():
+    for name, (dtype, shape) in expected_tensors(config).items():
         if name in tensors or name.endswith(".scale"):  # comes with its matrix
             continue
-        if name == EMBEDDING:
+        if dtype == "I8":
             tensors[name], tensors[scale_name(name)] = quantize_rows(take(name))
+        elif dtype == "I32":
+            tensors[name] = take(name).astype(np.int32)
         elif name in matrices:
             matrix = take(name)
             matrix = matrix.reshape(len(matrix), -1)  # a convolution's kernel by (channel, row, column)

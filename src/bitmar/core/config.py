@@ -158,6 +158,8 @@ class ModelConfig:
             raise ConfigError("hidden_size / num_heads must be even: rotary positions turn pairs of features")
         if self.vision_pool > self.vision_grid:
             raise ConfigError(f"vision_pool {self.vision_pool} exceeds vision_grid {self.vision_grid}")
+        if self.concepts and self.concept_tokens > self.concepts:
+            raise ConfigError(f"concept_tokens {self.concept_tokens} exceeds the {self.concepts} concepts of the bank")
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "image_token_id"):
             token = getattr(self, name)
             if token is not None and token >= self.vocab_size:
@@ -185,8 +187,8 @@ class ModelConfig:
 
     @property
     def vision_tokens(self) -> int:
-        """N, the vision tokens after pooling; a partial window at the edge counts as one."""
-        return math.ceil(self.vision_grid / self.vision_pool) ** 2
+        """N, the vision tokens after pooling (a partial window at the edge counts as one) and those of concepts."""
+        return math.ceil(self.vision_grid / self.vision_pool) ** 2 + (self.concept_tokens if self.concepts else 0)
 
 
 def _from_dict(cls: type[_Config], values: Mapping[str, Any]) -> _Config:

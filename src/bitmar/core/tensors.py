@@ -17,6 +17,9 @@ Shape = tuple[int, ...]
 
 EMBEDDING = "model.embed_tokens.weight"  # int8, with one scale a row under `scale_name(EMBEDDING)`
 
+CONCEPTS = "model.concepts"  # the concept bank; its keys are int8 with one scale a row
+WORD_IDS = 6  # token ids of a concept's word, at most
+
 BACKGROUND_MEAN, BACKGROUND_WHITEN, BACKGROUND_STRANGERS = (
     f"recall.{part}" for part in ("mean", "whiten", "strangers")
 )
@@ -44,9 +47,24 @@ def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
             expected[name] = TensorSpec("F32", (out_features, in_features))
     for name, shape in _float_shapes(config):
         expected[name] = TensorSpec("F32", shape)
+    expected |= _concept_tensors(config)
     if isinstance(config.vision_tower, ConvTowerConfig):
         expected |= conv_tensors(config.vision_tower)
     return expected
+
+
+def _concept_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
+    """The bank's keys, words and biases; none without concepts."""
+    if not config.concepts:
+        return {}
+    found: dict[str, TensorSpec] = {}
+    for keys, bias, rows in (("keys", "bias", config.concepts), ("class_keys", "class_bias", config.concept_classes)):
+        found[f"{CONCEPTS}.{keys}"] = TensorSpec("I8", (rows, config.vision_dim))
+        found[scale_name(f"{CONCEPTS}.{keys}")] = TensorSpec("F32", (rows, 1))
+        found[f"{CONCEPTS}.{bias}"] = TensorSpec("F32", (rows,))
+    found[f"{CONCEPTS}.class_concepts"] = TensorSpec("I32", (config.concept_classes,))  # -1: none
+    found[f"{CONCEPTS}.words"] = TensorSpec("I32", (config.concepts, WORD_IDS))  # token ids, -1: no more
+    return found
 
 
 def conv_tensors(tower: ConvTowerConfig) -> dict[str, TensorSpec]:
@@ -96,6 +114,8 @@ def _linears(config: ModelConfig) -> Iterator[tuple[str, tuple[int, int]]]:
     yield "model.fusion.q_proj.weight", (d, d)
     yield "model.fusion.kv_proj.weight", (2 * d, d)
     yield "model.fusion.o_proj.weight", (d, d)
+    if config.concepts:
+        yield f"{CONCEPTS}.proj.weight", (d, d)
     if config.memory_integration != "off" and d != memory:
         yield "model.memory.query_proj.weight", (memory, d)
     if config.memory_integration in ("add", "concat"):
@@ -117,6 +137,9 @@ def _float_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
         yield f"model.{stack}.norm.weight", (d,)
     yield "model.vision.norm.weight", (config.vision_dim,)
     yield "model.fusion.norm.weight", (d,)
+    if config.concepts:
+        for name in ("norm.weight", "strength", "offset"):
+            yield f"{CONCEPTS}.{name}", (d,)
     if config.memory_integration != "off":
         yield from _memory_floats(config)
     if isinstance(config.vision_tower, VisionTowerConfig):

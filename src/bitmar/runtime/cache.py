@@ -19,11 +19,13 @@ class ImageTokens:
     """An image as texts need it: vision tokens (N, d), and what the engine that encoded them has prepared.
 
     pooled: the tower's features of the whole photo (D_v,), the mean over its patches, where they are known.
+    concepts: the score of every concept of the model's bank (K,), where it has one.
     """
 
     tokens: F32
     prepared: object
     pooled: F32 | None = None
+    concepts: F32 | None = None
 
 
 class DecodingState:

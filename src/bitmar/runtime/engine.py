@@ -20,6 +20,7 @@ from bitmar.core.tensors import EMBEDDING, scale_name
 from bitmar.core.ternary import F32
 from bitmar.runtime.attention import Fusion, Positions, SelfAttention
 from bitmar.runtime.cache import I64, DecodingState, ImageTokens
+from bitmar.runtime.concepts import ConceptBank
 from bitmar.runtime.conv import ConvTower
 from bitmar.runtime.layers import Weights, activate, log_softmax, rms_norm
 from bitmar.runtime.memory import EpisodicMemory, MemoryState, Write
@@ -87,6 +88,7 @@ class Engine:
         elif config.vision_tower:
             self.tower = from_pixels(BitVit(weights, config.vision_tower), container.vision)
         self.projector = VisionProjector(weights, config)
+        self.concepts = ConceptBank(container) if config.concepts else None
         self.encoder = Stack(weights, "encoder", config, config.encoder_layers, 0)
         self.fusion = Fusion(weights, config)
         self.decoder = Stack(weights, "decoder", config, config.decoder_layers, config.encoder_layers)
@@ -97,7 +99,11 @@ class Engine:
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
-        return replace(self.fusion.prepare(self.projector(features)), pooled=mean_features(features))
+        tokens, pooled, scores = self.projector(features), mean_features(features), None
+        if self.concepts is not None:
+            scores = self.concepts.scores(pooled)
+            tokens = np.concatenate((tokens, self.concepts.tokens(scores)))
+        return replace(self.fusion.prepare(tokens), pooled=pooled, concepts=scores)
 
     def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> DecodingState:
         """An empty sequence about `image`, reading `memory` (M_0 when None)."""

@@ -15,6 +15,7 @@ from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import F32
 from bitmar.runtime.backend import engine_hint
 from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.concepts import ConceptBank
 from bitmar.runtime.memory import MemoryState, Write
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.tower import Tower, from_pixels, mean_features
@@ -54,6 +55,7 @@ class NativeEngine:
             raise ConfigError(detail)
         self.config, self.wide = container.config, wide
         self.model = _native.Model(_model_config(container.config), dict(container.tensors), kernels)
+        self.concepts = ConceptBank(container, _native.rows_dot) if self.config.concepts else None
         self.tower: Tower | None = None
         if isinstance(self.config.vision_tower, ConvTowerConfig):
             self.tower = _native.ConvTower(self.config.vision_tower.to_dict(), dict(container.tensors), kernels)
@@ -64,8 +66,11 @@ class NativeEngine:
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
-        image = self.model.encode(np.ascontiguousarray(features))
-        return ImageTokens(self.model.image_tokens(image), image, mean_features(features))
+        tokens, pooled, scores = self.model.project(np.ascontiguousarray(features)), mean_features(features), None
+        if self.concepts is not None:
+            scores = self.concepts.scores(pooled)
+            tokens = np.concatenate((tokens, self.concepts.tokens(scores)))
+        return ImageTokens(tokens, self.model.image(tokens), pooled, scores)
 
     def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> _native.State:
         """The state of an empty sequence about `image`, reading `memory` (M_0 when None)."""

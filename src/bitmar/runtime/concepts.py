@@ -1,0 +1,78 @@
+"""The concept bank on a device: which words a photo's features speak for, as vision tokens (see `model/concepts.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from bitmar.core.config import ModelConfig
+from bitmar.core.container import Container
+from bitmar.core.tensors import CONCEPTS, EMBEDDING, scale_name
+from bitmar.core.ternary import F32, I8, quantize_activations
+from bitmar.runtime.layers import Weights, rms_norm
+
+I32 = npt.NDArray[np.int32]
+RowsDot = Callable[[I8, I8], I32]
+
+
+class ConceptBank:
+    """K concepts found in the mean patch feature. Keys are int8, and so is the feature: the sums are exact integers.
+
+    rows_dot: (n, D_v) int8 and (D_v,) int8 -> (n,) int32; the native engine has a faster one.
+    """
+
+    def __init__(self, container: Container, rows_dot: RowsDot | None = None) -> None:
+        config, tensors, weights = container.config, container.tensors, Weights(container)
+
+        def part(name: str) -> str:
+            return f"{CONCEPTS}.{name}"
+
+        self.config: ModelConfig = config
+        self.keys, self.class_keys = tensors[part("keys")], tensors[part("class_keys")]
+        self.scale, self.class_scale = (tensors[scale_name(part(name))][:, 0] for name in ("keys", "class_keys"))
+        self.bias, self.class_bias = weights.array(part("bias")), weights.array(part("class_bias"))
+        concepts = tensors[part("class_concepts")]
+        self._classes = np.flatnonzero(concepts >= 0)
+        self._concept_of_class = concepts[self._classes]
+        self.words = tensors[part("words")]
+        self._embedding, self._embedding_scale = tensors[EMBEDDING], tensors[scale_name(EMBEDDING)]
+        self._norm, self._proj = weights.array(part("norm.weight")), weights.linear(part("proj"))
+        self._strength, self._offset = weights.array(part("strength")), weights.array(part("offset"))
+        self._dot = rows_dot or exact_dot
+
+    def scores(self, pooled: F32) -> F32:
+        """Mean patch feature (D_v,) -> the score of every concept, in [0, 1], float32 (K,)."""
+        codes, scale = quantize_activations(pooled)
+        own = self._dot(self.keys, codes) * (self.scale * scale) + self.bias
+        scores = 1 / (1 + np.exp(-own))
+        if len(self.class_bias):
+            logits = self._dot(self.class_keys, codes) * (self.class_scale * scale) + self.class_bias
+            shares = np.exp(logits - logits.max())
+            shares /= shares.sum()
+            of_class = np.bincount(self._concept_of_class, shares[self._classes], minlength=len(scores))
+            scores = np.maximum(scores, of_class)
+        return scores.astype(np.float32)
+
+    def tokens(self, scores: F32) -> F32:
+        """Scores (K,) -> the vision tokens of the best concepts, best first, float32 (k, d)."""
+        best = np.argsort(-scores, kind="stable")[: self.config.concept_tokens]
+        vectors = np.stack([self._word(concept) for concept in best])
+        normed = rms_norm(vectors, self._norm, self.config.norm_eps)
+        tokens: F32 = self._proj(normed) + scores[best, None] * self._strength + self._offset
+        return tokens
+
+    def _word(self, concept: int) -> F32:
+        """The mean embedding of a concept's token ids, (d,)."""
+        ids = self.words[concept]
+        ids = ids[ids >= 0]
+        vectors: F32 = self._embedding[ids] * self._embedding_scale[ids]
+        mean: F32 = vectors.sum(axis=0) / np.float32(max(1, len(ids)))
+        return mean
+
+
+def exact_dot(rows: I8, codes: I8) -> I32:
+    """Integer products (n,) of rows (n, D) and codes (D,)."""
+    result: I32 = rows.astype(np.int32) @ codes.astype(np.int32)
+    return result
