@@ -147,6 +147,8 @@ def _build(folder: Path, tokenizer: Tokenizer, changes: dict[str, Any]) -> Pair:
                 module.weight.uniform_(0.5, 1.5)
         if changes.get("query_pooling") == "learned":
             model.model.memory.pooling.normal_(std=0.3)
+        if model.model.concepts is not None:
+            _fill(model.model.concepts, model.config)
         model.lm_head.weight *= 3  # far-apart logits: what is likeliest must not hang on the last bit
         # The file stores the embedding in int8: give torch the very same numbers.
         codes, scale = quantize_rows(model.model.embed_tokens.weight.numpy())
@@ -159,3 +161,19 @@ def _build(folder: Path, tokenizer: Tokenizer, changes: dict[str, Any]) -> Pair:
     }
     save_checkpoint(folder, model, tokenizer.to_str(), preprocessing)
     return Pair(model, load(export_checkpoint(folder, folder / "model.bitmar"), engine="numpy"), folder)
+
+
+def _fill(bank: Any, config: Any) -> None:
+    """Random keys in int8, as the file has them, and words of one to three token ids."""
+    import torch
+
+    for keys in (bank.keys, bank.class_keys):
+        codes, scale = quantize_rows(torch.randn(keys.shape).numpy())
+        keys.copy_(torch.from_numpy(codes * scale))
+    bank.bias.normal_()
+    bank.class_bias.normal_()
+    bank.class_concepts.copy_(torch.arange(len(bank.class_concepts)) % (config.concepts + 1) - 1.0)
+    for number, row in enumerate(bank.words):
+        row[: number % 3 + 1] = torch.arange(4 + number, 5 + number + number % 3).float()
+    bank.strength.normal_()
+    bank.offset.normal_()

@@ -1,6 +1,6 @@
 """From a `.bitmar` file back to a training checkpoint: to fine-tune it, or to load it in transformers.
 
-What quantisation has rounded away stays away: the master weights are such that `export` gives the same codes and scales.
+What quantisation rounded away stays away: the master weights are such that `export` gives the same codes and scales.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container, open_container
 from bitmar.core.errors import DependencyError, FormatError
-from bitmar.core.tensors import EMBEDDING, linear_shapes, scale_name
+from bitmar.core.tensors import linear_shapes, scale_name
 from bitmar.core.ternary import F32, unpack2
 
 
@@ -49,7 +49,7 @@ def master_weights(container: Container) -> dict[str, F32]:
     for name, tensor in container.tensors.items():
         if name.endswith(".scale") or name.startswith(("model.vision_tower.", "recall.")):
             continue
-        if name == EMBEDDING:
+        if tensor.dtype == np.int8:
             weights[name] = tensor.astype(np.float32) * container.tensors[scale_name(name)]
         elif name in matrices and tensor.dtype == np.uint8:
             weights[name] = latent(unpack2(tensor, matrices[name][1]), float(container.tensors[scale_name(name)][0]))

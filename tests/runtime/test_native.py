@@ -281,7 +281,7 @@ def test_wrong_arguments_are_refused(make_pair: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="nothing has been read"):
         state.logits()
     with pytest.raises(ValueError, match="features"):
-        model.engine.model.encode(np.zeros((3, 3), np.float32))
+        model.engine.model.project(np.zeros((3, 3), np.float32))
     state.forward(np.array([[5]]))
     with pytest.raises(ValueError, match="batch"):
         state.forward(np.array([[5], [6]]))

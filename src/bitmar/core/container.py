@@ -23,7 +23,7 @@ from bitmar.core.conv_weights import check_weights
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.layout import Array
 from bitmar.core.sealed import MODEL, Tensors, check_tensors, checksum, json_object, read_sealed, write_sealed
-from bitmar.core.tensors import BACKGROUND_STRANGERS, background_tensors, expected_tensors, linear_shapes
+from bitmar.core.tensors import BACKGROUND_STRANGERS, CONCEPTS, background_tensors, expected_tensors, linear_shapes
 from bitmar.core.ternary import check_codes
 from bitmar.core.tokenizer import check_tokenizer
 
@@ -152,8 +152,20 @@ def _check_tensors(tensors: Tensors, config: ModelConfig) -> None:
     for name, (_, in_features) in linear_shapes(config).items():
         if tensors[name].dtype == np.uint8:
             _check_packing(name, tensors[name], in_features)
+    if config.concepts:
+        _check_concepts(tensors, config)
     if BACKGROUND_STRANGERS in tensors and (np.diff(tensors[BACKGROUND_STRANGERS]) < 0).any():
         raise FormatError(f"tensor {BACKGROUND_STRANGERS!r} does not rise")
+
+
+def _check_concepts(tensors: Tensors, config: ModelConfig) -> None:
+    words, of_class = tensors[f"{CONCEPTS}.words"], tensors[f"{CONCEPTS}.class_concepts"]
+    if words.min() < -1 or words.max() >= config.vocab_size:
+        raise FormatError(f"tensor '{CONCEPTS}.words' holds token ids outside the vocabulary of {config.vocab_size}")
+    if (words[:, 0] < 0).any() or ((words[:, :-1] < 0) & (words[:, 1:] >= 0)).any():
+        raise FormatError(f"tensor '{CONCEPTS}.words' holds a concept without a word, or a word with a hole")
+    if len(of_class) and (of_class.min() < -1 or of_class.max() >= config.concepts):
+        raise FormatError(f"tensor '{CONCEPTS}.class_concepts' names concepts that the bank of {config.concepts} lacks")
 
 
 def _check_packing(name: str, packed: Array, in_features: int) -> None:

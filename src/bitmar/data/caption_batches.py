@@ -163,7 +163,7 @@ class CaptionBatches(BatchSource):
         labels = labels_of(ids, mask, self.special)
         labels[:, 0] = IGNORED
         image_ids = np.array([self.images[draw.place] for draw in draws], np.int64)
-        batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "image_ids": image_ids}
+        batch: Batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "image_ids": image_ids}
         if self._hidden:
             batch["image_mask"] = np.array([not draw.hidden for draw in draws])
         if self._features is not None:

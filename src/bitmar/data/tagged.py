@@ -16,7 +16,7 @@ MakeTags = Callable[[str, np.random.Generator], tuple[npt.NDArray[np.int64], npt
 
 
 class TaggedCaptions(BatchSource):
-    """Rows BOS caption EOS as those of `CaptionBatches`, with `concept_ids` and `concept_scores` (rows, k) and no photo.
+    """Rows BOS caption EOS as in `CaptionBatches`, with `concept_ids` and `concept_scores` (rows, k) and no photo.
 
     Every epoch shows each caption once, in another order and with other tags.
     """

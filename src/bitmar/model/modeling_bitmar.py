@@ -415,9 +415,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         kept = ("memory", "write_memory", "read_memory", "logits_to_keep", "use_cache")
         inputs = {k: kwargs[k] for k in kept if kwargs.get(k) is not None}
         if seen == 0:  # later steps find the picture in the cache
-            inputs |= {
-                k: kwargs[k] for k in _OF_IMAGE if kwargs.get(k) is not None
-            }
+            inputs |= {k: kwargs[k] for k in _OF_IMAGE if kwargs.get(k) is not None}
         else:
             inputs.pop("memory", None)
         return {"input_ids": input_ids[:, seen:], "attention_mask": attention_mask, "cache": cache, **inputs}

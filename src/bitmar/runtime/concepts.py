@@ -1,4 +1,4 @@
-"""The concept bank on a device: which words a photo's features speak for, as vision tokens (see `model/concepts.py`)."""
+"""The concept bank on a device: the words that a photo's features speak for, as vision tokens (`model/concepts.py`)."""
 
 from __future__ import annotations
 

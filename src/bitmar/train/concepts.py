@@ -32,7 +32,7 @@ _UNSEEN = -20.0  # bias of a concept that no photo has shown
 
 @dataclass(frozen=True)
 class ConceptBank:
-    """names: K concepts. keys (K, D_v), bias (K,); class_keys (n, D_v), class_bias (n,), class_concepts (n,), -1: none."""
+    """names: K concepts. keys (K, D_v), bias (K,); class_keys (n, D_v), class_bias (n,), class_concepts (n,)."""
 
     names: tuple[str, ...]
     keys: F32
@@ -130,18 +130,20 @@ def fit_bank(
     y2 = np.maximum(y2, np.where(of_class, p2, 0)).astype(np.float32)
     weight2 = np.where((y2 > 0) | of_class, 1, _SILENT).astype(np.float32)
     number = np.concatenate((np.repeat(np.arange(len(captioned[0])) % folds, views), np.full(len(x2), -1)))
-    data = [torch.from_numpy(np.concatenate(parts)) for parts in ((x, x2), (y, y2), (weight, weight2))]
+    inputs, targets, weights = (
+        torch.from_numpy(np.concatenate(parts)) for parts in ((x, x2), (y, y2), (weight, weight2))
+    )
 
     def fitted(without: int | None) -> ConceptBank:
         rows = torch.from_numpy(np.flatnonzero(number != (-2 if without is None else without)))
-        keys, bias = _logistic(*data, rows, seed)
+        keys, bias = _logistic(inputs, targets, weights, rows, seed)
         return ConceptBank(vocabulary.names, keys, bias, *classifier, classes)
 
     return fitted(None), [fitted(fold) for fold in range(folds)]
 
 
 def _logistic(x: Tensor, y: Tensor, weight: Tensor, rows: Tensor, seed: int) -> tuple[F32, F32]:
-    """Keys (K, D_v) and bias (K,) by Adam, with most inputs dropped: with a photo's noise few of them can be relied on."""
+    """Keys (K, D_v) and bias (K,), by Adam with most inputs dropped: few of a photo's features can be relied on."""
     generator = torch.Generator().manual_seed(seed)
     mean, deviation = x[rows].mean(0), x[rows].std(0) + 1e-3
     w = torch.zeros(x.shape[1], y.shape[1], requires_grad=True)

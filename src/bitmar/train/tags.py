@@ -23,7 +23,7 @@ def best(scores: F32, k: int) -> tuple[I64, F32]:
 
 
 class PhotoTags:
-    """The tags of every view of the photos of a store. Photo i's come from bank i mod n, which was fitted without it."""
+    """The tags of every view of a store's photos. Photo i's come from bank i mod n, which was fitted without it."""
 
     def __init__(self, pooled: F32, banks: Sequence[ConceptBank], k: int) -> None:
         """pooled: mean patch features (n, views, D_v)."""
@@ -44,9 +44,8 @@ class PhotoTags:
 class MadeUpTags:
     """Tags for captions without a photo, as wrong and as right as those of photos.
 
-    Learned from captioned photos: the scores of concepts that their captions name, and those of concepts that they do
-    not. A caption's own concepts get scores of the first kind; what else a photo's tags hold comes from some photo, less
-    what its captions name.
+    Learned from captioned photos: the scores of concepts that their captions name, and of those that they do not. A
+    caption's own concepts get scores of the first kind; the others come from some photo, less what its captions name.
     """
 
     def __init__(self, vocabulary: Vocabulary, ids: I64, scores: F32, named: npt.NDArray[np.bool_]) -> None:

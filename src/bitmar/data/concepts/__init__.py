@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 
 import numpy as np
@@ -20,38 +20,6 @@ IMAGENET_CLASSES = 1000
 LONGEST = 3  # words of a phrase
 
 _WORD = re.compile(r"[a-z]+")
-# Words that say nothing about what is to be seen.
-_STOP = frozenset(
-    "a an the this that these those there here it its he she his her him hers they them their theirs we our us you your i "
-    "my me one ones some any all both each every other others another several many much more most few lot lots number "
-    "group pair couple bunch set piece pieces part parts kind type types way side top bottom back front end edge middle "
-    "center corner left right and or but nor so as at by for from in into of off on onto out over to under up upon with "
-    "within without while when where which who whose what how through across around along against among between behind "
-    "below beneath beside besides near next down during after before about above toward towards inside outside is are "
-    "was were be been being am has have having had do does doing did can could will would may might must shall should "
-    "not no very too just also only even still again then than like looks look looking appears appear seems seen shown "
-    "showing shows show see sees image picture photo photograph view shot scene background foreground close distance "
-    "get gets getting got go goes going gone come comes coming make makes making made take takes taking taken put puts "
-    "putting use uses using used try tries trying being else something someone somebody everyone t s d ll re ve m "
-    "posing poses pose different various together away ahead past per via area place places thing things time what "
-    "filled covered full attached facing same next ready about well".split()
-)
-_SAME = {
-    "puppy": "dog", "puppies": "dog", "dogs": "dog", "kitten": "cat", "kittens": "cat", "bike": "bicycle",
-    "bikes": "bicycle", "bicycles": "bicycle", "motorbike": "motorcycle", "motorbikes": "motorcycle", "tv": "television",
-    "airplanes": "airplane", "plane": "airplane", "planes": "airplane", "jet": "airplane", "kid": "child",
-    "kids": "child", "children": "child", "toddler": "child", "lady": "woman", "ladies": "woman", "women": "woman",
-    "guy": "man", "guys": "man", "men": "man", "male": "man", "female": "woman", "persons": "person", "cellphone": "phone",
-    "cows": "cow", "cattle": "cow", "bull": "cow", "calf": "cow", "lamb": "sheep", "lambs": "sheep", "sofa": "couch",
-    "firetruck": "fire truck", "rhinoceros": "rhino", "hippopotamus": "hippo", "bunny": "rabbit", "rooster": "chicken",
-    "hen": "chicken", "pony": "horse", "horses": "horse", "grey": "gray", "doughnut": "donut", "doughnuts": "donut",
-    "infant": "baby", "babies": "baby", "people": "people", "automobile": "car", "seagull": "bird", "seagulls": "bird",
-    "skiis": "skis", "ski": "skiing", "skier": "skiing", "skiers": "skiing", "surfer": "surfing", "surfers": "surfing",
-    "snowboarder": "snowboarding", "skateboarder": "skateboarding", "leaves": "leaf", "knives": "knife", "sheep": "sheep",
-    "wolves": "wolf", "geese": "goose", "mice": "mouse", "teeth": "teeth", "glasses": "glasses", "mom": "woman",
-    "mother": "woman", "dad": "man", "father": "man", "gentleman": "man", "cyclist": "bicycle", "bicyclist": "bicycle",
-    "streetcar": "trolley", "sailboats": "sailboat", "racquet": "racket", "colour": "color", "ocean": "ocean",
-}  # fmt: skip
 
 _FURTHER = ("sheep", "person", "man", "woman", "child", "people", "animal", "food")
 
@@ -77,7 +45,7 @@ class Vocabulary:
 
     def concept(self, word: str) -> int | None:
         """The concept that a single word stands for: itself, a synonym or its plural."""
-        for form in (word, _SAME.get(word), *singulars(word)):
+        for form in (word, synonyms().get(word), *singulars(word)):
             if form is not None and form in self.index:
                 return self.index[form]
         return None
@@ -117,23 +85,32 @@ def singulars(word: str) -> list[str]:
 
 def build_vocabulary(captions_of_photos: Iterable[Sequence[str]], least: int = 25) -> Vocabulary:
     """The nouns of the ImageNet classes and of the labels, and content words that captions of `least` photos share."""
+    stop = set(_table("stopwords.txt").split())  # words that say nothing about what is to be seen
     counts: Counter[str] = Counter()
     for captions in captions_of_photos:
         counts.update({word for caption in captions for word in words(caption)})
     names = dict.fromkeys(sorted({*imagenet_nouns().values(), *(c for of in label_table().values() for c in of)}))
     names |= dict.fromkeys(_FURTHER)
     for word, count in counts.most_common():
-        if count < least or len(word) < 3 or word in _STOP:
+        if count < least or len(word) < 3 or word in stop:
             continue
-        word = _SAME.get(word, word)
-        base = next((form for form in singulars(word) if counts[form] >= least and form not in _STOP), word)
-        names.setdefault(_SAME.get(base, base))
+        word = synonyms().get(word, word)
+        base = next((form for form in singulars(word) if counts[form] >= least and form not in stop), word)
+        names.setdefault(synonyms().get(base, base))
     return Vocabulary(list(names))
 
 
+@cache
+def synonyms() -> Mapping[str, str]:
+    """Another word -> the word that stands in the vocabulary."""
+    rows = (line.split("\t") for line in _table("synonyms.tsv").splitlines() if not line.startswith("#"))
+    return {other: word for word, others in rows for other in others.split()}
+
+
+@cache
 def imagenet_nouns() -> Mapping[int, str]:
     """ImageNet class number -> the noun that a caption would use."""
-    table = (files(__name__) / "imagenet.tsv").read_text(encoding="utf-8")
+    table = _table("imagenet.tsv")
     nouns: dict[int, str] = {}
     for line in table.splitlines():
         if line.startswith("#") or not line:
@@ -147,12 +124,12 @@ def imagenet_nouns() -> Mapping[int, str]:
 
 def imagenet_names() -> tuple[str, ...]:
     """The 1,000 classes by name, in the order of their numbers."""
-    return tuple((files(__name__) / "imagenet_names.txt").read_text(encoding="utf-8").splitlines())
+    return tuple(_table("imagenet_names.txt").splitlines())
 
 
 def label_table() -> Mapping[str, tuple[str, ...]]:
     """Label, in lower case -> the concepts that a caption would name, the main one first."""
-    table = (files(__name__) / "labels.tsv").read_text(encoding="utf-8")
+    table = _table("labels.tsv")
     rows = (line.split("\t") for line in table.splitlines() if line and not line.startswith("#"))
     return {label: tuple(concepts.split(", ")) for label, concepts in rows}
 
@@ -182,6 +159,10 @@ class Labels:
         if known is not None:
             return [self.vocabulary.index[name] for name in known if name in self.vocabulary.index]
         return self.vocabulary.find(label)
+
+
+def _table(name: str) -> str:
+    return (files(__name__) / name).read_text(encoding="utf-8")
 
 
 def class_concepts(vocabulary: Vocabulary) -> npt.NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """Captions for photos that have none: sentences that people wrote about other photos, chosen by what is to be seen.
 
-Labels teach words in a style of their own ("a photo of a zebra"), and what is learned in one style is not said in the
-other. So a labelled photo gets captions in the captions' own style: of a large collection those that name its label and,
+Labels teach words in their own style ("a photo of a zebra"), and what is learned in one style is not said in another.
+So a labelled photo gets captions in the captions' own style: of a large collection those that name its label and,
 besides it, what a concept bank sees; where no caption names the label, one that names a thing of the same sort has its
 noun replaced.
 """
@@ -25,7 +25,25 @@ _SORTS = {  # by ImageNet's order of classes: a noun of the same sort can stand 
 }
 _PLAIN = ("a close up of {a}", "{a} on a table", "there is {a} in the picture", "{a} in front of a wall")
 _UNCOUNTED = frozenset(
-    "milk juice yogurt food fruit vegetables rain fog snow grass water hay corn bread paper sky fishing hockey".split()
+    {
+        "milk",
+        "juice",
+        "yogurt",
+        "food",
+        "fruit",
+        "vegetables",
+        "rain",
+        "fog",
+        "snow",
+        "grass",
+        "water",
+        "hay",
+        "corn",
+        "bread",
+        "paper",
+        "sky",
+        "hockey",
+    }
 )
 
 

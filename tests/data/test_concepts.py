@@ -1,0 +1,121 @@
+"""Words that are found in captions, labels and classes, and captions written from them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bitmar.data.concepts import (
+    IMAGENET_CLASSES,
+    Labels,
+    Vocabulary,
+    build_vocabulary,
+    class_concepts,
+    imagenet_names,
+    imagenet_nouns,
+    label_table,
+)
+from bitmar.data.concepts.questions import label_questions
+from bitmar.data.concepts.rewrite import CaptionPool, replace_noun, with_article
+
+
+@pytest.fixture(scope="module")
+def vocabulary() -> Vocabulary:
+    captions = [["Two men riding bikes past a red car.", "A man riding."]] * 30
+    return build_vocabulary(captions, least=25)
+
+
+def names(vocabulary: Vocabulary, concepts: list[int]) -> list[str]:
+    return [vocabulary.names[concept] for concept in concepts]
+
+
+def test_every_class_is_named_once_and_most_have_a_noun() -> None:
+    assert len(imagenet_names()) == IMAGENET_CLASSES and len(set(imagenet_names())) > 990  # two cranes, two maillots
+    assert set(imagenet_nouns()) <= set(range(IMAGENET_CLASSES))
+    assert imagenet_nouns()[imagenet_names().index("tabby")] == "cat"
+    assert imagenet_nouns()[imagenet_names().index("zebra")] == "zebra"
+
+
+def test_what_photos_share_becomes_a_concept_and_function_words_do_not(vocabulary: Vocabulary) -> None:
+    assert {"man", "riding", "red", "car", "bicycle", "dog"} <= set(vocabulary.names)
+    assert not {"a", "past", "bikes", "men"} & set(vocabulary.names)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Two men riding bikes", ["man", "riding", "bicycle"]),
+        ("A fire truck and a truck", ["fire truck", "truck"]),
+        ("Puppies, cats; a CAT!", ["dog", "cat"]),
+        ("cups of coffee", []),  # the phrase's plural stands at its end alone
+        ("a cup of coffee", ["cup of coffee"]),
+        ("", []),
+    ],
+)
+def test_texts_name_concepts(vocabulary: Vocabulary, text: str, expected: list[str]) -> None:
+    found = names(vocabulary, vocabulary.find(text))
+    assert [name for name in found if name != "two"] == expected
+
+
+@pytest.mark.parametrize(
+    ("label", "main"),
+    [
+        ("Arctic fox", "fox"),
+        ("ice hockey", "hockey"),
+        ("Arla Mild Vanilla Yoghurt", "yogurt"),
+        ("bicycle, car, person", "bicycle"),
+        ("cat and dog", "cat"),
+        ("nonsense", None),
+        ("", None),
+    ],
+)
+def test_labels_name_concepts(vocabulary: Vocabulary, label: str, main: str | None) -> None:
+    found = names(vocabulary, Labels(vocabulary)(label))
+    assert (found[0] if found else None) == main
+
+
+def test_every_concept_of_a_label_is_in_the_vocabulary(vocabulary: Vocabulary) -> None:
+    assert {concept for concepts in label_table().values() for concept in concepts} <= set(vocabulary.names)
+
+
+def test_classes_point_at_concepts(vocabulary: Vocabulary) -> None:
+    of_class = class_concepts(vocabulary)
+    assert of_class.shape == (1000,) and of_class.max() < len(vocabulary)
+    assert vocabulary.names[of_class[281]] == "cat" and of_class[399] == -1
+
+
+def test_a_labelled_photo_gets_captions_that_name_it_and_fit_what_is_seen(vocabulary: Vocabulary) -> None:
+    captions = [f"A {what} rides in a car number {i}." for what in ("dog", "cat") for i in range(15)]
+    pool = CaptionPool([*captions, "A cat near a red bicycle."], vocabulary)
+    scores = np.zeros(len(vocabulary), np.float32)
+    scores[vocabulary.index["bicycle"]] = 0.9
+    best = pool.choose(scores, [vocabulary.index["cat"]], 2)
+    assert best[0] == "A cat near a red bicycle." and all("cat" in caption for caption in best)
+
+
+def test_where_no_caption_names_the_thing_one_of_its_sort_is_rewritten(vocabulary: Vocabulary) -> None:
+    pool = CaptionPool(["A dog stands on the grass."], vocabulary)
+    zero = np.zeros(len(vocabulary), np.float32)
+    assert "A zebra stands on the grass." in pool.choose(zero.copy(), [vocabulary.index["zebra"]])
+    assert pool.choose(zero.copy(), [vocabulary.index["violin"]])[0] == "A close up of a violin"
+
+
+def test_articles_follow_the_new_noun() -> None:
+    assert replace_noun("A dog and a dog", "dog", "elephant") == "An elephant and an elephant"
+    assert replace_noun("an owl", "owl", "cat") == "a cat"
+    assert [with_article(noun) for noun in ("owl", "milk", "sunglasses", "dress")] == [
+        "an owl",
+        "milk",
+        "sunglasses",
+        "a dress",
+    ]
+
+
+def test_questions_of_labels_and_boxes() -> None:
+    middle, right = ("cat", (0.4, 0, 0.6, 1)), ("dog", (0.7, 0, 1, 1))
+    flat = [q for kind in label_questions(["dog"], ["cow"], [right]) for q in kind]
+    assert "What is this? a dog" in flat and "Where is the dog? on the right" in flat
+    assert "Is there a dog in the picture? yes" in flat and "Is there a cow in the picture? no" in flat
+    counted = [q for kind in label_questions(["cat"], [], [middle, middle, right]) for q in kind]
+    assert "How many cats are there? 2" in counted and not any(q.startswith("Where") for q in counted)
+    assert label_questions([], []) == []

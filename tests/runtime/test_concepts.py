@@ -1,0 +1,109 @@
+"""The concept bank in numpy and beside the native engine, against PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bitmar.core.container import write_container
+from bitmar.core.errors import FormatError, ImageError
+from bitmar.runtime.concepts import exact_dot
+
+CONCEPTS = {"concepts": 9, "concept_classes": 13, "concept_tokens": 4}
+
+
+@pytest.fixture
+def pair(make_pair: Callable[..., Any]) -> Any:
+    return make_pair(**CONCEPTS)
+
+
+def test_scores_are_those_of_pytorch(pair: Any) -> None:
+    import torch
+
+    features = pair.image(1)["vision_features"]
+    with torch.no_grad():
+        expected = pair.torch_model.model.concepts.scores(torch.from_numpy(features))[0].numpy()
+    scores = pair.bitmar.encode_image(features=features[0]).concepts
+    assert np.abs(scores - expected).max() < 0.02  # the mean feature is int8 here
+    assert (scores >= 0).all() and (scores <= 1).all()
+
+
+def test_the_best_concepts_follow_the_patches_as_tokens(pair: Any) -> None:
+    import torch
+
+    features = pair.image(2)["vision_features"]
+    image = pair.bitmar.encode_image(features=features[0])
+    best = np.argsort(-image.concepts, kind="stable")[:4].copy()
+    with torch.no_grad():
+        given = torch.from_numpy(best)[None], torch.from_numpy(image.concepts[best])[None]
+        expected = pair.torch_model.model.encode_image(vision_features=torch.from_numpy(features), concepts=given)
+    assert image.tokens.shape == (pair.bitmar.config.vision_tokens, 36) == (4 + 4, 36)
+    np.testing.assert_allclose(image.tokens, expected[0].numpy(), atol=2e-3)
+
+
+def test_native_tokens_and_scores_are_numpys(pair: Any) -> None:
+    features = pair.image(3)["vision_features"][0]
+    native, numpy = (model.encode_image(features=features) for model in (pair.native(), pair.bitmar))
+    np.testing.assert_array_equal(native.concepts, numpy.concepts)
+    np.testing.assert_allclose(native.tokens, numpy.tokens, atol=1e-5)
+
+
+def test_texts_about_concepts_are_pytorchs(pair: Any) -> None:
+    import torch
+
+    features = pair.image(4)["vision_features"]
+    ids = np.array([1, 5, 9, 20, 7])
+    with torch.no_grad():
+        expected = pair.torch_model(torch.from_numpy(ids)[None], vision_features=torch.from_numpy(features)).logits[0]
+    image = pair.bitmar.encode_image(features=features[0])
+    assert np.abs(pair.bitmar.logits(ids, image) - expected.numpy()).max() < 0.5
+    assert (pair.native().complete("the", image, max_tokens=6)) == pair.bitmar.complete("the", image, max_tokens=6)
+
+
+def test_tokens_of_another_count_are_refused(pair: Any, make_pair: Callable[..., Any]) -> None:
+    other = make_pair().bitmar.encode_image(features=pair.image()["vision_features"][0])
+    with pytest.raises(ImageError, match="another model"):
+        pair.bitmar.complete("the", other)
+
+
+@given(st.integers(1, 40), st.integers(1, 70), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=30)
+def test_native_sums_are_exact(rows: int, width: int, seed: int) -> None:
+    native = pytest.importorskip("bitmar._native", reason="the native engine was not built")
+    rng = np.random.default_rng(seed)
+    a, b = (rng.integers(-127, 128, shape, dtype=np.int8) for shape in ((rows, width), width))
+    np.testing.assert_array_equal(native.rows_dot(a, b), exact_dot(a, b))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "place", "value", "message"),
+    [
+        ("words", (0, 0), 300, "outside the vocabulary"),
+        ("words", (2, 0), -1, "without a word"),
+        ("words", (0, 3), 5, "hole"),
+        ("class_concepts", (1,), 9, "lacks"),
+        ("class_concepts", (1,), -2, "lacks"),
+    ],
+)
+def test_a_bank_of_concepts_that_lies_is_refused(
+    tmp_path: Path, make_pair: Callable[..., Any], tensor: str, place: tuple[int, ...], value: int, message: str
+) -> None:
+    pair = make_pair(concepts=9, concept_classes=13, concept_tokens=4)
+    container = pair.bitmar.container
+    tensors = {name: np.array(x) for name, x in container.tensors.items()}
+    tensors[f"model.concepts.{tensor}"][place] = value
+    with pytest.raises(FormatError, match=message):
+        write_container(
+            tmp_path / "lie.bitmar",
+            tensors,
+            config=container.config,
+            tokenizer_json=container.tokenizer_json,
+            vision=container.vision,
+            card={},
+        )
