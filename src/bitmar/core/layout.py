@@ -22,7 +22,12 @@ from bitmar.core.errors import FormatError
 from bitmar.core.strict_json import parse_json
 
 MAX_HEADER_BYTES = 32 << 20  # a tokenizer of 250,000 tokens fits; a lying length cannot claim gigabytes
-DTYPES: dict[str, np.dtype[Any]] = {"U8": np.dtype("u1"), "I8": np.dtype("i1"), "I32": np.dtype("<i4"), "F32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "I8": np.dtype("i1"),
+    "I32": np.dtype("<i4"),
+    "F32": np.dtype("<f4"),
+}
 TYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 Array = npt.NDArray[Any]
