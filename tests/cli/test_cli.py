@@ -104,7 +104,7 @@ def test_ctrl_c_names_what_the_same_command_goes_on_from(
         return captioned(self, *arguments, **options)
 
     monkeypatch.setattr(BitMar, "caption", stop_at_the_second)
-    command = ("caption", "--data", shard, "--json", tmp_path / "out.json", "--model", model)
+    command = ("caption", "--data", shard, "--out", tmp_path / "out.json", "--model", model)
     result = cli(*command)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1].startswith(f"stopped; {tmp_path / 'out.json.partial'} is kept")
@@ -177,10 +177,13 @@ def test_a_closed_pipe_is_silent(model: Path) -> None:
     "arguments, message",
     [
         (["caption"], "name a photo"),
-        (["caption", "a.jpg", "--limit", 3], "--limit belong to --data"),
-        (["caption", "--data", "a.tar"], "--json captions.json"),
-        (["caption", "--data", "a.tar", "b.json"], "--json captions.json"),
+        (["caption", "a.jpg", "--limit", 3], "--limit and --out belong to --data"),
+        (["caption", "--data", "a.tar"], "--out captions.json"),
+        (["caption", "--data", "a.tar", "b.json"], "--out captions.json"),
         (["caption", "--data", "a.tar", "--json", "photo.jpg"], "not to photo.jpg"),
+        (["caption", "--data", "a.tar", "--out", "photo.jpg"], "not to photo.jpg"),
+        (["caption", "--data", "a.tar", "--out", "a.json", "--json", "b.json"], "--out captions.json"),
+        (["caption", "photo.jpg", "--out", "a.json"], "--out belong to --data"),
         (["caption", "--data", "a.tar", "--json", "b.json", "--limit", 0], "at least 1"),
         (["tokenizer", "train", "out"], "--text PATH"),
         (["tokenizer", "train", "out", "--text", "a/x.txt", "--text", "b/x.txt"], "NAME=PATH"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bitmar.cli.app import FAILED, SKIPPED, USE, command
-from bitmar.cli.common import Beams, MemoryFile, Model, Recite
+from bitmar.cli.common import Beams, Json, MemoryFile, Model, Recite
 from bitmar.console import say, write_json
 from bitmar.core.errors import ConfigError, ImageError
 
@@ -26,34 +26,35 @@ IN_A_GRID = 12  # photos, where the command names shards and no limit
     "bitmar caption *.jpg --beams 3 --json",
     "bitmar caption *.jpg --grid grid.png",
     "bitmar caption photo.jpg --memory home.mem",
-    "bitmar caption --data 'val-{00000..00003}.tar' --json captions.json",
+    "bitmar caption --data 'val-{00000..00003}.tar' --out captions.json",
     panel=USE,
 )
 def caption(
     photos: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PHOTO", help="Photos; beside --data the file that --json writes.", show_default=False),
+        typer.Argument(metavar="PHOTO", help="Photos, one by one.", show_default=False),
     ] = None,
     model: Model = None,
     beams: Beams = 1,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest caption, in tokens.")] = 32,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print one JSON document; with --data, write a JSON line per photo to a file."),
-    ] = False,
+    as_json: Json = False,
     data: Annotated[
         list[str] | None,
         typer.Option(
             "--data", metavar="SHARDS", help="WebDataset shards instead of photos: paths, globs, braces, URLs."
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE.json", help="With --data: the file to write, a JSON line per photo."),
+    ] = None,
     features: Annotated[
         Path | None,
         typer.Option(
-            "--features", metavar="FOLDER", help="Beside --data: their patch features, for a model without a tower."
+            "--features", metavar="FOLDER", help="With --data: their patch features, for a model without a tower."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Beside --data: stop after so many photos.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="With --data: stop after N photos.")] = None,
     grid: Annotated[
         Path | None,
         typer.Option("--grid", metavar="OUT.png", help="Draw photos, captions and references as one picture."),
@@ -75,17 +76,16 @@ def caption(
 
     names = photos or []
     if data:
-        _check_shards(names, as_json, grid, limit)
+        out = _shards_out(names, as_json, out, grid, limit)
         if memory:
             raise ConfigError("--memory goes with photos named one by one, not with --data")
-        out = Path(names[0]) if names else None
         limit = limit if limit or out else IN_A_GRID
         _caption_shards(load(model), data, out, features, grid, limit, beams, max_tokens)
         return
     if not names:
         raise ConfigError("name a photo, or shards with --data")
-    if features or limit is not None:
-        raise ConfigError("--features and --limit belong to --data")
+    if features or limit is not None or out:
+        raise ConfigError("--features, --limit and --out belong to --data")
     loaded = load(model)
     captions: list[dict[str, Any]] = []
     skipped: list[dict[str, Any]] = []
@@ -148,16 +148,20 @@ def _recalled(found: Recalled | None) -> dict[str, Any] | None:
     return recalled_document(found) if found else None
 
 
-def _check_shards(names: Sequence[str], as_json: bool, grid: Path | None, limit: int | None) -> None:
-    """The words beside --data make sense together."""
-    if len(names) > 1 or bool(names) != as_json or not (names or grid):
+def _shards_out(
+    names: Sequence[str], as_json: bool, out: Path | None, grid: Path | None, limit: int | None
+) -> Path | None:
+    """Where the captions of shards go, None for a grid alone. `--json FILE` is another way to say `--out FILE`."""
+    if len(names) > (0 if out else 1) or as_json != bool(names) or not (names or out or grid):
         raise ConfigError(
-            "with --data say where captions go: --json captions.json, or --grid grid.png for a few of them"
+            "with --data say where captions go: --out captions.json, or --grid grid.png for a few of them"
         )
-    if names and Path(names[0]).suffix not in (".json", ".jsonl"):  # a photo named by mistake stays what it is
-        raise ConfigError(f"--data writes its captions to a .json or .jsonl file, not to {names[0]}")
+    out = Path(names[0]) if names else out
+    if out and out.suffix not in (".json", ".jsonl"):  # a photo named by mistake stays what it is
+        raise ConfigError(f"--data writes its captions to a .json or .jsonl file, not to {out}")
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit is a number of photos, at least 1, not {limit}")
+    return out
 
 
 def _caption_shards(
