@@ -1,7 +1,7 @@
 """How well a model describes the photos of WebDataset shards: CIDEr, BLEU, ROUGE-L, and the control with wrong photos.
 
 python benchmarks/captions.py --model runs/default --json out/captions.json
-python benchmarks/captions.py --model runs/default/language --half torch --features out/features
+python benchmarks/captions.py --model runs/default/language --engine torch --features out/features
 python benchmarks/captions.py --captions out/lines.json      # what `bitmar caption --data ... --json` wrote
 """
 
@@ -28,7 +28,7 @@ def main(
     data: Annotated[str, typer.Option(help="WebDataset shards: a path, glob, braces or URL.")] = DATA,
     features: Annotated[Path | None, typer.Option(help="Their patch features, for a model without a tower.")] = None,
     captions: Annotated[Path | None, typer.Option(help="Score this file's captions; no model is run.")] = None,
-    half: Annotated[str, typer.Option(help="Which half computes: auto, runtime, torch.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, runtime, torch, or one of the runtime's.")] = "auto",
     beams: Annotated[list[int] | None, typer.Option(help="Numbers of beams, 1 is greedy. Default: 1 and 3.")] = None,
     limit: Annotated[int | None, typer.Option(help="Photos. Default: all.")] = None,
     json: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
@@ -38,8 +38,8 @@ def main(
         publish("captions", score_captions(read_captions(captions)).to_dict(), data=str(captions), out=json)
         return
     skip_without_shared_data(data)
-    scorer = load_scorer(model, half)
-    figures: dict[str, Any] = {"model": scorer.name, "half": type(scorer).__name__}
+    scorer = load_scorer(model, engine)
+    figures: dict[str, Any] = {"model": scorer.name, "scorer": type(scorer).__name__}
     for count in beams or [1, 3]:
         figures["greedy" if count == 1 else f"beams {count}"] = measure(scorer, data, features, count, limit)
     publish("captions", figures, data=data, out=json)

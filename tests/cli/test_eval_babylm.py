@@ -63,5 +63,5 @@ def test_a_model_that_cannot_see_is_told(
 
 def test_errors(fails: Callable[..., str], model: Path, data: Path) -> None:
     assert "did you mean 'blimp'" in fails("eval", "babylm", "--data", data, "--model", model, "--tasks", "blmp")
-    assert "not 'native' " in fails("eval", "babylm", "--data", data, "--half", "native") + " "
+    assert "not 'native' " in fails("eval", "babylm", "--data", data, "--engine", "native") + " "
     assert "does not exist" in fails("eval", "babylm", "--data", data / "none", "--model", model)

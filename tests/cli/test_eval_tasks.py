@@ -69,4 +69,4 @@ def test_a_killed_run_leaves_what_is_done(
 
 def test_unknown_tasks_and_halves(fails: Callable[..., str], model: Path) -> None:
     assert "did you mean 'bitmar_winogrande'" in fails("eval", "tasks", "--tasks", "winogrand", "--model", model)
-    assert "did you mean 'runtime'" in fails("eval", "tasks", "--half", "runtme", "--model", model)
+    assert "did you mean 'runtime'" in fails("eval", "tasks", "--engine", "runtme", "--model", model)

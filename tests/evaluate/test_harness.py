@@ -157,9 +157,7 @@ def test_what_is_not_known_is_named(folder: Path, halves: tuple[Any, Any]) -> No
     with pytest.raises(ConfigError, match=r"'pth'.*did you mean 'path'"):
         BitMarLM(pth="model")
     with pytest.raises(ConfigError, match="did you mean 'torch'"):
-        BitMarLM(path=str(folder), half="trch")
-    with pytest.raises(ConfigError, match="runtime half"):
-        BitMarLM(path=str(folder), half="torch", engine="numpy")
+        BitMarLM(path=str(folder), engine="trch")
     lm = BitMarLM(path=str(folder / "packed"), engine="numpy", batch_size=1, device="cpu")
     with pytest.raises(ConfigError, match="did you mean 'temperature'"):
         lm.generate_until(ask("generate_until", ("a", {"temprature": 1})), True)

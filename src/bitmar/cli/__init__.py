@@ -11,7 +11,7 @@ from bitmar.cli.app import ON_BEGIN, app
 _MODULES = (
     "caption",
     "text",
-    "stream",
+    "read",
     "memory",
     "engine",
     "eval_babylm",

@@ -10,7 +10,7 @@ import typer
 
 from bitmar.cli.app import FAILED, SKIPPED, command
 from bitmar.cli.common import Model
-from bitmar.cli.eval_options import Half, evaluate
+from bitmar.cli.eval_options import Engine, evaluate
 from bitmar.console import STDOUT, Skipped, console, progress, resumable, say, table, write_json
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @command(
     "bitmar eval babylm --data evaluation_data/full_eval --json out/babylm.json",
-    "bitmar eval babylm --data evaluation_data --tasks blimp,ewok --half torch --model runs/default/reward",
+    "bitmar eval babylm --data evaluation_data --tasks blimp,ewok --engine torch --model runs/default/reward",
     group=evaluate,
 )
 def babylm(
@@ -31,7 +31,7 @@ def babylm(
         typer.Option("--tasks", metavar="TASK[,TASK]", help="Only these. Can be repeated. Default: all with data."),
     ] = None,
     model: Model = None,
-    half: Half = "auto",
+    engine: Engine = "auto",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="So many items of a task, evenly spread over its files.")
     ] = None,
@@ -55,7 +55,7 @@ def babylm(
 
     names = [name for some in tasks or () for name in some.split(",") if name]
     find_tasks(names)  # a misspelt one is told before a model is loaded
-    scorer = load_scorer(model, half)
+    scorer = load_scorer(model, engine)
     to_stdout = json_file == STDOUT
     store = None if to_stdout else json_file
     with resumable(lambda: store if store and store.exists() else None), progress() as bar:

@@ -26,7 +26,9 @@ Shards = Annotated[
         "--data", metavar="SHARDS", help="WebDataset shards with captions: paths, globs, braces, URLs. Can be repeated."
     ),
 ]
-Half = Annotated[str, typer.Option("--half", metavar="HALF", help="auto, runtime, or torch: who computes.")]
+Engine = Annotated[
+    str, typer.Option("--engine", metavar="ENGINE", help="auto, runtime, torch, numpy, or a path of `bitmar doctor`.")
+]
 Features = Annotated[
     Path | None,
     typer.Option("--features", metavar="FOLDER", help="The photos' patch features, for a model without a tower."),
@@ -37,11 +39,11 @@ JsonFile = Annotated[
 ]
 
 
-def load_seeing(model: str | None, half: str, features: Path | None) -> PictureScorer:
+def load_seeing(model: str | None, engine: str, features: Path | None) -> PictureScorer:
     """A model that can take the pictures at hand, or a ConfigError that says what is missing."""
     from bitmar.evaluate.scorer import load_scorer
 
-    scorer = load_scorer(model, half)
+    scorer = load_scorer(model, engine)
     if features is None and not scorer.has_tower:
         raise ConfigError(
             f"{scorer.name} has no vision tower: it needs the patch features that it was trained on; extract them with "

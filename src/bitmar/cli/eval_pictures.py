@@ -11,8 +11,8 @@ import typer
 from bitmar.cli.app import SKIPPED, command
 from bitmar.cli.common import Beams, Model, needs
 from bitmar.cli.eval_options import (
+    Engine,
     Features,
-    Half,
     JsonFile,
     Limit,
     Shards,
@@ -54,7 +54,7 @@ def _to(bar: Progress, task: TaskID) -> OnProgress:
 def eval_caption(
     data: Shards,
     model: Model = None,
-    half: Half = "auto",
+    engine: Engine = "auto",
     beams: Beams = 1,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest caption, in tokens.")] = 32,
     features: Features = None,
@@ -78,7 +78,7 @@ def eval_caption(
     from bitmar.data.features import FeatureStore
     from bitmar.evaluate.captioning import evaluate_captions
 
-    scorer = load_seeing(model, half, features)
+    scorer = load_seeing(model, engine, features)
     store = FeatureStore(features) if features else None
     options: dict[str, Any] = {"beams": beams, "max_tokens": max_tokens}
     log = open_log(json_file, scorer, {"features": store.fingerprint if store else None, **options})
@@ -158,7 +158,7 @@ def _caption_rows(found: CaptionEvaluation) -> list[list[str]]:
 def eval_retrieval(
     data: Shards,
     model: Model = None,
-    half: Half = "auto",
+    engine: Engine = "auto",
     features: Features = None,
     limit: Limit = None,
     pool: Annotated[
@@ -176,7 +176,7 @@ def eval_retrieval(
     """
     from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
 
-    scorer = load_seeing(model, half, features)
+    scorer = load_seeing(model, engine, features)
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
         pictures, captions = _look(scorer, data, features, limit, bar, skipped)
@@ -209,7 +209,7 @@ def eval_retrieval(
 def eval_questions(
     data: Shards,
     model: Model = None,
-    half: Half = "auto",
+    engine: Engine = "auto",
     features: Features = None,
     limit: Limit = None,
     json_file: JsonFile = None,
@@ -220,7 +220,7 @@ def eval_questions(
     """
     from bitmar.evaluate.asked import evaluate_asked
 
-    scorer = load_seeing(model, half, features)
+    scorer = load_seeing(model, engine, features)
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
         pictures, captions = _look(scorer, data, features, limit, bar, skipped)
@@ -276,7 +276,7 @@ def eval_nlvr(
         Path, typer.Option("--data", metavar="ZIP|FOLDER", help="A .jsonl of questions with its pictures.")
     ],
     model: Model = None,
-    half: Half = "auto",
+    engine: Engine = "auto",
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -288,7 +288,7 @@ def eval_nlvr(
 
     from bitmar.evaluate.nlvr import WORDING, evaluate_nlvr, read_questions
 
-    scorer = load_seeing(model, half, None)
+    scorer = load_seeing(model, engine, None)
     if not data.exists():
         raise DataError(f"there is no {data}: give nlvr1.zip, or a folder with a .jsonl and its pictures")
     source = [data.name, data.stat().st_size, data.stat().st_mtime_ns]

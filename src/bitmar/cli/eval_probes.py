@@ -10,7 +10,7 @@ import typer
 
 from bitmar.cli.app import command
 from bitmar.cli.common import Model, needs
-from bitmar.cli.eval_options import Features, Half, JsonFile, begin, evaluate, name_skipped, publish
+from bitmar.cli.eval_options import Engine, Features, JsonFile, begin, evaluate, name_skipped, publish
 from bitmar.console import Skipped, progress
 
 WRONG = 1  # exit status: a probe has failed
@@ -24,7 +24,7 @@ WRONG = 1  # exit status: a probe has failed
 )
 def eval_probes(
     model: Model = None,
-    half: Half = "auto",
+    engine: Engine = "auto",
     data: Annotated[
         list[str] | None,
         typer.Option("--data", metavar="SHARDS", help="WebDataset shards with captions, for the image probe."),
@@ -45,7 +45,7 @@ def eval_probes(
     from bitmar.evaluate.probes import run_probes
     from bitmar.evaluate.scorer import load_scorer
 
-    scorer = load_scorer(model, half)
+    scorer = load_scorer(model, engine)
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
         chosen = read_pairs(blimp, skipped) if blimp else []

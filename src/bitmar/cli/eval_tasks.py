@@ -10,7 +10,7 @@ import typer
 
 from bitmar.cli.app import FAILED, SKIPPED, command
 from bitmar.cli.common import Model
-from bitmar.cli.eval_options import Half, JsonFile, begin, evaluate, goes_on, name_skipped, open_log, publish
+from bitmar.cli.eval_options import Engine, JsonFile, begin, evaluate, goes_on, name_skipped, open_log, publish
 from bitmar.console import Skipped, progress, say
 
 
@@ -34,7 +34,7 @@ def eval_tasks(
         ),
     ] = None,
     model: Model = None,
-    half: Half = "auto",
+    engine: Engine = "auto",
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="The first so many questions of each task or MMLU subject.")
     ] = None,
@@ -50,7 +50,7 @@ def eval_tasks(
     from bitmar.evaluate.task_results import DONE, evaluate_tasks, find_tasks
 
     names = find_tasks([name for some in tasks or () for name in some.split(",") if name])
-    scorer = load_scorer(model, half)
+    scorer = load_scorer(model, engine)
     log = open_log(json_file, scorer, {"command": "tasks", "scorer": type(scorer).__name__, "limit": limit})
     with goes_on(log), progress() as bar:
         skipped = Skipped(bar)

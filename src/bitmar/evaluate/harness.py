@@ -1,4 +1,4 @@
-"""BitMar in EleutherAI's lm-evaluation-harness (arXiv 2405.14782): `lm_eval --model bitmar`, on either half.
+"""BitMar in EleutherAI's lm-evaluation-harness (arXiv 2405.14782): `lm_eval --model bitmar`, in PyTorch or the runtime.
 
 The harness brings prompts, metrics and tables; a `TextScorer` answers its three kinds of request. Importing this needs
 the extra `eval`.
@@ -24,7 +24,7 @@ from bitmar.runtime.options import GenerationOptions
 Pair = tuple[str, str]
 Answer = tuple[float, bool]
 
-_ARGUMENTS = ("path", "half", "engine", "batch_size", "max_batch_size", "device")
+_ARGUMENTS = ("path", "engine", "batch_size", "max_batch_size", "device")
 _MAX_GEN_TOKS = 256  # what the harness' own models write where a task does not say
 _BLOCK = 1024  # contexts between two entries in the harness' cache, from which a stopped run goes on
 
@@ -33,9 +33,9 @@ _BLOCK = 1024  # contexts between two entries in the harness' cache, from which 
 class BitMarLM(LM):
     """A model as the harness wants it.
 
-    path: as `load_scorer` takes it; none is the bundled model. half: "auto", "runtime" or "torch". engine: of the
-    runtime half. batch_size, max_batch_size, device: given to every model by the harness and without effect: a half
-    forms its batches by tokens, and results do not depend on them; PyTorch takes the GPU if there is one. scorer:
+    path, engine: as `load_scorer` takes them; no path is the bundled model. batch_size, max_batch_size, device: the
+    harness gives them to every model; here they have no effect, because batches are formed by tokens and results do not
+    depend on them; PyTorch takes the GPU if there is one. scorer:
     instead of a path, a loaded model. on_progress: called with the requests done and all there are, instead of a bar.
 
     Contexts have no largest length, so nothing is ever cut off: what lies behind the attention window is seen as the
@@ -45,8 +45,7 @@ class BitMarLM(LM):
     def __init__(
         self,
         path: str | None = None,
-        half: str = "auto",
-        engine: str | None = None,
+        engine: str = "auto",
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
         device: str | None = None,
@@ -60,7 +59,7 @@ class BitMarLM(LM):
             raise ConfigError(
                 f"unknown model argument {name!r}{nearest(name, _ARGUMENTS)}: bitmar takes {', '.join(_ARGUMENTS)}"
             )
-        self.scorer: TextScorer = scorer or load_scorer(path, half, engine=engine)
+        self.scorer: TextScorer = scorer or load_scorer(path, engine)
         self._on_progress = on_progress
         self._encode = lru_cache(maxsize=16)(self.scorer.encode)  # the harness asks again for each answer's context
 

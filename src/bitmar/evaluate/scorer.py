@@ -1,4 +1,4 @@
-"""What every harness asks of a model: log-probabilities of texts and captions of pictures, from either half."""
+"""What every harness asks of a model: log-probabilities of texts, captions of photos; in PyTorch or the runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from bitmar.core.image import PhotoSource
 from bitmar.core.ternary import F32
 from bitmar.evaluate.continuation import Continuation, check_write, compare, write
 from bitmar.runtime.api import BitMar, load
+from bitmar.runtime.backend import NUMPY
 from bitmar.runtime.cache import ImageTokens
+from bitmar.runtime.diagnosis import native_paths
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.text import encode
 
@@ -30,7 +32,7 @@ Picture = PhotoSource | ImageTokens
 OnProgress = Callable[[int], None]
 """Called with the number of texts that are done."""
 
-HALVES = ("auto", "runtime", "torch")
+ENGINES = ("auto", "runtime", "torch")
 
 
 class Scorer(Protocol):
@@ -121,7 +123,7 @@ class TextScorer(Scorer, Protocol):
 
 
 class RuntimeScorer:
-    """The torch-free half, one text and one picture at a time."""
+    """The runtime, one text and one photo at a time."""
 
     pictures_at_once = 1
     rounding = 0.0
@@ -213,23 +215,21 @@ def is_features(picture: object) -> TypeGuard[npt.NDArray[np.floating[Any]]]:
     return isinstance(picture, np.ndarray) and np.issubdtype(picture.dtype, np.floating)
 
 
-def load_scorer(
-    source: str | Path | None = None, half: str = "auto", *, engine: str | None = None
-) -> RuntimeScorer | TorchScorer:
+def load_scorer(source: str | Path | None = None, engine: str = "auto") -> RuntimeScorer | TorchScorer:
     """The model at `source`: a `.bitmar` file, a folder with one, a Hub id (None: the bundled one), or a checkpoint.
 
-    half: which one computes, "runtime", "torch" or "auto", PyTorch for a checkpoint folder without a `.bitmar` file.
-    engine: of the runtime half, as `bitmar.load` takes it.
+    engine: "runtime", "torch", or "auto": PyTorch for a checkpoint folder without a `.bitmar` file, else the runtime; or
+    one of the runtime's own, as `bitmar.load` takes it: "numpy", "avx2", ...
     Raises ConfigError, FormatError, DependencyError (PyTorch is not installed).
     """
-    if half not in HALVES:
-        raise ConfigError(f"a model is computed by one of {', '.join(HALVES)}, not {half!r}{nearest(half, HALVES)}")
+    known = [*ENGINES, NUMPY, *(name for name, _ in native_paths())]
+    if engine not in known:
+        raise ConfigError(f"an engine is one of {', '.join(known)}, not {engine!r}{nearest(engine, known)}")
     folder = Path(source or "")
     is_checkpoint = source is not None and (folder / "model.safetensors").is_file()
-    if half == "runtime" or (half == "auto" and not (is_checkpoint and not any(folder.glob("*.bitmar")))):
-        return RuntimeScorer(load(source, engine=engine))
-    if engine is not None:
-        raise ConfigError(f"the engine {engine!r} belongs to the runtime half: ask for half=runtime")
+    unpacked = is_checkpoint and not any(folder.glob("*.bitmar"))
+    if engine not in ("auto", "torch") or (engine == "auto" and not unpacked):
+        return RuntimeScorer(load(source, engine=None if engine in ENGINES else engine))
     if not is_checkpoint:
         raise FormatError(f"{source} is no checkpoint folder (config.json, model.safetensors): PyTorch needs one")
     try:

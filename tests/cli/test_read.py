@@ -1,4 +1,4 @@
-"""`bitmar stream` reads to the end, or to the limit."""
+"""`bitmar read` reads to the end, or to the limit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TEXT = "A dog runs.\nThe man sits on a chair.\n" * 40
 
 def test_figures_of_a_file(cli: Cli, model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    result = cli("stream", tmp_path / "text.txt", "--model", model, "--every", 100, "--json", tmp_path / "out.json")
+    result = cli("read", tmp_path / "text.txt", "--model", model, "--every", 100, "--json", tmp_path / "out.json")
     assert result.exit_code == 0 and "perplexity" in result.stdout
     document = json.loads((tmp_path / "out.json").read_text())
     loaded = bitmar.load(model)
@@ -34,16 +34,16 @@ def test_figures_of_a_file(cli: Cli, model: Path, tmp_path: Path) -> None:
 def test_a_limit_and_an_empty_text(cli: Cli, model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     (tmp_path / "empty.txt").write_text("")
-    limited = cli("stream", tmp_path / "text.txt", "--model", model, "--every", 50, "--limit", 120, "--json", "-")
+    limited = cli("read", tmp_path / "text.txt", "--model", model, "--every", 50, "--limit", 120, "--json", "-")
     assert json.loads(limited.stdout)["tokens"] == 150
-    assert "empty" in cli("stream", tmp_path / "empty.txt", "--model", model).stderr
+    assert "empty" in cli("read", tmp_path / "empty.txt", "--model", model).stderr
 
 
 def test_segments_are_remembered(cli: Cli, model: Path, tmp_path: Path) -> None:
     """Two episodes: 256 tokens, and the rest."""
     home = tmp_path / "home.mem"
     text = TEXT[:370]
-    options = ["stream", "--model", model, "--every", 100, "--json", "-"]
+    options = ["read", "--model", model, "--every", 100, "--json", "-"]
     (tmp_path / "text.txt").write_text(text)
     result = cli(*options, tmp_path / "text.txt", "--memory", home, "--remember")
     assert result.exit_code == 0 and "2 of 4 slots hold an episode" in result.stderr
@@ -61,14 +61,14 @@ def test_segments_are_remembered(cli: Cli, model: Path, tmp_path: Path) -> None:
 
 def test_a_stream_into_no_memory(cli: Cli, fails: Callable[..., str], model: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
-    stream = ["stream", tmp_path / "text.txt", "--model", model, "--memory"]
+    stream = ["read", tmp_path / "text.txt", "--model", model, "--memory"]
     assert "no such memory" in fails(*stream, tmp_path / "none.mem")
     assert "there is no folder" in fails(*stream, tmp_path / "no" / "home.mem", "--remember")
 
 
 def test_bytes_that_are_no_text(model: Path) -> None:
     """On stdin, of a process: as a file they are read with replacement characters."""
-    command = [sys.executable, "-m", "bitmar", "stream", "--model", str(model), "--json", "-"]
+    command = [sys.executable, "-m", "bitmar", "read", "--model", str(model), "--json", "-"]
     done = subprocess.run(command, input=b"A dog \xff\xfe runs.\n" * 9, capture_output=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["tokens"] > 9 * 6

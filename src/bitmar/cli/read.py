@@ -1,4 +1,4 @@
-"""`bitmar stream`: a text without end from a file or stdin, at constant memory."""
+"""`bitmar read`: a text without end from a file or stdin, at constant memory."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from bitmar.console import STDOUT, progress, say, write_json
 
 
 @command(
-    "bitmar stream novel.txt",
-    "xzcat novels.txt.xz | bitmar stream --every 100000 --json out/stream.json",
-    "bitmar stream diary.txt --memory home.mem --remember",
+    "bitmar read novel.txt",
+    "xzcat novels.txt.xz | bitmar read --every 100000 --json out/read.json",
+    "bitmar read diary.txt --memory home.mem --remember",
     panel=USE,
 )
-def stream(
+def read(
     file: Annotated[
         Path | None, typer.Argument(metavar="FILE", help="A text file, UTF-8. Default: stdin.", show_default=False)
     ] = None,
