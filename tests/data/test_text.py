@@ -149,3 +149,32 @@ def test_hugging_face_dataset_from_a_local_folder(tmp_path: Path) -> None:
     assert list(Domain(dataset=str(tmp_path), column="story").documents()) == ["One.", "Two."]
     with pytest.raises(BitMarError, match="did you mean 'story'"):
         list(Domain(dataset=str(tmp_path), column="stories").documents())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_text_in_another_encoding_is_refused_with_what_to_do(
+    tmp_path: Path, encoding: str, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / ("a.txt" if pack is bytes else "a.txt.gz")
+    path.write_bytes(pack("A dog runs.\nIt barks.\n".encode(encoding)))
+    with pytest.raises(DataError, match=r"a\.txt.*not UTF-8: convert it with `iconv"):
+        list(iter_documents(path))
+
+
+def test_what_is_no_text_is_refused_and_a_stray_byte_is_not(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(bytes(range(128, 256)) * 40)
+    with pytest.raises(DataError, match="no text in UTF-8"):
+        list(iter_documents(tmp_path / "a.txt"))
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfcaf\xe9 and a \0 in a long enough line\n")
+    assert len(list(iter_documents(tmp_path / "a.txt"))) == 1
+    (tmp_path / "a.txt").write_bytes("狗在跑。\n".encode() * 9000)  # cut in the middle of a letter
+    assert len(list(iter_documents(tmp_path / "a.txt", "line"))) == 9000
+    (tmp_path / "a.txt").write_bytes(b"")
+    assert list(iter_documents(tmp_path / "a.txt")) == []
+
+
+def test_an_endless_line_is_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitmar.data.text._LONGEST", 100)
+    documents = list(iter_documents(_write(tmp_path / "a.txt", "word " * 1000), "file", max_chars=80))
+    assert " ".join(documents).split() == ["word"] * 1000

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitmar.core.errors import TokenizerError
+from bitmar.core.errors import DataError, TokenizerError
 from bitmar.data.tokenizer import (
     SpecialIds,
     bytes_per_token,
@@ -82,3 +82,24 @@ def test_gpt2(shared_data: Path) -> None:
     assert gpt2.encode("Hello world").ids == [15496, 995]  # as published with the vocabulary
     assert special_ids(gpt2) == SpecialIds(pad=50256, bos=50256, eos=50256, image=None)
     assert plain_encoder(gpt2).encode("<|endoftext|>").ids != [50256]
+
+
+@pytest.mark.parametrize("long", ["a" * 200_000, " " * 200_000, "\n" * 200_000, "ab1" * 60_000])
+def test_an_endless_word_is_trained_on_in_parts(long: str) -> None:
+    assert train_bpe([f"the dog {long} runs"] * 3, 300).get_vocab_size() > 262
+
+
+@pytest.mark.parametrize("texts", [[], [""], [" \n", "\t"]])
+def test_no_text_trains_no_tokenizer(texts: list[str], tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match="no text"):
+        train_bpe(texts, 300)
+    (tmp_path / "empty.txt").write_text("\n".join(texts))
+    with pytest.raises(TokenizerError, match="no text"):
+        train_from_sources(tmp_path / "out", {"empty": str(tmp_path / "empty.txt")}, vocab_size=300, progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shards_that_are_not_there_are_told_before_the_text_is_read(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_bytes("x".encode("utf-16"))  # would fail when read
+    with pytest.raises(DataError, match="no shard"):
+        train_from_sources(tmp_path / "out", {"b": str(tmp_path / "book.txt")}, [str(tmp_path / "x.tar")])

@@ -213,3 +213,19 @@ def test_without_java_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", "")
     with pytest.raises(DependencyError, match="default-jre"):
         tokenize([["A dog."]])
+
+
+@needs_java
+def test_references_without_a_word_count_as_none() -> None:
+    lines = [Captioned("a", "A dog.", ("...", "A dog runs.")), Captioned("b", "A cat.", ("...",))]
+    found = score_captions(lines)
+    assert found.photos == 1 and found.unscored == 1
+    with pytest.raises(DataError, match="none of 1 captions"):
+        score_captions(lines[1:])
+
+
+@pytest.mark.parametrize("line", ['{"key": "a", "caption": "A.", "references": "A dog."}', '{"key": 1}', "[" * 100_000])
+def test_a_line_of_another_type_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "c.json").write_text(line)
+    with pytest.raises(DataError, match=r"c\.json:1"):
+        list(read_captions(tmp_path / "c.json"))

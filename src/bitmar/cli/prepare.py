@@ -111,14 +111,20 @@ def tokenizer_train(
 
     if not text and not captions:
         raise ConfigError("name something to train on: --text PATH, --captions SHARDS, or both")
+    skipped = Skipped(progress())
     with needs("train"):
-        report = train_from_sources(out, _domains(text or []), captions or [], vocab_size=size, every=every)
+        report = train_from_sources(
+            out, _domains(text or []), captions or [], vocab_size=size, every=every, on_bad=skipped
+        )
     if as_json:
-        write_json(report)
-        return
-    typer.echo(f"{report['path']}: {report['vocab_size']} entries")
-    for name, value in report["bytes_per_token"].items():
-        typer.echo(f"  {name}: {value} bytes per token")
+        write_json({**report, "skipped": skipped.as_list()})
+    else:
+        typer.echo(f"{report['path']}: {report['vocab_size']} entries")
+        for name, value in report["bytes_per_token"].items():
+            typer.echo(f"  {name}: {value} bytes per token")
+    if skipped.reasons:
+        say(str(skipped))
+        raise typer.Exit(SKIPPED)
 
 
 def _domains(texts: list[str]) -> dict[str, str]:

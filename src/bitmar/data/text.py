@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import lzma
 import re
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ TEXT_SUFFIXES = (".txt", ".txt.xz", ".txt.gz", ".txt.zst")
 MAX_DOCUMENT = 8192
 """Characters after which a document continues as a new one, so that no whole novel is held out or left in."""
 
+_PEEKED = 1 << 16  # bytes that tell whether a file is UTF-8
+_LONGEST = 1 << 22  # characters of a line that are held at once
 _DETECT_CHARS = 4 << 20  # how far `split="auto"` reads; a collection of novels has its first blank line late
 
 # C0/C1 controls but tab and newline, the byte-order mark wherever concatenation left it, and lone surrogates,
@@ -173,8 +177,8 @@ def iter_documents(
     """The documents of one text file (.txt, or compressed as .xz, .gz, .zst), without outer white space.
 
     `split` is explained at `Domain`. A document longer than `max_chars` continues as another, cut at a line
-    end or, in a longer line, at a space. A file that is missing or cut off raises DataError with its name;
-    bytes that are not UTF-8 become U+FFFD.
+    end or, in a longer line, at a space. A file that is missing, cut off, or in UTF-16, UTF-32 or no text at all raises
+    DataError with its name; single bytes that are not UTF-8 become U+FFFD.
     """
     path = Path(path)
     _one_of("split", split, SPLITS)
@@ -183,7 +187,7 @@ def iter_documents(
         if split == "auto":
             with _open_text(path) as (head, _):
                 split = _detect(head.read(_DETECT_CHARS))
-        for number, document in enumerate(_group(text, split, max_chars)):
+        for number, document in enumerate(_group(_lines(text), split, max_chars)):
             yield document
             if on_read is not None and number % 64 == 0:
                 on_read(raw.tell() - seen)
@@ -194,6 +198,12 @@ def iter_documents(
 
 def _detect(head: str) -> Split:
     return "blank" if re.search(r"\n[^\S\n]*\n", head.strip()) else "line"
+
+
+def _lines(text: TextIO) -> Iterator[str]:
+    """Lines, of which an endless one does not fill the memory."""
+    while line := text.readline(_LONGEST):
+        yield line
 
 
 def _group(lines: Iterable[str], split: Split, max_chars: int) -> Iterator[str]:
@@ -231,11 +241,22 @@ def _pieces(line: str, limit: int, room: int) -> Iterator[str]:
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[tuple[TextIO, BinaryIO]]:
-    """The decoded text and, for progress, the raw file under it."""
+    """The decoded text and, for progress, the raw file under it. Raises DataError for what is no UTF-8."""
     openers: dict[str, Callable[[BinaryIO], Any]] = {".xz": lzma.open, ".gz": gzip.open, ".zst": _open_zstd}
     with open(path, "rb") as raw:
-        binary: Any = openers[path.suffix](raw) if path.suffix in openers else raw
+        binary: Any = io.BufferedReader(openers[path.suffix](raw), _PEEKED) if path.suffix in openers else raw
+        _check_encoding(path, binary.peek(_PEEKED)[:_PEEKED])
         yield io.TextIOWrapper(binary, encoding="utf-8", errors="replace"), raw
+
+
+def _check_encoding(path: Path, begin: bytes) -> None:
+    """Text in UTF-16 or UTF-32 has a byte-order mark, or a NUL beside each Latin letter; UTF-8 has neither."""
+    marked = begin.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+    if marked or (begin.count(0) > 8 and begin.count(0) * 20 > len(begin)):
+        name = "UTF-16 or UTF-32" if marked else "UTF-16, UTF-32 or no text"
+        raise DataError(f"{path} is {name}, not UTF-8: convert it with `iconv -f UTF-16 -t UTF-8`")
+    if begin.decode("utf-8", "replace").count("\ufffd") * 4 > len(begin):
+        raise DataError(f"{path} is no text in UTF-8: convert it, with `iconv -t UTF-8`")
 
 
 def _open_zstd(raw: BinaryIO) -> Any:
@@ -254,7 +275,7 @@ def reading(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise DataError(f"no file {path}{near_path(path)}") from None
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile) as error:
+    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path} is cut off or damaged ({error}); fetch it again") from None
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None

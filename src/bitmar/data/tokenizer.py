@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from bitmar import console
 from bitmar.core.errors import TokenizerError
-from bitmar.data.sources import iter_webdataset
+from bitmar.core.files import write_atomically
+from bitmar.data.shards import expand_shards
+from bitmar.data.sources import OnBad, iter_webdataset
 from bitmar.data.text import Domain, clean_caption
 
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<image>")
 """Ids 0 to 3 of every tokenizer trained here."""
 
+_LONG_WORD = re.compile(r"(\S{256})(?=\S)")
+_LONG_GAP = re.compile(r"(\s{256})\s+")
 _ROLES = {
     "pad": ("<pad>", "[PAD]", "<|endoftext|>"),
     "bos": ("<bos>", "<s>", "<|endoftext|>"),
@@ -40,7 +45,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE (GPT-2's scheme) of at most `vocab_size` entries, trained on `texts`.
 
     Ids 0..3 are `<pad> <bos> <eos> <image>`, 4..259 the bytes, so any text can be encoded.
-    Few texts give fewer merges than asked for. Raises TokenizerError if the bytes and specials do not fit.
+    Few texts give fewer merges than asked for. A run of more than 256 characters without a space is trained on in parts
+    of 256, and a run of white space is cut there: the time that a word takes grows with the square of its length.
+    Raises TokenizerError if the bytes and specials do not fit, or there is no text at all.
     """
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(alphabet) + len(SPECIALS):
@@ -54,7 +61,18 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         initial_alphabet=sorted(alphabet),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    count = 0
+
+    def counted() -> Iterator[str]:
+        nonlocal count
+        for text in texts:
+            if text and not text.isspace():
+                count += 1
+                yield _LONG_GAP.sub(r"\1", _LONG_WORD.sub(r"\1\n", text))
+
+    tokenizer.train_from_iterator(counted(), trainer)
+    if not count:
+        raise TokenizerError("there is no text to train a tokenizer on")
     return tokenizer
 
 
@@ -138,21 +156,27 @@ def train_from_sources(
     vocab_size: int = 8192,
     every: int = 1,
     progress: bool = True,
+    on_bad: OnBad | None = None,
 ) -> dict[str, Any]:
     """`bitmar tokenizer train`: train on text domains and the captions of shards, write tokenizer.json.
 
     every: train on each n-th document (of every domain and of the captions); the report is over the first
-    thousand documents that were left out, or, with every=1, over the first thousand.
+    thousand documents that were left out, or, with every=1, over the first thousand. on_bad(name, reason): a sample of
+    the shards that is skipped.
     Returns {"path", "vocab_size", "bytes_per_token": {domain: float}}.
     """
     if every < 1:
         raise TokenizerError(f"every counts documents from 1, not {every}")
     parsed = {name: Domain.of(value) for name, value in domains.items()}
+    for domain in parsed.values():  # what is not there is told before the rest is read
+        if domain.path is not None:
+            domain.files()
+    shards = expand_shards(captions)
     samples: dict[str, list[str]] = {}
 
     def texts() -> Iterator[str]:
         with console.progress(hidden=not progress) as bar:
-            for name, documents in _all_documents(parsed, captions):
+            for name, documents in _all_documents(parsed, shards, on_bad):
                 task = bar.add_task(name, total=None)
                 sample = samples.setdefault(name, [])
                 for number, document in enumerate(documents):
@@ -167,9 +191,7 @@ def train_from_sources(
     path = Path(out)
     path = path if path.suffix == ".json" else path / "tokenizer.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    tokenizer.save(str(partial))
-    partial.replace(path)
+    write_atomically(path, tokenizer.to_str(pretty=True).encode())
     return {
         "path": str(path),
         "vocab_size": tokenizer.get_vocab_size(),
@@ -177,11 +199,13 @@ def train_from_sources(
     }
 
 
-def _all_documents(domains: Mapping[str, Domain], captions: Sequence[str]) -> Iterator[tuple[str, Iterable[str]]]:
+def _all_documents(
+    domains: Mapping[str, Domain], shards: Sequence[str], on_bad: OnBad | None
+) -> Iterator[tuple[str, Iterable[str]]]:
     for name, domain in domains.items():
         yield name, domain.documents()
-    if captions:
-        photos = iter_webdataset(captions)
+    if shards:
+        photos = iter_webdataset(shards, on_bad)
         yield (
             "captions",
             (clean for photo in photos for text in photo.captions if (clean := clean_caption(text))),

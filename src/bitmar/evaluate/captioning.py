@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -11,6 +11,7 @@ from typing import Any
 
 from bitmar.core.errors import DataError, ImageError
 from bitmar.core.image import load_photo
+from bitmar.core.strict_json import parse_json
 from bitmar.data.features import FeatureStore
 from bitmar.data.sources import CaptionedPhoto, OnBad, iter_webdataset
 from bitmar.evaluate.coco_metrics import CaptionScores, cider_by_photo, java_scores, score, tokenize
@@ -20,6 +21,7 @@ from bitmar.evaluate.result_log import ResultLog
 from bitmar.evaluate.scorer import OnProgress, Picture, PictureScorer, Scorer
 
 _JAVA = ("meteor", "spice")
+_WORD = re.compile(r"\w")  # a reference without is empty to the metrics, which then fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +135,17 @@ def read_captions(path: str | Path) -> Iterator[Captioned]:
         with open(path, encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 try:
-                    values = json.loads(line)
-                    yield Captioned(str(values["key"]), str(values["caption"]), tuple(map(str, values["references"])))
+                    values = parse_json(line)
+                    key, caption, references = (values[name] for name in ("key", "caption", "references"))
+                    if not isinstance(references, list) or not all(
+                        isinstance(text, str) for text in (key, caption, *references)
+                    ):
+                        raise TypeError("they are two strings and a list of strings")
                 except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(f'{path}:{number} has no "key", "caption" and "references" ({error!r})') from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+                    raise DataError(f'{path}:{number} has no "key", "caption" and "references" ({error})') from error
+                yield Captioned(key, caption, tuple(references))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> CaptionReport:
@@ -148,11 +155,11 @@ def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> Caption
     DependencyError if pycocoevalcap or Java is missing.
     """
     everything = list(lines)
-    lines = [line for line in everything if line.references]
+    lines = [line for line in everything if any(_WORD.search(text) for text in line.references)]
     if not lines:
         raise DataError(f"none of {len(everything)} captions has references to be scored against")
     captions = tokenize([[line.caption] for line in lines])
-    references = tokenize([line.references for line in lines])
+    references = tokenize([[text for text in line.references if _WORD.search(text)] for line in lines])
     # Every photo gets its neighbour's references: the same sentences as before, so the control differs in nothing else.
     shifted = {i: references[(i + 1) % len(lines)] for i in references}
     texts = [line.caption for line in lines]
@@ -225,7 +232,7 @@ def evaluate_captions(
         for name, (sample, _) in zip(names, batch, strict=True):
             if name in texts and log is not None:
                 log.put(name, texts[name])
-            if name in looked and sample.captions and len(pictures) < grounding:
+            if name in looked and any(map(_WORD.search, sample.captions)) and len(pictures) < grounding:
                 pictures.append(looked[name])
                 tested.append(len(lines))
             lines.append(Captioned(sample.key, texts[name] if name in texts else known[name], sample.captions))
