@@ -31,9 +31,9 @@ from bitmar.core.files import write_atomically
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from bitmar.evaluate.asked import AskedReport
     from bitmar.evaluate.captioning import CaptionEvaluation
     from bitmar.evaluate.nlvr import NlvrReport
+    from bitmar.evaluate.photo_questions import PhotoQuestionReport
     from bitmar.evaluate.retrieval import Directions
     from bitmar.evaluate.scorer import OnProgress, Picture, PictureScorer
 
@@ -218,23 +218,23 @@ def eval_questions(
 
     The questions are made by rule from people's captions, a stand-in for VQA on any captioned photos.
     """
-    from bitmar.evaluate.asked import evaluate_asked
+    from bitmar.evaluate.photo_questions import evaluate_photo_questions
 
     scorer = load_seeing(model, engine, features)
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
         pictures, captions = _look(scorer, data, features, limit, bar, skipped)
         task = bar.add_task("questions", total=len(pictures))
-        found = evaluate_asked(scorer, pictures, captions, on_progress=_to(bar, task))
+        found = evaluate_photo_questions(scorer, pictures, captions, on_progress=_to(bar, task))
     document = begin("questions", scorer, data=data, **found.to_dict(), skipped=skipped.as_list())
     heads = ("about", "right, %", "blind", "gain", "chance", "commonest", "of")
-    publish(document, _asked_rows(found), heads, json_file)
+    publish(document, _question_rows(found), heads, json_file)
     name_skipped(skipped)
     if skipped.reasons:
         raise typer.Exit(SKIPPED)
 
 
-def _asked_rows(found: AskedReport) -> list[list[str]]:
+def _question_rows(found: PhotoQuestionReport) -> list[list[str]]:
     return [
         [
             kind,

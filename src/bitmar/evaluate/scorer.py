@@ -218,8 +218,8 @@ def is_features(picture: object) -> TypeGuard[npt.NDArray[np.floating[Any]]]:
 def load_scorer(source: str | Path | None = None, engine: str = "auto") -> RuntimeScorer | TorchScorer:
     """The model at `source`: a `.bitmar` file, a folder with one, a Hub id (None: the bundled one), or a checkpoint.
 
-    engine: "runtime", "torch", or "auto": PyTorch for a checkpoint folder without a `.bitmar` file, else the runtime; or
-    one of the runtime's own, as `bitmar.load` takes it: "numpy", "avx2", ...
+    engine: "runtime", "torch", or "auto": PyTorch for a checkpoint folder without a `.bitmar` file, else the runtime;
+    or one of the runtime's own, as `bitmar.load` takes it: "numpy", "avx2", ...
     Raises ConfigError, FormatError, DependencyError (PyTorch is not installed).
     """
     known = [*ENGINES, NUMPY, *(name for name, _ in native_paths())]

@@ -6,10 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bitmar.evaluate.asked import evaluate_asked
 from bitmar.evaluate.captioning import evaluate_captions, look_at_all
 from bitmar.evaluate.nlvr import evaluate_nlvr, read_questions
 from bitmar.evaluate.passages import readable_photos
+from bitmar.evaluate.photo_questions import evaluate_photo_questions
 from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
 from bitmar.evaluate.scorer import Picture
 from bitmar.plots.grid import Cell, write_grid
@@ -58,9 +58,9 @@ def retrieval(job: Job) -> dict[str, Any]:
 
 
 def questions(job: Job) -> dict[str, Any]:
-    """What `evaluate_asked` gives."""
+    """What `evaluate_photo_questions` gives."""
     pictures, texts = _look(job)
-    found = evaluate_asked(
+    found = evaluate_photo_questions(
         job.scorer, pictures, texts, on_progress=lambda count: job.on_step("questions", count, len(pictures))
     )
     return found.to_dict()

@@ -197,8 +197,8 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
         if any(len(domain.heldout.tokens) for domain in corpus.domains.values()):
             checks["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed, split="heldout")
     if stage.pictures != "none":
-        chosen = ("episodes", "revisit", "repeat", "hidden", "asked")
-        train: dict[str, Any] = {name: getattr(stage, name) for name in chosen}
+        chosen = ("episodes", "revisit", "repeat", "hidden")
+        train: dict[str, Any] = {name: getattr(stage, name) for name in chosen} | {"asked": stage.photo_questions}
         held: dict[str, Any] = {"training": False}
         data = recipe.data
         if stage.pictures == "features":

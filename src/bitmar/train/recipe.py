@@ -99,7 +99,7 @@ class Fit:
     or a checkpoint folder, to start from. text_share: share of predicted tokens that come from plain text. text_rows,
     caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory chain, of
     which a share `revisit` shows an image again, of those a share `repeat` with the same caption and a share `hidden`
-    without the picture; asked: share of the rows with a question about the picture in place of a caption. one_shot:
+    without the picture; photo_questions: share of the rows with a question about the photo in place of a caption. one_shot:
     episodes are written as a session writes them, each whole into a slot of its own, and not by the write rule.
     contrastive, memory: weights of L_cm and L_mem. tower_rate, memory_rate: factors on the learning rates of the tower
     and of the memory with its gates; at 0 they stand still. objective: "likelihood" of the captions, or "cider" of
@@ -125,7 +125,7 @@ class Fit:
     revisit: float = 0.5
     repeat: float = 0.0
     hidden: float = 0.0
-    asked: float = 0.0
+    photo_questions: float = 0.0
     one_shot: bool = False
     contrastive: float = 1.5
     memory: float = 0.1
@@ -153,7 +153,7 @@ class Fit:
             raise ConfigError("objective: cider needs pictures, and at least 2 samples of each to compare")
         if self.pictures == "features" and self.tower is None:
             raise ConfigError("pictures: features needs the teacher's name in `tower`")
-        for name in ("text_share", "revisit", "repeat", "hidden", "asked"):
+        for name in ("text_share", "revisit", "repeat", "hidden", "photo_questions"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is between 0 and 1, not {getattr(self, name)}")
         for name in ("text_rows", "caption_rows", "episodes", "evaluate_every"):

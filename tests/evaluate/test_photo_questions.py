@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bitmar.core.errors import DataError
-from bitmar.evaluate.asked import answers_of, evaluate_asked, make_questions
+from bitmar.evaluate.photo_questions import answers_of, evaluate_photo_questions, make_questions
 
 from .fakes import FakeScorer
 
@@ -54,7 +54,7 @@ def seeing(text: str, image: Any) -> list[float]:
 
 
 def test_what_is_seen_is_told_from_what_is_habit() -> None:
-    found = evaluate_asked(FakeScorer(seeing), [np.full((1, 1), i) for i in range(4)], CAPTIONS)
+    found = evaluate_photo_questions(FakeScorer(seeing), [np.full((1, 1), i) for i in range(4)], CAPTIONS)
     assert set(found.kinds) == {"color", "count", "action", "presence", "truth"} and found.photos == 4
     for report in found.kinds.values():
         assert report.seen.value == 1
@@ -65,13 +65,13 @@ def test_what_is_seen_is_told_from_what_is_habit() -> None:
 
 
 def test_ties_are_shared_out() -> None:
-    found = evaluate_asked(FakeScorer(lambda text, image: [-1.0]), list(range(4)), CAPTIONS)
+    found = evaluate_photo_questions(FakeScorer(lambda text, image: [-1.0]), list(range(4)), CAPTIONS)
     for report in found.kinds.values():
         assert report.seen.value == pytest.approx(report.chance) and report.gain.value == 0
 
 
 def test_what_cannot_be_asked() -> None:
     with pytest.raises(DataError, match="at least two"):
-        evaluate_asked(FakeScorer(), [0], CAPTIONS[:1])
+        evaluate_photo_questions(FakeScorer(), [0], CAPTIONS[:1])
     with pytest.raises(DataError, match="could be asked about"):
-        evaluate_asked(FakeScorer(), [0, 1], [[], [" "]])
+        evaluate_photo_questions(FakeScorer(), [0, 1], [[], [" "]])

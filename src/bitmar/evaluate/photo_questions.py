@@ -28,7 +28,7 @@ _AT_ONCE = 32  # photos
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PhotoQuestion:
     """A question, its answer, and the number of the photo it is about."""
 
     kind: str
@@ -51,7 +51,7 @@ class KindReport:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedReport:
+class PhotoQuestionReport:
     """By kind; photos: that were asked about; answers: by kind those to choose from."""
 
     kinds: dict[str, KindReport]
@@ -63,22 +63,22 @@ class AskedReport:
         return asdict(self)
 
 
-def make_questions(captions: Sequence[Sequence[str]]) -> list[Asked]:
+def make_questions(captions: Sequence[Sequence[str]]) -> list[PhotoQuestion]:
     """At most one question of each kind about each photo, from the captions of at least two; the next photo's captions
     give what is not to be seen. The same captions give the same questions."""
     tidy = [list(filter(None, map(clean_caption, group))) for group in captions]
-    found: list[Asked] = []
+    found: list[PhotoQuestion] = []
     for number, own in enumerate(tidy):
         if not own:
             continue
         for kind, texts in picture_questions(own, tidy[(number + 1) % len(tidy)]).items():
             digest = hashlib.blake2b(f"{number} {kind} {own[0]}".encode(), digest_size=8).digest()
             question, _, answer = texts[int.from_bytes(digest, "little") % len(texts)].rpartition("? ")
-            found.append(Asked(kind, f"{question}?", answer, number))
+            found.append(PhotoQuestion(kind, f"{question}?", answer, number))
     return found
 
 
-def answers_of(asked: Iterable[Asked]) -> dict[str, tuple[str, ...]]:
+def answers_of(asked: Iterable[PhotoQuestion]) -> dict[str, tuple[str, ...]]:
     """By kind the answers to choose from."""
     actions = Counter(each.answer for each in asked if each.kind == "action").most_common(ACTIONS)
     truth = ("yes", "no")
@@ -91,13 +91,13 @@ def answers_of(asked: Iterable[Asked]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def evaluate_asked(
+def evaluate_photo_questions(
     model: PictureScorer,
     pictures: Sequence[Picture],
     captions: Sequence[Sequence[str]],
     *,
     on_progress: OnProgress | None = None,
-) -> AskedReport:
+) -> PhotoQuestionReport:
     """Ask about every photo. pictures: as `PictureScorer.look` returned them. `on_progress(n)`: photos that are done.
 
     Raises DataError for fewer than two photos, or captions that nothing can be asked about.
@@ -132,11 +132,11 @@ def evaluate_asked(
                 commonest=max(right.values()) / right.total(),
                 questions=right.total(),
             )
-    return AskedReport(kinds, len({each.photo for each in asked}), answers)
+    return PhotoQuestionReport(kinds, len({each.photo for each in asked}), answers)
 
 
 def _points(
-    asked: Sequence[Asked], answers: dict[str, tuple[str, ...]], scores: Sequence[np.ndarray[Any, Any]]
+    asked: Sequence[PhotoQuestion], answers: dict[str, tuple[str, ...]], scores: Sequence[np.ndarray[Any, Any]]
 ) -> list[float]:
     """1 where the right answer is the likeliest, 1/m where it is one of m that are, else 0."""
     totals = iter(float(score.sum(dtype="float64")) for score in scores)
