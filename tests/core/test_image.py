@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
+from bitmar.core import bands, rgb
+from bitmar.core import image as reading
 from bitmar.core.errors import ImageError
 from bitmar.core.image import load_photo, preprocess, to_square
 
@@ -112,13 +114,15 @@ def test_the_caller_s_image_is_left_alone() -> None:
     assert image.mode == "RGBA" and image.tobytes() == before
 
 
-def png_claiming(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def png_of(*chunks: tuple[bytes, bytes]) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
 
+
+def png_claiming(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    return png_of((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
 
 
 @pytest.mark.parametrize(
@@ -149,6 +153,124 @@ def test_truncated_files_are_refused(kind: str) -> None:
     content = encoded(noise(size=(64, 64)), kind)
     with pytest.raises(ImageError):
         load_photo(content[: len(content) // 2])
+
+
+PIXELS = {
+    "grey of few bits.png": ("PNG", "L", {"bits": 2}),
+    "grey.png": ("PNG", "L", {}),
+    "black and white.png": ("PNG", "1", {}),
+    "grey and alpha.png": ("PNG", "LA", {}),
+    "palette.png": ("PNG", "P", {}),
+    "palette with a clear colour.png": ("PNG", "P", {"transparency": 3}),
+    "colour.png": ("PNG", "RGB", {}),
+    "colour and alpha.png": ("PNG", "RGBA", {}),
+    "deep grey.png": ("PNG", "I;16", {}),
+    "grey.bmp": ("BMP", "L", {}),
+    "palette.bmp": ("BMP", "P", {}),
+    "black and white.bmp": ("BMP", "1", {}),
+    "colour.bmp": ("BMP", "RGB", {}),
+    "black and white.pbm": ("PPM", "1", {}),
+    "grey.pgm": ("PPM", "L", {}),
+    "colour.ppm": ("PPM", "RGB", {}),
+    **{f"{mode}.tif": ("TIFF", mode, {}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16")},
+    **{
+        f"{mode} {kind}.tif": ("TIFF", mode, {"compression": kind})
+        for mode in ("L", "LA", "P", "RGB", "RGBA", "CMYK", "I", "F", "I;16")
+        for kind in ("tiff_lzw", "tiff_adobe_deflate", "packbits")
+    },
+    "jpeg in.tif": ("TIFF", "RGB", {"compression": "jpeg"}),
+}
+
+
+def in_mode(mode: str, size: tuple[int, int]) -> Image.Image:
+    y, x = np.mgrid[: size[1], : size[0]]
+    if mode in ("I", "F", "I;16"):
+        dtype = {"I": np.int32, "F": np.float32, "I;16": np.uint16}[mode]
+        return Image.fromarray(((x * y * 37) % 60_000).astype(dtype))
+    grey = Image.fromarray(((x * 3 + y * 5) % 256).astype(np.uint8))
+    if mode == "LA":
+        return Image.merge("LA", (grey, grey))
+    colour = Image.merge("RGB", (grey, noise("L", size), grey))
+    return Image.merge("RGBA", (*colour.split(), grey)) if mode == "RGBA" else colour.convert(mode)
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_bands_give_the_pixels_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    kind, mode, options = PIXELS[name]
+    path = tmp_path / name
+    monkeypatch.setattr(TiffImagePlugin, "STRIP_SIZE", 1000)  # bytes that Pillow writes into a strip
+    in_mode(mode, (203, 151)).save(path, kind, **options)
+    whole = load_photo(path)
+    assert whole.size == (203, 151)
+    monkeypatch.setattr(reading, "_WHOLE", 0)
+    monkeypatch.setattr(bands, "_BAND", 1500)
+    monkeypatch.setattr(rgb, "_ROWS", 1500)
+    monkeypatch.setattr(reading, "_make_room", None)  # nothing is decoded whole
+    np.testing.assert_array_equal(np.asarray(load_photo(path)), np.asarray(whole))
+    monkeypatch.setattr(reading, "_SHRUNK", 0)
+    np.testing.assert_array_equal(np.asarray(load_photo(path)), np.asarray(whole.reduce(2)))
+
+
+@pytest.mark.parametrize("colour", [2, 6])
+def test_deep_colours_of_png_in_bands(monkeypatch: pytest.MonkeyPatch, colour: int) -> None:
+    """Pixels of 6 and 8 bytes, with each of the five filters: Pillow writes none such."""
+    channels = {2: 3, 6: 4}[colour]
+    rng = np.random.default_rng(0)
+    levels = rng.integers(0, 65536, (40, 30, channels)).astype(">u2").view(np.uint8).reshape(40, -1)
+    lines = b"".join(bytes([y % 5]) + row.tobytes() for y, row in enumerate(levels))  # any bytes are a filtered row
+    header = struct.pack(">IIBBBBB", 30, 40, 16, colour, 0, 0, 0)
+    content = png_of((b"IHDR", header), (b"IDAT", zlib.compress(lines)), (b"IEND", b""))
+    whole = load_photo(content)
+    monkeypatch.setattr(reading, "_WHOLE", 0)
+    monkeypatch.setattr(bands, "_BAND", 200)
+    np.testing.assert_array_equal(np.asarray(load_photo(content)), np.asarray(whole))
+
+
+@pytest.mark.parametrize("name", ["colour.png", "L.tif", "RGB tiff_lzw.tif", "colour.bmp", "colour.ppm"])
+def test_truncated_files_are_refused_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    kind, mode, options = PIXELS[name]
+    content = encoded(in_mode(mode, (203, 151)), kind, **options)
+    monkeypatch.setattr(reading, "_WHOLE", 0)
+    monkeypatch.setattr(bands, "_BAND", 1500)
+    for share in (0.3, 0.6, 0.95):
+        with pytest.raises(ImageError):
+            load_photo(content[: int(len(content) * share)])
+
+
+def test_what_must_be_decoded_whole_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_WHOLE", 0)
+    monkeypatch.setattr(reading, "_ROOM", 3000)
+    with pytest.raises(ImageError, match="WEBP that can only be decoded whole"):
+        load_photo(encoded(noise(), "WEBP"))
+    with pytest.raises(ImageError, match="JPEG that can only be decoded whole"):
+        load_photo(encoded(noise(), "JPEG", progressive=True))
+    assert load_photo(encoded(noise(), "JPEG")).size == (20, 15)  # by its decoder, at half the size
+
+
+@pytest.mark.parametrize("mode", ["La", "RGBa"])
+def test_premultiplied_pixels(mode: str) -> None:
+    clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0)).convert({"La": "LA", "RGBa": "RGBA"}[mode]).convert(mode)
+    np.testing.assert_array_equal(np.asarray(load_photo(clear)), 255)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_a_picture_without_pixels(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageError, match="shows nothing"):
+        load_photo(Image.new("RGB", size))
+
+
+def test_the_system_s_reasons_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ImageError, match="cannot be read: File name too long"):
+        load_photo(tmp_path / ("x" * 5000))
+    path = tmp_path / "photo.png"
+    noise().save(path)
+
+    def refused(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(ImageError, match=r"photo\.png: cannot be read: Permission denied"):
+        load_photo(path)
 
 
 def test_missing_files_folders_and_strange_sources(tmp_path: Path) -> None:

@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
 
+from bitmar.core.bands import bands_of, jpeg_coefficients
 from bitmar.core.errors import ImageError
+from bitmar.core.rgb import join, rgb_of
 
 PhotoSource = str | Path | bytes | Image.Image | npt.NDArray[np.generic]
 
-MAX_PIXELS = 64_000_000  # a decoded photo of this size takes 192 MB; a small board has no more to give
+MAX_PIXELS = 64_000_000
+_WHOLE = 12_000_000  # pixels up to which a photo is decoded whole whatever its format; above in bands where it can be
+_SHRUNK = 24_000_000  # pixels above which it is made smaller on the way
+_ROOM = 210_000_000  # bytes that decoding may take: the process stays below 300 MB
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # in Pillow; of other modes 4
+_COPIES = {"PNG": 1, "WEBP": 5}  # of its pixels that a decoder makes, the result among them; of other formats 2
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # Named, because Pillow would also open EPS (which starts Ghostscript) and much that no camera writes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
@@ -24,20 +46,15 @@ def load_photo(source: PhotoSource) -> Image.Image:
 
     `source` is a path, the bytes of a file, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
     CMYK, palette and 16-bit images are converted, transparency is laid on white, an animation gives its first
-    frame. Raises ImageError, with the path in it, for all that is no whole picture of up to 64 megapixels.
+    frame. A photo of more than 24 megapixels comes at half its size or less, each pixel the mean of several.
+    Raises ImageError, with the path in it, for all that is no whole picture of up to 64 megapixels.
     """
-    name = str(source) if isinstance(source, (str, Path)) else "the photo"
+    name = f"{source!s:.200}" if isinstance(source, (str, Path)) else "the photo"
     try:
-        image = _open(source, name)
-        if image.width * image.height > MAX_PIXELS:
-            raise ImageError(
-                f"{name}: {image.width}x{image.height} pixels are more than the "
-                f"{MAX_PIXELS // 10**6} megapixels that bitmar reads; make it smaller first"
-            )
-        image.load()
-        return _to_rgb(_upright(image))
-    except ImageError:
-        raise
+        with contextlib.ExitStack() as opened:
+            return _load(_open(source, opened), fresh=not isinstance(source, (Image.Image, np.ndarray)))
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error.__cause__
     except UnidentifiedImageError as error:
         raise ImageError(f"{name}: not a picture in a format bitmar reads ({', '.join(_FORMATS)})") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -65,24 +82,86 @@ def normalize(photo: npt.NDArray[np.uint8], *, mean: Sequence[float], std: Seque
     return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
-def _open(source: PhotoSource, name: str) -> Image.Image:
+def _open(source: PhotoSource, opened: contextlib.ExitStack) -> Image.Image:
     if isinstance(source, Image.Image):
         return source
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, (bytes, bytearray, memoryview)):
         if not len(source):
-            raise ImageError(f"{name}: no bytes at all")
+            raise ImageError("no bytes at all")
         return Image.open(io.BytesIO(source), formats=_FORMATS)
     if not isinstance(source, (str, Path)):
         kind = type(source).__name__
         raise ImageError(f"a photo is a path, bytes, a PIL image or a uint8 array, not {kind}")
-    path = Path(source)
-    if not path.is_file():
-        raise ImageError(f"{name}: is a folder, name one photo" if path.is_dir() else f"{name}: no such file")
-    if not path.stat().st_size:
-        raise ImageError(f"{name}: the file is empty")
-    return Image.open(path, formats=_FORMATS)
+    return Image.open(opened.enter_context(_open_file(Path(source))), formats=_FORMATS)
+
+
+def _open_file(path: Path) -> IO[bytes]:
+    """Raises ImageError in the system's own words: no such file, no permission, a name too long."""
+    try:
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind):
+            raise ImageError("is a folder, name one photo" if stat.S_ISDIR(kind) else "is no file, name one photo")
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise ImageError("no such file") from None
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not os.fstat(file.fileno()).st_size:
+        file.close()
+        raise ImageError("the file is empty")
+    return file
+
+
+def _load(image: Image.Image, fresh: bool) -> Image.Image:
+    """fresh: only just opened here; a caller's own picture may be decoded already."""
+    pixels = image.width * image.height
+    if not pixels:
+        raise ImageError(f"a picture of {image.width}x{image.height} pixels shows nothing")
+    if pixels > MAX_PIXELS:
+        raise ImageError(
+            f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS // 10**6} megapixels that bitmar "
+            "reads; make it smaller first"
+        )
+    orientation = _orientation(image)
+    bands = bands_of(image) if isinstance(image, ImageFile) and fresh and pixels > _WHOLE else None
+    if bands is not None:
+        photo = join(bands, image.mode, image.size, 2 if pixels > _SHRUNK else 1)
+    else:
+        if isinstance(image, ImageFile) and fresh and pixels > _WHOLE:
+            _make_room(image)
+        image.load()
+        photo = rgb_of(image, 2 if image.width * image.height > _SHRUNK else 1)
+    return photo if orientation is None else photo.transpose(orientation)
+
+
+def _make_room(image: ImageFile) -> None:
+    """Let a large JPEG be decoded at a part of its size. Raises ImageError for what does not fit even so."""
+    pixels, kind = image.width * image.height, image.format
+    coefficients = jpeg_coefficients(image) if kind == "JPEG" else 0
+    if kind == "JPEG":
+        for part in (1, 2, 4, 8):
+            needed = coefficients + 8 * pixels // part**2
+            if needed <= _ROOM and pixels // part**2 <= _SHRUNK:
+                image.draft(image.mode, (image.width // part, image.height // part))
+                return
+    else:
+        copies = _COPIES.get(kind or "", 2)
+        needed = (_PIXEL_BYTES.get(image.mode, 4) * copies + (1 if pixels > _SHRUNK else 4)) * pixels
+    if needed > _ROOM:
+        raise ImageError(
+            f"{image.width}x{image.height} pixels in a {kind} that can only be decoded whole take {needed >> 20} MiB; "
+            "make it smaller first, or save it as PNG without interlacing or as baseline JPEG"
+        )
+
+
+def _orientation(image: Image.Image) -> Image.Transpose | None:
+    """How the camera was held; a damaged EXIF block says nothing about the pixels."""
+    try:
+        return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))  # of a PNG, its own would decode the photo
+    except Exception:  # the EXIF parser has no error of its own
+        return None
 
 
 def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
@@ -92,30 +171,3 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
             f"a photo as an array is uint8 (H, W), (H, W, 3) or (H, W, 4), not {array.dtype} {array.shape}"
         )
     return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    """Turn by the camera's EXIF orientation; a damaged EXIF block says nothing about the pixels."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # the EXIF parser has no error of its own
-        return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_8_bit(image)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey levels to 0..255, which `convert` would clip: 16-bit by its scale, others by their own range."""
-    levels = np.asarray(image, dtype=np.float32)
-    if not np.isfinite(levels).all():
-        raise ImageError("the picture has pixels that are not finite numbers")
-    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else (levels.min(), levels.max())
-    scaled = (levels - low) * (255.0 / max(high - low, 1e-6))
-    return Image.fromarray(np.rint(scaled).astype(np.uint8))
