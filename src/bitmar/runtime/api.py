@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -81,11 +81,18 @@ def load(path_or_hub_id: str | Path | None = None, *, engine: str | None = None)
     return BitMar(open_container(find_model(path_or_hub_id)), engine=engine)
 
 
+def _reload(path: str, checksum: str, engine: str | None) -> BitMar:
+    container = open_container(path)
+    if container.checksum != checksum:
+        raise FormatError(f"{path}: another model than the one that was pickled: load it anew")
+    return BitMar(container, engine=engine)
+
+
 class BitMar:
     """A loaded model. Calls do not influence each other: a memory is passed in and returned."""
 
     def __init__(self, container: Container, *, engine: str | None = None) -> None:
-        self.container = container
+        self.container, self._wish = container, engine
         self.path, self.card, self.vision = container.path, container.card, container.vision
         self.config: ModelConfig = container.config
         self.engine = choose_backend(container, engine)  # before the tokenizer: it reads the whole file, then lets go
@@ -96,6 +103,16 @@ class BitMar:
 
     def __repr__(self) -> str:
         return f"BitMar({str(self.path)!r})"
+
+    def __reduce__(self) -> tuple[Callable[..., BitMar], tuple[str, str, str | None]]:
+        """Pickled by reference: another process loads the file again. Raises FormatError there if it has changed."""
+        return _reload, (str(self.path.resolve()), self.container.checksum, self._wish)
+
+    def __copy__(self) -> BitMar:
+        return self  # no call changes it
+
+    def __deepcopy__(self, _: Any) -> BitMar:
+        return self
 
     # Pictures.
 

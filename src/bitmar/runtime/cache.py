@@ -27,6 +27,10 @@ class ImageTokens:
     pooled: F32 | None = None
     concepts: F32 | None = None
 
+    def __reduce__(self) -> tuple[type[ImageTokens], tuple[F32, None, F32 | None]]:
+        """Copied and pickled by value: an engine prepares the tokens of another one anew."""
+        return ImageTokens, (self.tokens, None, self.pooled)
+
 
 class DecodingState:
     """The keys and values of S + W tokens in every layer, the image, the memory and the running query.
