@@ -28,6 +28,18 @@ def test_doctor_misses_the_native_engine(cli: Cli, monkeypatch: pytest.MonkeyPat
     assert "C++ compiler" in json.loads(cli("doctor", "--json").stdout)["because"]
 
 
+@pytest.mark.parametrize("wish", ["sse", "avx", "NUMPY"])
+def test_doctor_names_the_engines_that_can_be_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch, wish: str) -> None:
+    pytest.importorskip("bitmar._native", reason="the native engine was not built")
+    monkeypatch.setenv("BITMAR_KERNEL", wish)
+    for words in (["doctor"], ["doctor", "--json"]):
+        result = cli(*words)
+        assert (
+            result.exit_code == 1 and f"no engine {wish!r} here" in result.output and "portable, numpy" in result.output
+        )
+    assert json.loads(result.stdout)["chosen"] is None
+
+
 def test_an_engine_that_is_not_there(fails: Callable[..., str], model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BITMAR_KERNEL", "nunpy")
     assert "nunpy" in fails("complete", "A dog", "--model", model)

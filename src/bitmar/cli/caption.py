@@ -125,8 +125,7 @@ def caption_photos(
     """
     for photo in photos:
         try:
-            image = model.encode_image(photo)
-            written = model.generate("", image, memory=memory, **options)
+            written = model.generate("", photo, memory=memory, **options)
         except ImageError as error:
             if len(photos) == 1 or model.config.vision_tower is None:
                 raise

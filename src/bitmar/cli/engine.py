@@ -11,6 +11,8 @@ from bitmar.cli.app import USE, command
 from bitmar.cli.common import Json, Model
 from bitmar.console import STDOUT, console, say, table, write_json
 
+FOUND = 1  # exit status of a diagnosis that found a fault
+
 
 @command("bitmar doctor", "BITMAR_KERNEL=avx2 bitmar doctor --json", panel=USE)
 def doctor(as_json: Json = False) -> None:
@@ -20,14 +22,18 @@ def doctor(as_json: Json = False) -> None:
     about = diagnose()
     if as_json:
         write_json(about)
-        return
+        raise typer.Exit(0 if about["chosen"] else FOUND)
     typer.echo(f"bitmar {about['version']}, Python {about['python']}, {about['system']}")
     typer.echo(f"processor: {about['processor']}")
     for path in about["paths"]:
         mark = "chosen" if path["name"] == about["chosen"] else "runs" if not path["reason"] else "left out"
         typer.echo(f"  {path['name']:<13}{mark}{': ' + path['reason'] if path['reason'] else ''}")
-    typer.echo(f"engine: {about['chosen']}, because {about['because']}")
+    if about["chosen"]:
+        typer.echo(f"engine: {about['chosen']}, because {about['because']}")
     typer.echo(f"bundled model: {about['model']}")
+    if not about["chosen"]:
+        say(about["because"])
+        raise typer.Exit(FOUND)
 
 
 @command(

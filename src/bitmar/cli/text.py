@@ -45,7 +45,6 @@ def complete(
     from bitmar import load
 
     loaded = load(model)
-    tokens = loaded.encode_image(image) if image else None
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
@@ -59,7 +58,7 @@ def complete(
 
         options |= {"memory": open_memory(loaded, memory), "recite": recite}
     if as_json:
-        written = loaded.generate(text, tokens, beams=beams, **options)
+        written = loaded.generate(text, image, beams=beams, **options)
         write_json(
             {
                 "model": str(loaded.path),
@@ -71,9 +70,9 @@ def complete(
             }
         )
     elif beams > 1:  # knows its text only at the end
-        typer.echo(text + loaded.complete(text, tokens, beams=beams, **options))
+        typer.echo(text + loaded.complete(text, image, beams=beams, **options))
     else:
-        pieces = loaded.stream(text, tokens, **options)
+        pieces = loaded.stream(text, image, **options)
         typer.echo(text, nl=False)
         for piece in pieces:
             typer.echo(piece, nl=False)

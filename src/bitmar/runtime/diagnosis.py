@@ -7,24 +7,36 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from bitmar.core.errors import BitMarError
-from bitmar.runtime.backend import NUMPY, VARIABLE
+from bitmar.core.container import open_container
+from bitmar.core.errors import BitMarError, ConfigError
+from bitmar.runtime.backend import NUMPY, VARIABLE, choose_backend
+from bitmar.runtime.locate import find_model
 
 
 def diagnose() -> dict[str, Any]:
-    """Version, system, kernel paths with why each does not run, the one that is chosen and why, the bundled model."""
+    """Version, system, kernel paths with why each does not run, the one that is chosen and why, the bundled model.
+
+    chosen: None where the environment asks for an engine that cannot run, and `because` says which ones can.
+    """
     from bitmar import __version__
-    from bitmar.runtime.api import load
 
     wish = os.environ.get(VARIABLE)
     paths = [{"name": name, "reason": reason} for name, reason in native_paths()]
     built = bool(paths)
     paths.append({"name": NUMPY, "reason": ""})
+    chosen: str | None = NUMPY
+    refused = ""
     try:
-        chosen, model = (loaded := load()).engine.name, str(loaded.path)
+        container = open_container(find_model())
+        model = str(container.path)
+        chosen = choose_backend(container).name
+    except ConfigError as error:
+        chosen, refused = None, str(error)
     except BitMarError as error:
-        chosen, model = NUMPY, f"none ({error})"
-    if wish:
+        model = f"none ({error})"
+    if refused:
+        because = f"{VARIABLE}={wish}: {refused}"
+    elif wish:
         because = f"{VARIABLE}={wish} asks for it"
     elif not built:
         because = "the native engine was not built: install bitmar again where a C++ compiler is (gcc or clang)"
