@@ -23,7 +23,15 @@ from bitmar.core.conv_weights import check_weights
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.layout import Array
 from bitmar.core.sealed import MODEL, Tensors, check_tensors, checksum, json_object, read_sealed, write_sealed
-from bitmar.core.tensors import BACKGROUND_STRANGERS, CONCEPTS, background_tensors, expected_tensors, linear_shapes
+from bitmar.core.tensors import (
+    BACKGROUND_STRANGERS,
+    CONCEPTS,
+    CONFIDENCE,
+    background_tensors,
+    confidence_tensors,
+    expected_tensors,
+    linear_shapes,
+)
 from bitmar.core.ternary import check_codes
 from bitmar.core.tokenizer import check_tokenizer
 
@@ -146,6 +154,8 @@ def _check_tensors(tensors: Tensors, config: ModelConfig) -> None:
     background = background_tensors(config)
     if background.keys() & tensors.keys():
         expected |= background
+    if config.concepts and CONFIDENCE in tensors:
+        expected |= confidence_tensors()
     check_tensors(tensors, expected)
     if isinstance(config.vision_tower, ConvTowerConfig):
         check_weights(config.vision_tower, tensors)

@@ -18,6 +18,8 @@ Shape = tuple[int, ...]
 EMBEDDING = "model.embed_tokens.weight"  # int8, with one scale a row under `scale_name(EMBEDDING)`
 
 CONCEPTS = "model.concepts"  # the concept bank; its keys are int8 with one scale a row
+CONFIDENCE = "confidence.weights"
+EVIDENCE = 6  # weights of what speaks for a caption (`runtime.confidence`)
 WORD_IDS = 6  # token ids of a concept's word, at most
 
 BACKGROUND_MEAN, BACKGROUND_WHITEN, BACKGROUND_STRANGERS = (
@@ -80,6 +82,11 @@ def background_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
         BACKGROUND_WHITEN: TensorSpec("F32", (d, d)),
         BACKGROUND_STRANGERS: TensorSpec("F32", (STRANGERS,)),
     }
+
+
+def confidence_tensors() -> dict[str, TensorSpec]:
+    """What a file with concepts may hold besides: how far its captions can be trusted."""
+    return {CONFIDENCE: TensorSpec("F32", (EVIDENCE,))}
 
 
 def scale_name(weight: str) -> str:

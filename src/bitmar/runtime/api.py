@@ -19,8 +19,10 @@ from bitmar.core.container import Container, open_container
 from bitmar.core.errors import NOT_FINITE, ConfigError, FormatError, ImageError
 from bitmar.core.image import PhotoSource, load_photo, to_square
 from bitmar.core.ternary import F32
+from bitmar.runtime.ask import Answer, ask
 from bitmar.runtime.backend import choose_backend
 from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.confidence import DOUBTFUL, Witness
 from bitmar.runtime.embedding import TextEncoder, pooled_image, unit
 from bitmar.runtime.generate import beam_search, sample
 from bitmar.runtime.layers import Weights
@@ -47,7 +49,8 @@ class Generation:
     """What was written: text and tokens without the prompt, and why it ended ("stop": by itself).
 
     recalled: the episode nearest to the picture, where a session and a picture were given. recited: how many characters
-    at the beginning of the text are copied from it.
+    at the beginning of the text are copied from it. confidence: of a caption, the chance that it is about the right
+    thing; None for other texts and for models without concepts. general: what is sure of the photo in general.
     """
 
     text: str
@@ -56,6 +59,25 @@ class Generation:
     timings: Timings
     recalled: Recalled | None = None
     recited: int = 0
+    confidence: float | None = None
+    general: str | None = None
+
+
+class Caption(str):
+    """A sentence on a photo, and how far it can be trusted: `confidence` and `general` as in `Generation`."""
+
+    confidence: float | None
+    general: str | None
+
+    def __new__(cls, text: str, confidence: float | None = None, general: str | None = None) -> Caption:
+        self = super().__new__(cls, text)
+        self.confidence, self.general = confidence, general
+        return self
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it is more likely wrong than right about what the photo shows."""
+        return self.confidence is not None and self.confidence < DOUBTFUL
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,11 +201,29 @@ class BitMar:
 
     # Writing.
 
-    def caption(self, image: PhotoSource | ImageTokens, *, beams: int = 1, max_tokens: int = 32, **options: Any) -> str:
-        """A sentence on a picture. options: as in `GenerationOptions`. Raises ImageError or ConfigError."""
+    def caption(
+        self, image: PhotoSource | ImageTokens, *, beams: int = 1, max_tokens: int = 32, **options: Any
+    ) -> Caption:
+        """A sentence on a photo, with its `confidence`. options: as in `GenerationOptions`.
+
+        Raises ImageError or ConfigError.
+        """
         if image is None:
             raise ImageError("caption needs a picture; `complete` writes without one")
-        return self.generate("", image, beams=beams, max_tokens=max_tokens, **options).text.strip()
+        written = self.generate("", image, beams=beams, max_tokens=max_tokens, **options)
+        return Caption(written.text.strip(), written.confidence, written.general)
+
+    def ask(self, image: PhotoSource | ImageTokens, question: str) -> Answer:
+        """The answer to a question about a photo: yes or no, how many, what color, what is it, where.
+
+        It is "I cannot tell" where the photo makes the answer no likelier than the question alone. Raises ImageError,
+        TokenizerError, or ConfigError for an empty question.
+        """
+        seen = self._image(image)
+        if seen is None:
+            raise ImageError("ask needs a photo; `complete` goes on with a text alone")
+        config = self.config
+        return ask(self.engine, self.tokenizer, config.bos_token_id, config.eos_token_id, question, seen)
 
     def complete(self, text: str, image: PhotoSource | ImageTokens | None = None, **options: Any) -> str:
         """How the text goes on, without the text itself. options: as in `GenerationOptions`."""
@@ -224,12 +264,41 @@ class BitMar:
                 ended = len(written) < room.max_tokens
             tokens += written
         timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
-        return self._generation(begun, tokens, ended, timings)
+        return self._generation(begun, tokens, ended, timings, None if text else seen)
 
-    def _generation(self, begun: _Begun, tokens: tuple[int, ...], ended: bool, timings: Timings) -> Generation:
+    def _generation(
+        self, begun: _Begun, tokens: tuple[int, ...], ended: bool, timings: Timings, captioned: ImageTokens | None
+    ) -> Generation:
+        """captioned: the photo that the text describes, where it is a caption."""
         reason: Literal["stop", "length"] = "stop" if ended else "length"
         text = self.tokenizer.decode(list(tokens))
-        return Generation(text, tokens, reason, timings, begun.recalled, min(begun.recited, len(text)))
+        confidence: float | None = None
+        general: str | None = None
+        if captioned is not None and not begun.recited:
+            confidence, general = self._trust(text, tokens, captioned)
+        recited = min(begun.recited, len(text))
+        return Generation(text, tokens, reason, timings, begun.recalled, recited, confidence, general)
+
+    def _trust(self, text: str, tokens: tuple[int, ...], image: ImageTokens) -> tuple[float | None, str | None]:
+        witness = self.witness
+        if witness is None or image.concepts is None or not tokens:
+            return None, None
+        likelihood = self.likelihood(tokens, image)
+        return witness.confidence(text, likelihood, image.concepts), witness.general(image.concepts)
+
+    def likelihood(self, tokens: Sequence[int], image: ImageTokens) -> float:
+        """The mean log-probability of a caption's tokens and its end."""
+        ids = np.array([self.config.bos_token_id, *tokens, self.config.eos_token_id])
+        return float(self.engine.score(ids, self.engine.start(image)).mean())
+
+    @cached_property
+    def witness(self) -> Witness | None:
+        """What the model's concepts say of captions; None without a concept bank."""
+        bank = self.engine.concepts
+        if bank is None:
+            return None
+        names = (self.tokenizer.decode([int(i) for i in ids if i >= 0]).strip() for ids in bank.words)
+        return Witness(self.container, bank, tuple(names))
 
     def _begin(
         self,
@@ -289,7 +358,7 @@ class BitMar:
                 yield rest
             timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
             ended = begun.ended or len(tokens) < chosen.max_tokens
-            return self._generation(begun, tuple(tokens), ended, timings)
+            return self._generation(begun, tuple(tokens), ended, timings, None if text else seen)
 
         return pieces()
 

@@ -10,6 +10,7 @@ from bitmar.core.container import Container
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.ternary import F32, U8
 from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.concepts import ConceptBank
 from bitmar.runtime.memory import MemoryState
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Backend(Protocol):
 
     name: str  # "numpy", or the native engine's kernel path
     tower: Callable[[U8], F32] | None  # a square photo, uint8 (S, S, 3) -> patch features (N_p, D_v)
+
+    concepts: ConceptBank | None  # words that a photo's features speak for
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""

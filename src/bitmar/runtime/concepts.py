@@ -42,6 +42,11 @@ class ConceptBank:
         self._strength, self._offset = weights.array(part("strength")), weights.array(part("offset"))
         self._dot = rows_dot or exact_dot
 
+    @property
+    def class_nouns(self) -> I32:
+        """The concepts that classes of the backbone stand for."""
+        return np.unique(self._concept_of_class)
+
     def scores(self, pooled: F32) -> F32:
         """Mean patch feature (D_v,) -> the score of every concept, in [0, 1], float32 (K,)."""
         codes, scale = quantize_activations(pooled)

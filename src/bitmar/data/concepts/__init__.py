@@ -10,77 +10,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache
 from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
 
-IMAGENET_CLASSES = 1000
-LONGEST = 3  # words of a phrase
+from bitmar.core.vocabulary import Vocabulary, singulars, synonyms, words
 
-_WORD = re.compile(r"[a-z]+")
+IMAGENET_CLASSES = 1000
 
 _FURTHER = ("sheep", "person", "man", "woman", "child", "people", "animal", "food")
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, lower-case letters only."""
-    return _WORD.findall(text.lower())
-
-
-class Vocabulary:
-    """A list of concepts, and where they occur in a text."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.names = tuple(names)
-        self.index = {name: i for i, name in enumerate(self.names)}
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    @cached_property
-    def _phrases(self) -> dict[tuple[str, ...], int]:
-        return {tuple(name.split()): i for name, i in self.index.items() if " " in name}
-
-    def concept(self, word: str) -> int | None:
-        """The concept that a single word stands for: itself, a synonym or its plural."""
-        for form in (word, synonyms().get(word), *singulars(word)):
-            if form is not None and form in self.index:
-                return self.index[form]
-        return None
-
-    def find(self, text: str) -> list[int]:
-        """The concepts that a text names, in their order, each once; the longest phrase first."""
-        tokens, found, at = words(text), [], 0
-        while at < len(tokens):
-            for length in range(min(LONGEST, len(tokens) - at), 0, -1):
-                concept = self._look_up(tokens[at : at + length])
-                if concept is not None:
-                    found.append(concept)
-                    break
-            at += length
-        return list(dict.fromkeys(found))
-
-    def _look_up(self, tokens: list[str]) -> int | None:
-        if len(tokens) == 1:
-            return self.concept(tokens[0])
-        for last in (tokens[-1], *singulars(tokens[-1])):
-            if (place := self._phrases.get((*tokens[:-1], last))) is not None:
-                return place
-        return None
-
-
-def singulars(word: str) -> list[str]:
-    """What a word may be the plural of."""
-    found = []
-    if word.endswith("ies"):
-        found.append(word[:-3] + "y")
-    if word.endswith("es"):
-        found.append(word[:-2])
-    if word.endswith("s") and not word.endswith("ss"):
-        found.append(word[:-1])
-    return found
 
 
 def build_vocabulary(captions_of_photos: Iterable[Sequence[str]], least: int = 25) -> Vocabulary:
@@ -98,13 +38,6 @@ def build_vocabulary(captions_of_photos: Iterable[Sequence[str]], least: int = 2
         base = next((form for form in singulars(word) if counts[form] >= least and form not in stop), word)
         names.setdefault(synonyms().get(base, base))
     return Vocabulary(list(names))
-
-
-@cache
-def synonyms() -> Mapping[str, str]:
-    """Another word -> the word that stands in the vocabulary."""
-    rows = (line.split("\t") for line in _table("synonyms.tsv").splitlines() if not line.startswith("#"))
-    return {other: word for word, others in rows for other in others.split()}
 
 
 @cache

@@ -1,0 +1,93 @@
+"""Questions about a photo, answered in a word or two with how sure the answer is.
+
+The model has met questions in training as text: "What color is the dog? brown". An answer is worth something only if
+the photo moved it: the question is asked without the photo too, and where the answer is no likelier with it, there is
+none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from bitmar.core.errors import ConfigError
+from bitmar.core.ternary import F32
+from bitmar.runtime.backend import Backend
+from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.generate import sample
+from bitmar.runtime.options import GenerationOptions
+from bitmar.runtime.text import encode
+
+CANNOT_TELL = "I cannot tell"
+
+_LONGEST = 8  # tokens of an answer
+_MOVED = 0.1  # nats an answer must gain by the photo; below it is what anybody would guess
+_POLAR = ("is", "are", "was", "were", "does", "do", "did", "has", "have", "can", "could", "will", "would")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """text: the answer, or `CANNOT_TELL`. confidence: the answer's probability beside the photo; of yes against no
+    where one of the two was asked for. gain: nats by which the photo made it likelier. guess: the likeliest answer.
+    """
+
+    text: str
+    confidence: float
+    gain: float
+    guess: str
+
+    @property
+    def told(self) -> bool:
+        """Whether the photo gave an answer."""
+        return self.text != CANNOT_TELL
+
+
+def tidy(question: str) -> str:
+    """A question as the model has met them: "is there a dog" -> "Is there a dog?". Raises ConfigError for none."""
+    text = " ".join(question.split()).rstrip("?.! ")
+    if not text:
+        raise ConfigError('ask a question, such as "What color is the dog?"')
+    return f"{text[0].upper()}{text[1:]}?"
+
+
+def is_polar(question: str) -> bool:
+    """Whether yes or no is asked for."""
+    return question.split(" ", 1)[0].lower() in _POLAR and " or " not in question
+
+
+def ask(backend: Backend, tokenizer: Tokenizer, bos: int, eos: int, question: str, image: ImageTokens) -> Answer:
+    """See `BitMar.ask`."""
+    asked = tidy(question)
+    prompt = np.array([bos, *encode(tokenizer, asked)])
+    choices: tuple[str, ...]
+    if is_polar(asked):
+        choices = ("yes", "no")
+    else:
+        state = backend.start(image)
+        backend.read(prompt, state)
+        written = list(sample(backend, state, eos, GenerationOptions(max_tokens=_LONGEST)))
+        choices = (tokenizer.decode(written).strip(),)
+        if not choices[0]:
+            return Answer(CANNOT_TELL, 0.0, 0.0, "")
+    ends = [np.array([*encode(tokenizer, f" {choice}"), eos]) for choice in choices]
+    seen, blind = (
+        np.array([_likelihood(backend, prompt, end, each) for end in ends], np.float64) for each in (image, None)
+    )
+    best = int(np.argmax(seen))
+    if len(choices) == 1:
+        confidence, gain = float(np.exp(seen[0])), float(seen[0] - blind[0])
+    else:
+        shares, before = (np.exp(x - np.logaddexp.reduce(x)) for x in (seen, blind))
+        confidence, gain = float(shares[best]), float(np.log(shares[best] / before[best]))
+    text = choices[best] if gain >= _MOVED else CANNOT_TELL
+    return Answer(text, confidence, gain, choices[best])
+
+
+def _likelihood(backend: Backend, prompt: I64, end: I64, image: ImageTokens | None) -> float:
+    """Log-probability of the answer's tokens after the question."""
+    state: Any = backend.start(image)
+    scores: F32 = backend.score(np.concatenate((prompt, end)), state)
+    return float(scores[len(prompt) - 1 :].sum())
