@@ -10,6 +10,7 @@ from bitmar.cli.app import ON_BEGIN, app
 # In the order of the help; each registers its commands when it is imported.
 _MODULES = (
     "caption",
+    "ask",
     "text",
     "read",
     "memory",
@@ -17,6 +18,7 @@ _MODULES = (
     "eval_babylm",
     "eval_tasks",
     "eval_pictures",
+    "eval_naming",
     "eval_probes",
     "ablate",
     "report",

@@ -99,7 +99,8 @@ def caption(
         if "error" in result:
             say(f"skipped {result['error']}")
         elif not as_json:
-            typer.echo(result["caption"] if len(names) == 1 else f"{result['photo']}: {result['caption']}")
+            line = _honest(result)
+            typer.echo(line if len(names) == 1 else f"{result['photo']}: {line}")
             if found := result.get("recalled"):
                 sure = "" if found["confidence"] is None else f", {found['confidence']:.1%} sure"
                 what = "recited" if result["recited"] else "remembered with a photo like this"
@@ -136,9 +137,21 @@ def caption_photos(
             "caption": written.text.strip(),
             "tokens": len(written.tokens),
             "finish_reason": written.finish_reason,
+            "confidence": None if written.confidence is None else round(written.confidence, 3),
+            "general": written.general,
             "seconds": {part: round(seconds, 4) for part, seconds in asdict(written.timings).items()},
             **({} if memory is None else {"recalled": _recalled(written.recalled), "recited": written.recited}),
         }
+
+
+def _honest(result: dict[str, Any]) -> str:
+    """A caption as it is shown: a doubtful one says so, and what is sure in its place."""
+    from bitmar.runtime.confidence import DOUBTFUL
+
+    if result["confidence"] is None or result["confidence"] >= DOUBTFUL:
+        return str(result["caption"])
+    sure = f" (surely {result['general']})" if result["general"] else ""
+    return f"not sure: {result['caption']}{sure}"
 
 
 def _recalled(found: Recalled | None) -> dict[str, Any] | None:

@@ -97,6 +97,18 @@ def write_container(
     write_sealed(path, MODEL, metadata, tensors)
 
 
+def with_tensors(container: Container, changed: Tensors, out: str | Path) -> None:
+    """Write a model with these tensors in place of its own, or besides. Another checksum makes it another model."""
+    write_container(
+        out,
+        {**container.tensors, **changed},
+        config=container.config,
+        tokenizer_json=container.tokenizer_json,
+        vision=container.vision,
+        card=container.card,
+    )
+
+
 def open_container(path: str | Path, *, verify: bool = True) -> Container:
     """Open and validate a `.bitmar` file.
 

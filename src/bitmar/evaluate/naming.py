@@ -24,8 +24,8 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class NamingReport:
-    """named: share of the photos whose caption names what the label says, the mean over labels; by_label: (named, photos)
-    of each. Where captions carry a confidence: calibration_error, expected, over ten equal bins (arXiv 1706.04599), and
+    """named: share of the photos whose caption names what the label says, the mean over labels; by_label: (named,
+    photos) of each. Where captions carry a confidence: calibration_error, expected, over ten equal bins (arXiv 1706.04599), and
     accuracy by coverage: of the most confident share of the photos."""
 
     named: Interval
@@ -45,7 +45,7 @@ class Namer:
     """Whether captions name labels."""
 
     def __init__(self) -> None:
-        self.vocabulary: Vocabulary = build_vocabulary([["person"]], least=1)
+        self.vocabulary: Vocabulary = build_vocabulary([[" ".join(PEOPLE)]], least=1)
         self._labels = Labels(self.vocabulary)
         self._people = {concept for name in PEOPLE if (concept := self.vocabulary.index.get(name)) is not None}
 

@@ -1,0 +1,87 @@
+"""Questions about photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bitmar.core.errors import ConfigError, ImageError
+from bitmar.runtime import ask as module
+from bitmar.runtime.ask import CANNOT_TELL, ask, is_polar, tidy
+from bitmar.runtime.options import GenerationOptions
+
+
+@pytest.mark.parametrize(
+    ("text", "tidied", "polar"),
+    [
+        ("is there a dog", "Is there a dog?", True),
+        ("  What color\n is it? ", "What color is it?", False),
+        ("Is it a dog or a cat?", "Is it a dog or a cat?", False),
+        ("How many?!", "How many?", False),
+    ],
+)
+def test_questions_are_put_as_the_model_knows_them(text: str, tidied: str, polar: bool) -> None:
+    assert tidy(text) == tidied and is_polar(tidied) is polar
+
+
+@pytest.mark.parametrize("empty", ["", " ?", "..."])
+def test_no_question_is_an_error(empty: str) -> None:
+    with pytest.raises(ConfigError, match="ask a question"):
+        tidy(empty)
+
+
+class Pretender:
+    """A backend whose likelihoods are given, by (with a photo, last token but the end)."""
+
+    def __init__(self, table: dict[tuple[bool, int], float]) -> None:
+        self.table = table
+
+    def start(self, image: Any) -> bool:
+        return image is not None
+
+    def score(self, ids: Any, state: bool) -> Any:
+        scores = np.zeros(len(ids) - 1, np.float32)
+        scores[-2] = self.table[state, int(ids[-2])]
+        return scores
+
+
+class Words:
+    def encode(self, text: str, add_special_tokens: bool = True) -> Any:
+        return type("E", (), {"ids": [{" yes": 5, " no": 6}.get(text, 4)]})
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, seen: tuple[float, float], blind: tuple[float, float]) -> Any:
+    monkeypatch.setattr(module, "encode", lambda tokenizer, text: tokenizer.encode(text).ids)
+    table = {(True, 5): seen[0], (True, 6): seen[1], (False, 5): blind[0], (False, 6): blind[1]}
+    return ask(Pretender(table), Words(), 1, 2, "Is there a dog?", object())  # type: ignore[arg-type]
+
+
+def test_yes_and_no_are_weighed_against_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answer(monkeypatch, seen=(-1.0, -3.0), blind=(-2.0, -2.0))
+    assert (found.text, found.guess, found.told) == ("yes", "yes", True)
+    assert found.confidence == pytest.approx(1 / (1 + np.exp(-2.0)))
+    assert found.gain == pytest.approx(np.log(found.confidence / 0.5))
+
+
+def test_an_answer_that_the_photo_does_not_move_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answer(monkeypatch, seen=(-1.0, -3.0), blind=(-1.0, -3.0))
+    assert (found.text, found.guess, found.told) == (CANNOT_TELL, "yes", False)
+
+
+def test_a_model_answers_or_says_that_it_cannot(make_pair: Callable[..., Any]) -> None:
+    pair = make_pair()
+    model = pair.bitmar
+    image = model.encode_image(features=pair.image()["vision_features"][0])
+    for question in ("Is there a dog?", "What is this?"):
+        found = model.ask(image, question)
+        assert 0 <= found.confidence <= 1 and (found.text == found.guess or found.text == CANNOT_TELL)
+        assert pair.native().ask(image, question).guess == found.guess
+    with pytest.raises(ImageError, match="needs a photo"):
+        model.ask(None, "What is this?")
+
+
+def test_answers_end_where_the_model_ends_them() -> None:
+    assert GenerationOptions(max_tokens=module._LONGEST).temperature == 0
