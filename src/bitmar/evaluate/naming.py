@@ -24,9 +24,11 @@ _BINS = 10
 
 @dataclass(frozen=True, slots=True)
 class NamingReport:
-    """named: share of the photos whose caption names what the label says, the mean over labels; by_label: (named,
-    photos) of each. Where captions carry a confidence: calibration_error, expected, over ten equal bins (arXiv 1706.04599), and
-    accuracy by coverage: of the most confident share of the photos."""
+    """named: share of the photos whose caption names what the label says, the mean over labels.
+
+    by_label: (named, photos) of each. Where captions carry a confidence: calibration_error, the expected one over ten
+    equal bins (arXiv 1706.04599), and by_coverage, the accuracy on the most confident share of the photos.
+    """
 
     named: Interval
     by_label: dict[str, tuple[int, int]]
