@@ -9,28 +9,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from typer.testing import CliRunner
 
 from bitmar.cli import app
-from bitmar.core.config import ModelConfig, VisionTowerConfig
-from bitmar.core.container import write_container
 
 Cli = Callable[..., Any]
-CARD = {"licence": "research only", "training_data": ["two shards", "a book"], "command": "bitmar train it.yaml"}
-
-
-@pytest.fixture
-def cli() -> Cli:
-    """cli("caption", path, ...) -> the result, with exit_code, stdout and stderr. A fault of ours is raised."""
-
-    def run(*arguments: Any) -> Any:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
-
-    return run
 
 
 @pytest.fixture
@@ -47,78 +31,10 @@ def fails(cli: Cli) -> Callable[..., str]:
     return run
 
 
-@pytest.fixture(scope="session")
-def make_model(random_tensors: Callable[..., dict[str, np.ndarray]]) -> Callable[..., Path]:
-    """make_model(path, tower=True, seed=0) -> path: a random model of 260 tokens; without a tower it takes 2x2 patches
-    of 10."""
-
-    def make(path: Path, *, tower: bool = True, seed: int = 0) -> Path:
-        vision = VisionTowerConfig(
-            image_size=64, stem_channels=(5, 6), widths=(6, 10), depths=(1, 1), head_dim=2, mlp_ratio=2, out_dim=10
-        )
-        config = ModelConfig(
-            vocab_size=260,
-            hidden_size=12,
-            encoder_layers=1,
-            decoder_layers=1,
-            num_heads=2,
-            intermediate_size=18,
-            vision_dim=10,
-            vision_grid=2,
-            vision_hidden=7,
-            memory_slots=4,
-            memory_dim=6,
-            bos_token_id=1,
-            eos_token_id=2,
-            pad_token_id=0,
-            vision_tower=vision if tower else None,
-        )
-        characters = ["<pad>", "<bos>", "<eos>", "<image>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-        tokenizer = Tokenizer(models.BPE(vocab={text: i for i, text in enumerate(characters)}, merges=[]))
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        pixels = {"size": 64, "resize": "squash", "mean": [0.5] * 3, "std": [0.25] * 3}
-        vision_card = {**pixels, "tower": "bitvit" if tower else "features"}
-        write_container(
-            path,
-            random_tensors(config, seed),
-            config=config,
-            tokenizer_json=tokenizer.to_str(),
-            vision=vision_card,
-            card=CARD,
-        )
-        return path
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def card() -> dict[str, Any]:
-    """The card of these models."""
-    return CARD
-
-
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory, make_model: Callable[..., Path]) -> Path:
-    return make_model(tmp_path_factory.mktemp("model") / "tiny.bitmar")
-
-
-def _jpeg(colour: str = "green", size: tuple[int, int] = (40, 30)) -> bytes:
-    data = io.BytesIO()
-    Image.new("RGB", size, colour).save(data, "JPEG")
-    return data.getvalue()
-
-
-@pytest.fixture(scope="session")
-def jpeg() -> Callable[..., bytes]:
-    """jpeg(colour, size) -> a file of one colour."""
-    return _jpeg
-
-
 @pytest.fixture
-def photo(tmp_path: Path) -> Path:
+def photo(tmp_path: Path, jpeg: Callable[..., bytes]) -> Path:
     path = tmp_path / "photo.jpg"
-    path.write_bytes(_jpeg())
+    path.write_bytes(jpeg())
     return path
 
 
@@ -141,11 +57,11 @@ def write_shard() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def shard(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shard(tmp_path_factory: pytest.TempPathFactory, jpeg: Callable[..., bytes]) -> Path:
     """Five photos, of which the third is cut off."""
     colours = ["red", "green", "blue", "white", "black"]
     samples = [
-        (f"{i:03d}", _jpeg(colour)[: 300 if i == 2 else None], [f"A {colour} thing .", f"All {colour}."])
+        (f"{i:03d}", jpeg(colour)[: 300 if i == 2 else None], [f"A {colour} thing .", f"All {colour}."])
         for i, colour in enumerate(colours)
     ]
     return _write_shard(tmp_path_factory.mktemp("shard") / "things-00000.tar", samples)

@@ -14,6 +14,7 @@ _MODULES = (
     "text",
     "read",
     "memory",
+    "serve",
     "engine",
     "eval_babylm",
     "eval_tasks",

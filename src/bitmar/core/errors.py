@@ -40,6 +40,10 @@ class MemoryFileError(BitMarError):
     """A session-memory (`.mem`) file is damaged or belongs to another model."""
 
 
+class MemoryBusyError(MemoryFileError):
+    """Another program is writing this memory: the same call may succeed a moment later."""
+
+
 class DependencyError(BitMarError):
     """An optional package is missing; the message names the extra that brings it."""
 

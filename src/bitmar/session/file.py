@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.core.errors import MemoryFileError
+from bitmar.core.errors import MemoryBusyError, MemoryFileError
 from bitmar.core.ternary import F32
 from bitmar.session.layout import (
     COLUMNS,
@@ -97,7 +97,7 @@ class MemoryFile:
                 self.refresh()
                 if self.version == version:  # not overtaken by a write: damaged indeed
                     raise
-        raise MemoryFileError(f"{self.pages.name}: another program writes it without a pause: try again")
+        raise MemoryBusyError(f"{self.pages.name}: another program writes it without a pause: try again")
 
     def _load(self, raw: bytes) -> None:
         self.made = self._check_header(raw)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from bitmar.core.errors import MemoryFileError
+from bitmar.core.errors import MemoryBusyError, MemoryFileError
 from bitmar.core.files import sync_folder
 
 _LOCKED_BYTE = 1 << 40  # where Windows, whose locks forbid reading, puts ours: far behind any file's end
@@ -127,10 +127,10 @@ class FilePages:
             try:
                 _lock(file)
                 if not os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
-                    raise MemoryFileError(f"{self.name}: was replaced just now by another program: try again")
+                    raise MemoryBusyError(f"{self.name}: was replaced just now by another program: try again")
             except BlockingIOError:
                 file.close()
-                raise MemoryFileError(
+                raise MemoryBusyError(
                     f"{self.name}: another program is writing this memory: wait until it has ended, or close it there"
                 ) from None
             except BaseException:

@@ -1,0 +1,132 @@
+"""What the model writes for a request: the one place where requests become calls of `BitMar`."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+from bitmar import BitMar
+from bitmar.runtime.api import Generation
+from bitmar.runtime.text import encode
+from bitmar.serve.errors import ApiError
+from bitmar.serve.home import Home, Served
+
+_CHARACTERS = 64  # of a token at most: a longer text is refused before it is tokenized
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """text: to go on with. photo: its file's bytes. stops: texts that end it. memory: read what is remembered."""
+
+    text: str = ""
+    photo: bytes | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    stops: Sequence[str] = ()
+    memory: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What came of a task. prompt, tokens: counted. seconds: from its turn to its end."""
+
+    text: str
+    finish_reason: str
+    prompt: int
+    tokens: int
+    seconds: float
+    generation: Generation | None
+
+
+def write(home: Home, served: Served, task: Task) -> Generator[str, None, Written]:
+    """Give the text piece by piece, in a thread; blanks around it are left out. Raises ApiError and BitMar's errors."""
+    start, model = perf_counter(), served.model
+    prompt = check_length(served, task.text)
+    image = None if task.photo is None else model.encode_image(task.photo)
+    if image is not None:
+        prompt += len(image.tokens)
+    begun = _begin(home, served, task, image)
+    stop, text, result = StopAt(task.stops), "", None
+    while not stop.found:
+        try:
+            piece = stop.push(next(begun))
+        except StopIteration as end:
+            result, piece = end.value, stop.rest()
+        piece = piece if text else piece.lstrip()
+        if piece:
+            text += piece
+            yield piece
+        if result is not None:
+            break
+    reason = "stop" if result is None else result.finish_reason
+    tokens = len(encode(model.tokenizer, text)) if result is None else len(result.tokens)
+    return Written(text.rstrip(), reason, prompt, tokens, perf_counter() - start, result)
+
+
+def _begin(home: Home, served: Served, task: Task, image: Any) -> Generator[str, None, Generation]:
+    if task.options.get("beams", 1) > 1:
+        return _at_once(home, served, task, image)
+    if served.session is None or not task.memory:
+        return served.model.stream(task.text, image, **task.options)
+    with home.memory(served) as session:  # read at the call; the pieces come without it
+        return served.model.stream(task.text, image, memory=session, **task.options)
+
+
+def _at_once(home: Home, served: Served, task: Task, image: Any) -> Generator[str, None, Generation]:
+    if served.session is None or not task.memory:
+        whole = served.model.generate(task.text, image, **task.options)
+    else:
+        with home.memory(served) as session:
+            whole = served.model.generate(task.text, image, memory=session, **task.options)
+    yield whole.text
+    return whole
+
+
+def question_task(question: str, photo: bytes, max_tokens: int, **options: Any) -> Task:
+    """A question about a photo, as the model was trained on it: "What color is the dog?" goes on with " brown"."""
+    return Task(f"{question.strip().rstrip('?').rstrip()}?", photo, {"max_tokens": max_tokens, **options}, ["\n"])
+
+
+def check_length(served: Served, text: str) -> int:
+    """The tokens of a text. Raises ApiError for more than the model sees at once."""
+    tokens = served.context + 1
+    if len(text) <= _CHARACTERS * served.context:
+        tokens = len(encode(served.model.tokenizer, text)) + 1
+    if tokens > served.context:
+        raise ApiError(
+            400,
+            f"this model's context is {served.context} tokens, and the text has more: send a shorter one "
+            "(`bitmar stream` reads texts of any length)",
+            code="context_length_exceeded",
+        )
+    return tokens
+
+
+class StopAt:
+    """Holds back what may be the beginning of a stop text until that is known."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops, self._held, self.found = stops, "", False
+
+    def push(self, piece: str) -> str:
+        """What may be shown."""
+        self._held += piece
+        ends = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if ends:
+            self.found = True
+            return self._held[: min(ends)]
+        keep = max((n for stop in self._stops for n in range(1, len(stop)) if self._held.endswith(stop[:n])), default=0)
+        shown, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        return shown
+
+    def rest(self) -> str:
+        """What was held back, once nothing follows."""
+        return self._held
+
+
+def embed(model: BitMar, inputs: Sequence[str | bytes]) -> list[Any]:
+    """The vector of each text or photo."""
+    texts = [item for item in inputs if isinstance(item, str)]
+    vectors = iter(model.embed_texts(texts) if texts else ())
+    return [next(vectors) if isinstance(item, str) else model.embed(image=item) for item in inputs]
