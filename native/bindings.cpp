@@ -139,7 +139,8 @@ Config config(const nb::dict& values) {
 std::map<std::string, Tensor> tensors(const nb::dict& arrays) {
   std::map<std::string, Tensor> found;
   for (auto [name, value] : arrays) {
-    const auto x = nb::cast<nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>>(value);
+    nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> x;  // not a converted copy, which would not outlive this loop
+    if (!nb::try_cast(value, x, false)) throw std::invalid_argument("tensors must be contiguous arrays");
     const char type = x.dtype() == nb::dtype<uint8_t>() ? 'u' : x.dtype() == nb::dtype<int8_t>() ? 'i' : x.dtype() == nb::dtype<float>() ? 'f' : '?';
     Tensor tensor{x.data(), type, {}};
     for (size_t i = 0; i < x.ndim(); i++) tensor.shape.push_back(static_cast<int64_t>(x.shape(i)));

@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bitmar.backbone.quantize import quantize
+from bitmar.backbone.efficientnet import installed, read_efficientnet
+from bitmar.backbone.graph import Backbone
+from bitmar.backbone.integers import quantize
+from bitmar.backbone.pair import side_by_side
+from bitmar.backbone.ranges import calibrate, needs_photos
 from bitmar.backbone.tflite import read_tflite
 from bitmar.core.conv_config import WEIGHTS
-from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.errors import ConfigError, FormatError, nearest
+from bitmar.core.ternary import U8
 from bitmar.core.tower_file import write_tower
 
+Photos = Callable[[int], Iterable[U8]]  # side -> square photos, uint8 (side, side, 3)
 
-def import_backbone(source: str | Path, out: str | Path, *, weights: str = "int8", licence: str | None = None) -> Path:
+
+def import_backbone(
+    source: str,
+    out: str | Path,
+    *,
+    weights: str = "int8",
+    size: int | None = None,
+    photos: Photos | None = None,
+    licence: str | None = None,
+) -> Path:
     """Read a backbone, quantise it and write a tower file; returns `out`.
 
-    weights: how the file stores them (`conv_config.WEIGHTS`). Raises DataError for a missing source, FormatError naming
-    the layer for one that is damaged or of an architecture the engine lacks, ConfigError for unknown weights.
+    source: a .tflite file, `efficientnet-lite:0` to `4`, a state dict of one, or two of these as FIRST+SECOND, whose
+    features then lie side by side. weights: how the file stores them (`conv_config.WEIGHTS`). size: pixels per side,
+    where the source leaves that open. photos: to calibrate a source of floats. Raises DataError for a missing source,
+    FormatError naming the layer for one that is damaged or of an architecture the engine lacks, ConfigError.
     """
     if weights not in WEIGHTS:
         raise ConfigError(f"no weights {weights!r}{nearest(weights, WEIGHTS)}: choose from {', '.join(WEIGHTS)}")
+    parts = [_read(part, size) for part in source.split("+")]
+    if len(parts) > 2:
+        raise ConfigError(f"{source} names {len(parts)} backbones; two can lie side by side")
+    for part, backbone in zip(source.split("+"), parts, strict=True):
+        if needs_photos(backbone):
+            if photos is None:
+                raise ConfigError(f"{part} holds floats: give photos to find its maps' ranges (--calibrate SHARDS)")
+            calibrate(backbone, photos(backbone.image_size))
+    backbone = side_by_side(*parts) if len(parts) == 2 else parts[0]
+    try:
+        config, tensors = quantize(backbone, weights)
+    except FormatError as error:
+        raise FormatError(f"{source}: {error}") from None
     out = Path(out)
-    backbone = read_tflite(source)
-    config, tensors = quantize(backbone, weights)
     out.parent.mkdir(parents=True, exist_ok=True)
     card = backbone.card | ({"licence": licence} if licence else {})
     write_tower(out, config, tensors, vision=backbone.vision, card=card)
     return out
+
+
+def _read(source: str, size: int | None) -> Backbone:
+    kind, _, number = source.partition(":")
+    if kind == "efficientnet-lite":
+        return read_efficientnet(installed(number), size)
+    if source.endswith(".tflite"):
+        backbone = read_tflite(source)
+        if size not in (None, backbone.image_size):
+            raise ConfigError(f"{source} takes photos of {backbone.image_size} pixels, not {size}")
+        return backbone
+    return read_efficientnet(Path(source), size)

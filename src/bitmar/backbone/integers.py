@@ -13,6 +13,7 @@ from bitmar.core.conv_weights import MOST, kernel_shapes, layer_name, pack
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.ternary import I8
 
+_BIAS_STEPS = 2.0**28
 _CLIPS = np.linspace(0.4, 1.0, 31)  # of a channel's largest weight, tried for the least squared error
 
 
@@ -39,18 +40,22 @@ def quantize(backbone: Backbone, weights: str = "int8") -> tuple[ConvTowerConfig
         weight = finite(layer.weight, layer.name).reshape(len(layer.weight), -1)
         if weight.shape != (rows, columns):
             raise FormatError(f"layer {layer.name!r} has weights {weight.shape}, its maps ask for {(rows, columns)}")
-        codes, scale = quantize_rows(weight, MOST[weights], layer.step)
+        bias = finite(layer.bias, layer.name)
+        # A channel that training has all but switched off: its bias must stay countable in steps of its sums.
+        least = np.abs(bias) / (config.map_scale(layer.inputs[0])[0] * _BIAS_STEPS)
+        codes, scale = quantize_rows(np.ascontiguousarray(weight), MOST[weights], layer.step, least)
         tensors[f"{name}.weight"] = pack(codes, weights)
         tensors[f"{name}.scale"] = scale.astype(np.float32)
-        tensors[f"{name}.bias"] = finite(layer.bias, layer.name).astype(np.float32)
+        tensors[f"{name}.bias"] = bias.astype(np.float32)
     return config, tensors
 
 
-def quantize_rows(weight: F64, most: int, step: F64 | None = None) -> tuple[I8, F64]:
+def quantize_rows(weight: F64, most: int, step: F64 | None = None, least: F64 | float = 0.0) -> tuple[I8, F64]:
     """Each row of `weight` (out, columns) as integers of at most `most`, and its scale (out,).
 
     A row whose weights are such integers times `step` already stays as it is. Another is scaled by its largest weight,
     or below 8 bits by a part of it, where cutting the few largest loses less than coarser steps for all.
+    No scale is below `least`.
     """
     peak = np.abs(weight).max(axis=1)
     scale = np.where(peak > 0, peak, 1.0) / most
@@ -59,6 +64,7 @@ def quantize_rows(weight: F64, most: int, step: F64 | None = None) -> tuple[I8, 
         scale = scale * _CLIPS[errors.argmin(axis=0)]
     if step is not None:
         scale = np.where(peak <= (most + 0.5) * step, step, scale)
+    scale = np.maximum(scale, least)
     codes = np.clip(np.rint(weight / scale[:, None]), -most, most).astype(np.int8)
     return codes, scale
 
