@@ -243,16 +243,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         ConfigError: the file cannot be read, is no YAML, or has a key or a value that makes no sense.
     """
-    import yaml
+    from bitmar.train.strict_yaml import parse_yaml
 
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the recipe {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not UTF-8 is one
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    except RecursionError:
-        raise ConfigError(f"{path} is no recipe: its brackets are nested too deep") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path}: a recipe is a mapping of keys to values")
     for assignment in overrides:
@@ -295,7 +293,7 @@ def _with_tower(stage: Fit | Distill, recipe: Recipe) -> Fit | Distill:
 def _stage(values: Any, where: str) -> Fit | Distill:
     kinds = {"fit": Fit, "distill": Distill}
     kind = values.get("kind") if isinstance(values, dict) else values
-    if not isinstance(values, dict) or kind not in kinds:
+    if not isinstance(values, dict) or not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(f"{where}: kind must be fit or distill, not {kind!r:.60}{nearest(str(kind), kinds)}")
     stage: Fit | Distill = from_mapping(kinds[kind], values, f"{where} ({values.get('name', 'no name')})")
     return stage
@@ -349,14 +347,14 @@ def _check_fit(stage: Fit, recipe: Recipe, seen: dict[str, Fit | Distill]) -> No
 
 def _assign(values: dict[str, Any], assignment: str) -> None:
     """Carries out `a.b.0.c=value`; what is missing on the way is made."""
-    import yaml
+    from bitmar.train.strict_yaml import parse_yaml
 
     key, sign, text = assignment.partition("=")
     if not sign or not key:
         raise ConfigError(f"--set needs KEY=VALUE, found {assignment!r}")
     try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
+        value = parse_yaml(text)
+    except ValueError:
         raise ConfigError(f"--set {assignment:.200}: {text!r:.80} is not valid YAML") from None
     *parents, last = key.split(".")
     node: Any = values
