@@ -167,9 +167,9 @@ def _fill(bank: Any, config: Any) -> None:
     """Random keys in int8, as the file has them, and words of one to three token ids."""
     import torch
 
-    for keys in (bank.keys, bank.class_keys):
-        codes, scale = quantize_rows(torch.randn(keys.shape).numpy())
-        keys.copy_(torch.from_numpy(codes * scale))
+    for rows in (bank.keys, bank.class_keys, bank.values):
+        codes, scale = quantize_rows(torch.randn(rows.shape).numpy())
+        rows.copy_(torch.from_numpy(codes * scale))
     bank.bias.normal_()
     bank.class_bias.normal_()
     bank.class_concepts.copy_(torch.arange(len(bank.class_concepts)) % (config.concepts + 1) - 1.0)

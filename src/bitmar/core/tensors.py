@@ -64,6 +64,8 @@ def _concept_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
         found[f"{CONCEPTS}.{keys}"] = TensorSpec("I8", (rows, config.vision_dim))
         found[scale_name(f"{CONCEPTS}.{keys}")] = TensorSpec("F32", (rows, 1))
         found[f"{CONCEPTS}.{bias}"] = TensorSpec("F32", (rows,))
+    found[f"{CONCEPTS}.values"] = TensorSpec("I8", (config.concepts, config.hidden_size))
+    found[scale_name(f"{CONCEPTS}.values")] = TensorSpec("F32", (config.concepts, 1))
     found[f"{CONCEPTS}.class_concepts"] = TensorSpec("I32", (config.concept_classes,))  # -1: none
     found[f"{CONCEPTS}.words"] = TensorSpec("I32", (config.concepts, WORD_IDS))  # token ids, -1: no more
     return found

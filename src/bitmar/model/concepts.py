@@ -1,8 +1,8 @@
 """Concept tokens: what the backbone's classes and the captions' words say is in a photo, told to the text in words.
 
 A bank of frozen keys is read with the mean patch feature, as eq. 2 reads the memory: of K concepts the `tokens` best
-become vision tokens, whose content is the embedding of the concept's own word. So a word that was learned from text
-alone can be said of a photo.
+become vision tokens. What they hold are the concepts' values, which begin as the rows of the head that say their words:
+so a word that was learned from text alone can be said of a photo.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class ConceptBank(nn.Module):
     """K concepts found by frozen keys in patch features of width D_v.
 
     The score of a concept is the larger of sigmoid(key . p + bias) and the probability of its classes in the softmax
-    over all class keys; p is the mean patch feature. The file holds the keys; `fill` sets them.
+    over all class keys; p is the mean patch feature.
     """
 
     keys: Tensor
@@ -40,6 +40,7 @@ class ConceptBank(nn.Module):
         self.register_buffer("class_bias", torch.zeros(n))
         self.register_buffer("class_concepts", torch.full((n,), -1.0))  # -1: no concept
         self.register_buffer("words", torch.full((k, WORD_IDS), -1.0))  # -1: padding
+        self.values = nn.Parameter(torch.zeros(k, d))
         self.norm = RMSNorm(d, config.norm_eps)
         self.proj = BitLinear(d, d, config.quantization)
         self.strength = nn.Parameter(torch.zeros(d))
@@ -61,9 +62,12 @@ class ConceptBank(nn.Module):
         scores, ids = self.scores(features).topk(self.tokens, dim=-1)
         return ids, scores
 
-    def forward(self, ids: Tensor, scores: Tensor, embedding: Tensor) -> Tensor:
-        """Concepts (B, k) with their scores, and the embedding table (V, d) -> vision tokens (B, k, d)."""
-        words = self.words[ids].long()  # (B, k, L)
-        there = (words >= 0).unsqueeze(-1)
-        vectors = (embedding[words.clamp(min=0)] * there).sum(2) / there.sum(2).clamp(min=1)
-        return self.proj(self.norm(vectors)) + scores.unsqueeze(-1).to(vectors.dtype) * self.strength + self.offset
+    def forward(self, ids: Tensor, scores: Tensor) -> Tensor:
+        """Concepts (B, k) with their scores -> vision tokens (B, k, d)."""
+        tokens = self.proj(self.norm(self.values[ids]))
+        return tokens + scores.unsqueeze(-1).to(tokens.dtype) * self.strength + self.offset
+
+    @torch.no_grad()
+    def begin_values(self, head: Tensor) -> None:
+        """Start the values from the head's rows (V, d) of each concept's first token."""
+        self.values.copy_(head[self.words[:, 0].long().clamp(min=0)])

@@ -105,19 +105,15 @@ class BitMarModel(BitMarPreTrainedModel):
         """
         if vision_features is None:
             if pixel_values is None:
-                return None if concepts is None else self._concept_tokens(*concepts)
+                return None if concepts is None or self.concepts is None else self.concepts(*concepts)
             if self.vision_tower is None:
                 raise ValueError("this model has no built-in vision tower: pass vision_features of its teacher instead")
             vision_features = self.vision_tower(pixel_values)
         tokens = self.vision(vision_features)
         if self.concepts is None:
             return tokens
-        ids, scores = self.concepts.find(vision_features) if concepts is None else concepts
-        return torch.cat((tokens, self._concept_tokens(ids, scores).to(tokens.dtype)), dim=1)
-
-    def _concept_tokens(self, ids: Tensor, scores: Tensor) -> Tensor:
-        assert self.concepts is not None
-        return self.concepts(ids, scores, self.embed_tokens.weight)
+        found = self.concepts(*(self.concepts.find(vision_features) if concepts is None else concepts))
+        return torch.cat((tokens, found.to(tokens.dtype)), dim=1)
 
     def forward(
         self,
@@ -337,6 +333,8 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         pixel_values: Tensor | None = None,
         vision_features: Tensor | None = None,
+        concept_ids: Tensor | None = None,
+        concept_scores: Tensor | None = None,
         image_mask: Tensor | None = None,
         past_key_values: BitMarCache | None = None,
         cache: BitMarCache | None = None,
@@ -364,6 +362,8 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
             attention_mask,
             pixel_values=pixel_values,
             vision_features=vision_features,
+            concept_ids=concept_ids,
+            concept_scores=concept_scores,
             image_mask=image_mask,
             cache=own_cache(cache, past_key_values),
             memory=memory,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container
-from bitmar.core.tensors import CONCEPTS, EMBEDDING, scale_name
+from bitmar.core.tensors import CONCEPTS, scale_name
 from bitmar.core.ternary import F32, I8, quantize_activations
 from bitmar.runtime.layers import Weights, rms_norm
 
@@ -37,7 +37,7 @@ class ConceptBank:
         self._classes = np.flatnonzero(concepts >= 0)
         self._concept_of_class = concepts[self._classes]
         self.words = tensors[part("words")]
-        self._embedding, self._embedding_scale = tensors[EMBEDDING], tensors[scale_name(EMBEDDING)]
+        self._values, self._value_scale = tensors[part("values")], tensors[scale_name(part("values"))]
         self._norm, self._proj = weights.array(part("norm.weight")), weights.linear(part("proj"))
         self._strength, self._offset = weights.array(part("strength")), weights.array(part("offset"))
         self._dot = rows_dot or exact_dot
@@ -63,18 +63,10 @@ class ConceptBank:
     def tokens(self, scores: F32) -> F32:
         """Scores (K,) -> the vision tokens of the best concepts, best first, float32 (k, d)."""
         best = np.argsort(-scores, kind="stable")[: self.config.concept_tokens]
-        vectors = np.stack([self._word(concept) for concept in best])
-        normed = rms_norm(vectors, self._norm, self.config.norm_eps)
-        tokens: F32 = self._proj(normed) + scores[best, None] * self._strength + self._offset
+        values: F32 = self._values[best] * self._value_scale[best]
+        tokens: F32 = self._proj(rms_norm(values, self._norm, self.config.norm_eps))
+        tokens += scores[best, None] * self._strength + self._offset
         return tokens
-
-    def _word(self, concept: int) -> F32:
-        """The mean embedding of a concept's token ids, (d,)."""
-        ids = self.words[concept]
-        ids = ids[ids >= 0]
-        vectors: F32 = self._embedding[ids] * self._embedding_scale[ids]
-        mean: F32 = vectors.sum(axis=0) / np.float32(max(1, len(ids)))
-        return mean
 
 
 def exact_dot(rows: I8, codes: I8) -> I32:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from bitmar.data.concepts import Vocabulary, imagenet_nouns
 
 _COST = 0.15  # what a concept must score at least to speak for a caption that names it
+_REUSED = 6  # photos that get the same caption, at most
 _ENOUGH = 12  # captions that name a label; below, other nouns are replaced too
 _SORTS = {  # by ImageNet's order of classes: a noun of the same sort can stand in its place
     "animal": (range(0, 398), ("dog", "cat", "horse", "bird", "cow", "sheep")),
@@ -48,7 +49,8 @@ _UNCOUNTED = frozenset(
 
 
 class CaptionPool:
-    """Captions of other photos, and which concepts each names."""
+    """Captions of other photos, and which concepts each names. None is given to many photos: they would all be called
+    by it."""
 
     def __init__(self, captions: Sequence[str], vocabulary: Vocabulary, longest: int = 16) -> None:
         from scipy.sparse import csr_matrix
@@ -61,6 +63,7 @@ class CaptionPool:
         flat = np.array([c for _, concepts in found for c in concepts], np.int64)
         shape = (len(found), len(vocabulary))
         self._names = csr_matrix((np.ones(len(flat), np.float32), flat, ends), shape)
+        self._uses = np.zeros(len(found), np.int16)
         self._by_concept: dict[int, list[int]] = defaultdict(list)
         for place, (_, concepts) in enumerate(found):
             for concept in concepts:
@@ -82,8 +85,13 @@ class CaptionPool:
         if not len(places):
             return []
         value = self._names[places] @ gain
+        value = np.where(
+            self._uses[places] < _REUSED, value, value - len(self.vocabulary)
+        )  # only where all are used up
         top = np.argpartition(-value, min(count, len(value) - 1))[:count]
-        return [self.captions[places[i]] for i in top[np.argsort(-value[top])]]
+        chosen = places[top[np.argsort(-value[top])]]
+        self._uses[chosen] += 1
+        return [self.captions[place] for place in chosen]
 
     def _replaced(self, main: int, gain: npt.NDArray[np.float32], count: int) -> list[str]:
         noun = self.vocabulary.names[main]
