@@ -18,7 +18,7 @@ from bitmar.core.errors import FormatError
 from bitmar.core.sealed import TOWER, form_of
 from bitmar.core.tensors import is_packed, linear_shapes
 from bitmar.core.ternary import absmean, unpack2
-from bitmar.core.tower_file import open_tower
+from bitmar.core.tower_file import TowerFile, open_tower
 from bitmar.export import read_config
 from bitmar.runtime.locate import find_model
 from bitmar.train.runs import is_run, last_model, read_json, stages
@@ -80,13 +80,9 @@ def summarize(source: str | Path | None = None) -> dict[str, Any]:
 
 def _tower(path: Path) -> dict[str, Any]:
     file = open_tower(path)
-    config, shapes = file.config, file.config.shapes()
-    parts: dict[str, Part] = {}
-    for i, rows, columns in kernel_shapes(config):
-        layer = config.layers[i - 1]
-        part = parts.setdefault(layer.op, Part())
-        part.parameters += rows * columns + rows
-        part.bytes += sum(file.tensors[f"{layer_name(i)}.{kind}"].nbytes for kind in ("weight", "scale", "bias"))
+    config = file.config
+    conv = config if isinstance(config, ConvTowerConfig) else None
+    parts = _tower_parts(file)
     total = Part()
     for part in parts.values():
         total.add(part)
@@ -94,19 +90,13 @@ def _tower(path: Path) -> dict[str, Any]:
     total.bytes += rest
     return {
         "path": str(path),
-        "kind": "vision tower, convolutions in integers",
+        "kind": f"vision tower, {'convolutions in integers' if conv else 'vision transformer in int8'}",
         "checksum": "ok",
         **total.figures(),
-        "parts": {
-            **{f"{op} layers": part.figures() for op, part in parts.items()},
-            "metadata": Part(bytes=rest).figures(),
-        },
-        "layers": [
-            {"number": i, "op": layer.op, "from": list(layer.inputs), "side": shape.side, "channels": shape.channels}
-            for i, (layer, shape) in enumerate(zip(config.layers, shapes[1:], strict=True), 1)
-        ],
-        "weights": config.weights,
-        "multiplications": multiplications(config),
+        "parts": {name: part.figures() for name, part in {**parts, "metadata": Part(bytes=rest)}.items()},
+        "layers": _conv_layers(config) if isinstance(config, ConvTowerConfig) else config.depth,
+        "weights": conv.weights if conv else "int8",
+        "multiplications": multiplications(conv) if conv else None,
         "tokenizer": None,
         "vision": {**file.vision, "grid": config.grid, "features": config.out_dim, "fingerprint": file.fingerprint},
         "licence": file.card.get("licence"),
@@ -114,6 +104,31 @@ def _tower(path: Path) -> dict[str, Any]:
         "card": file.card,
         "config": config.to_dict(),
     }
+
+
+def _tower_parts(file: TowerFile) -> dict[str, Part]:
+    parts: dict[str, Part] = {}
+    if isinstance(file.config, ConvTowerConfig):
+        kernels = {layer_name(i): (file.config.layers[i - 1].op, r * c) for i, r, c in kernel_shapes(file.config)}
+        for name, tensor in file.tensors.items():
+            layer, _, kind = name.rpartition(".")
+            op, count = kernels[layer]
+            part = parts.setdefault(f"{op} layers", Part())
+            part.bytes += tensor.nbytes
+            part.parameters += {"weight": count, "bias": tensor.size, "scale": 0}[kind]
+        return parts
+    for name, tensor in file.tensors.items():
+        part = parts.setdefault("blocks" if ".layers." in name else "patches, positions, norm", Part())
+        part.bytes += tensor.nbytes
+        part.parameters += 0 if name.endswith(".scale") else tensor.size
+    return parts
+
+
+def _conv_layers(config: ConvTowerConfig) -> list[dict[str, Any]]:
+    return [
+        {"number": i, "op": layer.op, "from": list(layer.inputs), "side": shape.side, "channels": shape.channels}
+        for i, (layer, shape) in enumerate(zip(config.layers, config.shapes()[1:], strict=True), 1)
+    ]
 
 
 def _packed(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from bitmar.backbone import import_backbone
 from bitmar.backbone.efficientnet import read_efficientnet
 from bitmar.backbone.ranges import calibrate, float_maps
+from bitmar.backbone.state_dict import read_state_dict
 from bitmar.core.errors import ConfigError, DataError, FormatError
 from bitmar.core.tower_file import open_tower
 from bitmar.runtime.conv import ConvTower
@@ -64,7 +65,7 @@ def test_the_quantised_network_follows_the_floats(tmp_path: Path) -> None:
         )
     )
     assert (tower.config.grid, tower.config.out_dim, tower.vision["size"]) == (2, 20, 64)
-    backbone = read_efficientnet(path, 64)
+    backbone = read_efficientnet(path, read_state_dict(path), 64)
     *_, expected = float_maps(backbone, photo(64, 9))
     found = ConvTower(tower.config, tower.tensors)(photo(64, 9))
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.97
@@ -106,7 +107,10 @@ def changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.clear() or w.update(conv=np.zeros(3, np.float32)), "no EfficientNet-Lite: '_conv_stem.weight'"),
+        (
+            lambda w: w.clear() or w.update(conv=np.zeros(3, np.float32)),
+            "neither EfficientNet-Lite .'_conv_stem.weight'.",
+        ),
         (without("_blocks.4._depthwise_conv.weight"), "'_blocks.4._depthwise_conv.weight' is missing"),
         (without("_blocks.4._bn1.running_var"), "'_blocks.4._bn1.running_var' is missing"),
         (without("_conv_head.weight"), "'_conv_head.weight' is missing"),
@@ -140,7 +144,7 @@ def test_floats_need_photos(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--calibrate"):
         import_backbone(str(path), tmp_path / "t.bitmar")
     with pytest.raises(DataError, match="no photo"):
-        calibrate(read_efficientnet(path, 64), [])
+        calibrate(read_efficientnet(path, read_state_dict(path), 64), [])
     with pytest.raises(DataError, match="no such file"):
         import_backbone(str(tmp_path / "none.safetensors"), tmp_path / "t.bitmar")
     with pytest.raises(FormatError, match="not a state dict"):

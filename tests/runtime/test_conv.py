@@ -11,7 +11,7 @@ from bitmar.core.conv_config import WEIGHTS, ConvLayer, ConvTowerConfig
 from bitmar.core.conv_weights import layer_name
 from bitmar.core.errors import ConfigError
 from bitmar.runtime.conv import ConvTower
-from bitmar.runtime.tower import conv_tower, mean_features
+from bitmar.runtime.tower import imported_tower, mean_features
 
 from ..towers import random_tower
 
@@ -103,8 +103,8 @@ def test_the_oracle_equals_plain_loops() -> None:
 def test_an_engine_that_is_not_there_is_refused() -> None:
     config, tensors = random_tower(np.random.default_rng(0))
     with pytest.raises(ConfigError, match="warp"):
-        conv_tower(config, tensors, "warp")
-    assert isinstance(conv_tower(config, tensors, "numpy"), ConvTower)
+        imported_tower(config, tensors, "warp")
+    assert isinstance(imported_tower(config, tensors, "numpy"), ConvTower)
 
 
 def test_the_mean_is_over_patches() -> None:

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 from bitmar.backbone.graph import Backbone, Layer, same_padding
-from bitmar.backbone.state_dict import StateDict, read_state_dict
+from bitmar.backbone.state_dict import StateDict
 from bitmar.core.errors import ConfigError, DependencyError, FormatError
 
 _EPS = 1e-3  # of its batch norms
@@ -35,12 +35,11 @@ def installed(number: str) -> Path:
     return Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
 
 
-def read_efficientnet(path: Path, size: int | None = None) -> Backbone:
+def read_efficientnet(path: Path, weights: StateDict, size: int | None = None) -> Backbone:
     """Read the network up to the map before its pooling, for photos of `size` (by default 224) pixels per side.
 
     Raises FormatError naming the layer that is missing, of another shape, or of another architecture.
     """
-    weights = read_state_dict(path)
     try:
         backbone = _build(weights, size or _SIDE)
     except FormatError as error:
@@ -59,8 +58,6 @@ def is_efficientnet(weights: StateDict) -> bool:
 
 
 def _build(weights: StateDict, size: int) -> Backbone:
-    if not is_efficientnet(weights):
-        raise FormatError("no EfficientNet-Lite: '_conv_stem.weight' is missing")
     numbers = {int(m[1]) for name in weights.names() if (m := re.match(r"_blocks\.(\d+)\.", name))}
     if squeeze := next((name for name in weights.names() if "_se_" in name), None):
         raise FormatError(f"{squeeze!r} is of a squeeze-and-excitation layer, which the engine has not")

@@ -97,8 +97,10 @@ def _print(about: dict[str, Any]) -> None:
         table.add_row(name, counted[0], megabytes(part["bytes"]), counted[1], share)
     to.print(table)
     if "layers" in about:
-        products = f"{about['multiplications'] / 1e6:,.0f} million products a photo"
-        to.print(f"{len(about['layers'])} layers, weights {about['weights']}, {products}")
+        layers = about["layers"] if isinstance(about["layers"], int) else len(about["layers"])
+        products = about["multiplications"]
+        cost = f", {products / 1e6:,.0f} million products a photo" if products else ""
+        to.print(f"{layers} layers, weights {about['weights']}{cost}")
     if about["tokenizer"]:
         to.print(f"tokenizer: {about['tokenizer']['entries']:,} entries")
     for name in ("checksum", "vision", "licence", "training_data"):

@@ -26,6 +26,7 @@ towers = make_group(
     "bitmar tower import mobilenet.tflite tower.bitmar",
     "bitmar tower import efficientnet-lite:2 lite2.bitmar --calibrate 'flickr8k-train-*.tar'",
     "bitmar tower import mobilenet.tflite+efficientnet-lite:2 pair.bitmar --calibrate train.tar",
+    "bitmar tower import dinov2-small/model.safetensors dinov2.bitmar",
     group=towers,
     name="import",
 )
@@ -34,7 +35,8 @@ def import_tower(
         str,
         typer.Argument(
             metavar="SRC",
-            help="A .tflite classifier, efficientnet-lite:0 to 4, its state dict, or two of these as FIRST+SECOND.",
+            help="A .tflite classifier, efficientnet-lite:0 to 4, a state dict of one or of a vision transformer "
+            "such as DINOv2 (.safetensors, .pth), or two convolution nets as FIRST+SECOND.",
             show_default=False,
         ),
     ],
@@ -66,8 +68,7 @@ def import_tower(
     else:
         grid, dim = about["vision"]["grid"], about["vision"]["features"]
         typer.echo(
-            f"{out}: {megabytes(about['bytes'])}, {len(about['layers'])} layers, {grid}x{grid} patches of {dim}, "
-            f"weights {weights}, from {source}"
+            f"{out}: {megabytes(about['bytes'])}, {grid}x{grid} patches of {dim}, weights {weights}, from {source}"
         )
     if skipped.reasons:
         say(str(skipped))

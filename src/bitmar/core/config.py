@@ -13,6 +13,7 @@ from typing import Any, TypeVar, get_args
 
 from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.vit_config import VitTowerConfig
 
 _Config = TypeVar("_Config", bound="ModelConfig | VisionTowerConfig")
 _MAX_WIDTH = 1 << 24  # far beyond any sensible model; keeps a hostile file from asking for endless work
@@ -94,7 +95,7 @@ class VisionTowerConfig:
         return _to_dict(self)
 
 
-TowerConfig = VisionTowerConfig | ConvTowerConfig
+TowerConfig = VisionTowerConfig | ConvTowerConfig | VitTowerConfig
 
 
 def tower_from_dict(values: Mapping[str, Any]) -> TowerConfig:
@@ -102,7 +103,17 @@ def tower_from_dict(values: Mapping[str, Any]) -> TowerConfig:
 
     Raises ConfigError for unknown keys, wrong types, values out of range.
     """
-    return ConvTowerConfig.from_dict(values) if values.get("kind") == "conv" else VisionTowerConfig.from_dict(values)
+    if "kind" in values:
+        return imported_from_dict(values)
+    return VisionTowerConfig.from_dict(values)
+
+
+def imported_from_dict(values: Mapping[str, Any]) -> ConvTowerConfig | VitTowerConfig:
+    """A tower that was made elsewhere, from parsed JSON."""
+    kind = values.get("kind")
+    if kind not in ("conv", "vit"):
+        raise ConfigError(f"vision_tower kind must be conv or vit, not {kind!r:.80}")
+    return ConvTowerConfig.from_dict(values) if kind == "conv" else VitTowerConfig.from_dict(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from bitmar.core.ternary import check_codes
 from bitmar.core.tokenizer import check_tokenizer
 
 FORMAT_VERSION = MODEL.version
-_VISION_TOWERS = ("bitvit", "conv", "features")
+_VISION_TOWERS = ("bitvit", "conv", "vit", "features")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.errors import ConfigError
+from bitmar.core.tower_fields import need_choice, need_keys, need_scale, need_whole
 
 OPS = ("conv", "depthwise", "add", "concat")
 ACTIVATIONS = ("none", "relu", "relu6")
@@ -27,7 +28,6 @@ _MAX_LAYERS = 1024
 _MAX_CHANNELS = 1 << 14
 _MAX_COLUMNS = 1 << 14  # of a kernel: 2 * 255 * 127 * 2^14 and a bias of 2^30 stay below 2^31
 _MAX_KERNEL, _MAX_STRIDE = 15, 4
-_SCALES = (1e-9, 1e6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +94,10 @@ class ConvTowerConfig:
     kind: str = "conv"
 
     def __post_init__(self) -> None:
-        _whole("image_size", self.image_size, 1, 4096)
-        _scale("scale", self.scale)
-        _whole("zero", self.zero, 0, 255)
-        _choice("weights", self.weights, WEIGHTS)
+        need_whole("image_size", self.image_size, 1, 4096)
+        need_scale("scale", self.scale)
+        need_whole("zero", self.zero, 0, 255)
+        need_choice("weights", self.weights, WEIGHTS)
         if not 0 < len(self.layers) <= _MAX_LAYERS:
             raise ConfigError(f"vision_tower has {len(self.layers)} layers, not 1 to {_MAX_LAYERS}")
         self.shapes()
@@ -131,8 +131,8 @@ class ConvTowerConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ConvTowerConfig:
         """From parsed JSON. Raises ConfigError for unknown keys, wrong types, values out of range, with the layer."""
-        _keys("vision_tower", values, _TOWER_KEYS)
-        _choice("kind", values["kind"], ("conv",))
+        need_keys("vision_tower", values, _TOWER_KEYS)
+        need_choice("kind", values["kind"], ("conv",))
         layers = values["layers"]
         if not isinstance(layers, (list, tuple)):
             raise ConfigError(f"vision_tower layers must be a list, not {layers!r:.80}")
@@ -156,8 +156,8 @@ def _layer(values: Any) -> ConvLayer:
     if not isinstance(values, Mapping) or "op" not in values:
         raise ConfigError(f"must be an object with an 'op', not {values!r:.80}")
     op = values["op"]
-    _choice("op", op, OPS)
-    _keys(op, values, _KEYS[op])
+    need_choice("op", op, OPS)
+    need_keys(op, values, _KEYS[op])
     rest = {key: values[key] for key in _KEYS[op] if key not in ("op", "from")}
     for key in ("from", "pad"):
         if key in values and not isinstance(values[key], (list, tuple)):
@@ -168,36 +168,36 @@ def _layer(values: Any) -> ConvLayer:
 
 
 def _shape_after(layer: ConvLayer, maps: list[MapShape]) -> MapShape:
-    _choice("op", layer.op, OPS)
-    _choice("activation", layer.activation, ACTIVATIONS)
-    _scale("scale", layer.scale)
-    _whole("zero", layer.zero, 0, 255)
+    need_choice("op", layer.op, OPS)
+    need_choice("activation", layer.activation, ACTIVATIONS)
+    need_scale("scale", layer.scale)
+    need_whole("zero", layer.zero, 0, 255)
     wanted = 2 if layer.op in ("add", "concat") else 1
     if len(layer.inputs) != wanted:
         raise ConfigError(f"reads {len(layer.inputs)} maps, not {wanted}")
     for number in layer.inputs:
-        _whole("from", number, 0, len(maps) - 1)
+        need_whole("from", number, 0, len(maps) - 1)
     source = maps[layer.inputs[0]]
     if layer.op == "concat":
         other = maps[layer.inputs[1]]
         if source.side != other.side:
             raise ConfigError(f"joins maps of different sides, {_sizes(source)} and {_sizes(other)}")
         channels = source.channels + other.channels
-        _whole("channels", channels, 1, _MAX_CHANNELS)
+        need_whole("channels", channels, 1, _MAX_CHANNELS)
         return MapShape(source.side, channels)
     if layer.op == "add":
         if source != maps[layer.inputs[1]]:
             raise ConfigError(f"adds maps of different shapes, {_sizes(source)} and {_sizes(maps[layer.inputs[1]])}")
         return source
-    _whole("kernel", layer.kernel, 1, _MAX_KERNEL)
-    _whole("stride", layer.stride, 1, _MAX_STRIDE)
+    need_whole("kernel", layer.kernel, 1, _MAX_KERNEL)
+    need_whole("stride", layer.stride, 1, _MAX_STRIDE)
     if len(layer.pad) != 2:
         raise ConfigError(f"pad must be two numbers, not {list(layer.pad)!r:.80}")
     for pixels in layer.pad:
-        _whole("pad", pixels, 0, layer.kernel - 1)
+        need_whole("pad", pixels, 0, layer.kernel - 1)
     channels = source.channels
     if layer.op == "conv":
-        _whole("channels", layer.channels, 1, _MAX_CHANNELS)
+        need_whole("channels", layer.channels, 1, _MAX_CHANNELS)
         channels = layer.channels
         if (columns := layer.kernel**2 * source.channels) > _MAX_COLUMNS:
             raise ConfigError(f"sums {columns} products, more than {_MAX_COLUMNS}")
@@ -209,29 +209,3 @@ def _shape_after(layer: ConvLayer, maps: list[MapShape]) -> MapShape:
 
 def _sizes(shape: MapShape) -> str:
     return f"{shape.side}x{shape.side}x{shape.channels}"
-
-
-def _keys(what: str, values: Mapping[str, Any], wanted: tuple[str, ...]) -> None:
-    for key in values:
-        if key not in wanted:
-            raise ConfigError(f"unknown {what} key {key!r:.80}{nearest(str(key), wanted)}")
-    for key in wanted:
-        if key not in values:
-            raise ConfigError(f"{what} needs the key {key!r}")
-
-
-def _choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r:.80}{hint}")
-
-
-def _whole(name: str, value: Any, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise ConfigError(f"{name} must be a whole number from {low} to {high}, not {value!r:.80}")
-
-
-def _scale(name: str, value: Any) -> None:
-    low, high = _SCALES
-    if type(value) not in (int, float) or not low <= value <= high:
-        raise ConfigError(f"{name} must lie between {low} and {high}, not {value!r:.80}")

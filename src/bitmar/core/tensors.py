@@ -12,6 +12,7 @@ from typing import NamedTuple
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.conv_weights import tensor_shapes
+from bitmar.core.vit_config import VitTowerConfig
 
 Shape = tuple[int, ...]
 
@@ -50,8 +51,8 @@ def expected_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
     for name, shape in _float_shapes(config):
         expected[name] = TensorSpec("F32", shape)
     expected |= _concept_tensors(config)
-    if isinstance(config.vision_tower, ConvTowerConfig):
-        expected |= conv_tensors(config.vision_tower)
+    if isinstance(config.vision_tower, ConvTowerConfig | VitTowerConfig):
+        expected |= imported_tensors(config.vision_tower)
     return expected
 
 
@@ -71,9 +72,10 @@ def _concept_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
     return found
 
 
-def conv_tensors(tower: ConvTowerConfig) -> dict[str, TensorSpec]:
-    """Every tensor of a convolution tower, by name."""
-    return {name: TensorSpec(dtype, shape) for name, dtype, shape in tensor_shapes(tower)}
+def imported_tensors(tower: ConvTowerConfig | VitTowerConfig) -> dict[str, TensorSpec]:
+    """Every tensor of a tower that was made elsewhere, by name."""
+    shapes = tensor_shapes(tower) if isinstance(tower, ConvTowerConfig) else tower.tensor_shapes()
+    return {name: TensorSpec(dtype, shape) for name, dtype, shape in shapes}
 
 
 def background_tensors(config: ModelConfig) -> dict[str, TensorSpec]:

@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from bitmar.core.config import imported_from_dict
 from bitmar.core.container import check_preprocessing
 from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.conv_weights import check_weights
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.sealed import TOWER, Tensors, check_tensors, checksum, json_object, read_sealed, write_sealed
-from bitmar.core.tensors import conv_tensors
+from bitmar.core.tensors import imported_tensors
+from bitmar.core.vit_config import VitTowerConfig
+
+Imported = ConvTowerConfig | VitTowerConfig
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class TowerFile:
     """
 
     path: Path
-    config: ConvTowerConfig
+    config: Imported
     tensors: Tensors
     vision: dict[str, Any]
     card: dict[str, Any]
@@ -43,7 +47,7 @@ class TowerFile:
 
 
 def write_tower(
-    path: str | Path, config: ConvTowerConfig, tensors: Tensors, *, vision: Mapping[str, Any], card: Mapping[str, Any]
+    path: str | Path, config: Imported, tensors: Tensors, *, vision: Mapping[str, Any], card: Mapping[str, Any]
 ) -> None:
     """Write a tower file atomically. Raises FormatError for what `open_tower` would refuse."""
     tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
@@ -66,7 +70,7 @@ def open_tower(path: str | Path) -> TowerFile:
         metadata, tensors, mapping = read_sealed(path, TOWER)
         if checksum(metadata, tensors) != metadata["checksum"]:
             raise FormatError("the checksum does not match: the file is damaged, get it again")
-        config = ConvTowerConfig.from_dict(json_object(metadata, "config"))
+        config = imported_from_dict(json_object(metadata, "config"))
         vision, card = json_object(metadata, "vision"), json_object(metadata, "card")
         _check(config, tensors, vision)
     except (FormatError, ConfigError) as error:
@@ -74,7 +78,8 @@ def open_tower(path: str | Path) -> TowerFile:
     return TowerFile(path, config, MappingProxyType(tensors), vision, card, metadata["checksum"], mapping)
 
 
-def _check(config: ConvTowerConfig, tensors: Tensors, vision: Mapping[str, Any]) -> None:
+def _check(config: Imported, tensors: Tensors, vision: Mapping[str, Any]) -> None:
     check_preprocessing(vision, config.image_size)
-    check_tensors(tensors, conv_tensors(config))
-    check_weights(config, tensors)
+    check_tensors(tensors, imported_tensors(config))
+    if isinstance(config, ConvTowerConfig):
+        check_weights(config, tensors)

@@ -12,21 +12,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from bitmar.core.config import ModelConfig
+from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import Container
-from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.errors import NOT_FINITE, FormatError
 from bitmar.core.tensors import EMBEDDING, scale_name
 from bitmar.core.ternary import F32
 from bitmar.runtime.attention import Fusion, Positions, SelfAttention
 from bitmar.runtime.cache import I64, DecodingState, ImageTokens
 from bitmar.runtime.concepts import ConceptBank
-from bitmar.runtime.conv import ConvTower
 from bitmar.runtime.layers import Weights, activate, log_softmax, rms_norm
 from bitmar.runtime.memory import EpisodicMemory, MemoryState, Write
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.sampling import choose, largest, penalize
-from bitmar.runtime.tower import Tower, from_pixels, mean_features
+from bitmar.runtime.tower import Tower, from_pixels, imported_tower, mean_features
 from bitmar.runtime.vision import BitVit, VisionProjector
 
 _CHUNK = 512  # tokens a forward; a longer text comes in pieces, so that the scores of attention stay small
@@ -83,10 +81,10 @@ class Engine:
             container.tensors[scale_name(EMBEDDING)],
         )
         self.tower: Tower | None = None
-        if isinstance(config.vision_tower, ConvTowerConfig):
-            self.tower = ConvTower(config.vision_tower, container.tensors)
-        elif config.vision_tower:
+        if isinstance(config.vision_tower, VisionTowerConfig):
             self.tower = from_pixels(BitVit(weights, config.vision_tower), container.vision)
+        elif config.vision_tower:
+            self.tower = imported_tower(config.vision_tower, container.tensors, self.name)
         self.projector = VisionProjector(weights, config)
         self.concepts = ConceptBank(container) if config.concepts else None
         self.encoder = Stack(weights, "encoder", config, config.encoder_layers, 0)

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from bitmar import _native
-from bitmar.core.config import ModelConfig
+from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import Container
-from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import F32
 from bitmar.runtime.backend import engine_hint
@@ -18,7 +17,7 @@ from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.concepts import ConceptBank
 from bitmar.runtime.memory import MemoryState, Write
 from bitmar.runtime.options import GenerationOptions
-from bitmar.runtime.tower import Tower, from_pixels, mean_features
+from bitmar.runtime.tower import Tower, from_pixels, imported_tower, mean_features
 
 _WRITES = {Write.NEVER: 0, Write.ENDED: 1, Write.ALL: 2}
 
@@ -29,9 +28,9 @@ def why_not(config: ModelConfig) -> str | None:
 
 
 def _model_config(config: ModelConfig) -> dict[str, Any]:
-    """The configuration without a convolution tower, which is an object of its own."""
+    """The configuration without a pretrained tower, which is an object of its own."""
     values = config.to_dict()
-    return values | {"vision_tower": None} if isinstance(config.vision_tower, ConvTowerConfig) else values
+    return values if isinstance(config.vision_tower, VisionTowerConfig) else values | {"vision_tower": None}
 
 
 def kernel_paths() -> list[tuple[str, str]]:
@@ -57,12 +56,12 @@ class NativeEngine:
         self.model = _native.Model(_model_config(container.config), dict(container.tensors), kernels)
         self.concepts = ConceptBank(container, _native.rows_dot) if self.config.concepts else None
         self.tower: Tower | None = None
-        if isinstance(self.config.vision_tower, ConvTowerConfig):
-            self.tower = _native.ConvTower(self.config.vision_tower.to_dict(), dict(container.tensors), kernels)
-        elif self.config.vision_tower:
-            self.tower = from_pixels(self.model.tower, container.vision)
-        container.release_pages()  # only rows of the embedding are still read from there
         self.name = self.model.kernels
+        if isinstance(self.config.vision_tower, VisionTowerConfig):
+            self.tower = from_pixels(self.model.tower, container.vision)
+        elif self.config.vision_tower:
+            self.tower = imported_tower(self.config.vision_tower, container.tensors, self.name)
+        container.release_pages()  # only rows of the embedding are still read from there
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""

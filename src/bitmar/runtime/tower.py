@@ -13,8 +13,10 @@ from bitmar.core.errors import ConfigError
 from bitmar.core.image import normalize
 from bitmar.core.sealed import Tensors
 from bitmar.core.ternary import F32, U8
+from bitmar.core.vit_config import VitTowerConfig
 from bitmar.runtime.backend import NUMPY, VARIABLE
 from bitmar.runtime.conv import ConvTower
+from bitmar.runtime.vit import VitTower
 
 Tower = Callable[[U8], F32]  # a square photo, uint8 (S, S, 3) -> patch features (N_p, D_v)
 
@@ -24,11 +26,13 @@ def from_pixels(tower: Callable[[F32], F32], vision: Mapping[str, Any]) -> Tower
     return lambda photo: tower(normalize(photo, mean=vision["mean"], std=vision["std"]))
 
 
-def conv_tower(config: ConvTowerConfig, tensors: Tensors, engine: str | None = None) -> Tower:
-    """A convolution tower of its own, without a model. engine: as in `backend.choose_backend`.
+def imported_tower(config: ConvTowerConfig | VitTowerConfig, tensors: Tensors, engine: str | None = None) -> Tower:
+    """A pretrained tower, of a file of its own or of a model's. engine: as in `backend.choose_backend`.
 
-    Raises ConfigError for an engine that cannot run.
+    A `vit` runs on numpy whatever the engine. Raises ConfigError for an engine that cannot run.
     """
+    if isinstance(config, VitTowerConfig):
+        return VitTower(config, tensors)
     wish = engine or os.environ.get(VARIABLE, "")
     if wish == NUMPY:
         return ConvTower(config, tensors)

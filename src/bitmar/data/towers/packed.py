@@ -12,7 +12,7 @@ from bitmar.core.errors import ConfigError
 from bitmar.core.sealed import TOWER, form_of
 from bitmar.core.tower_file import open_tower
 from bitmar.runtime.api import load
-from bitmar.runtime.tower import conv_tower
+from bitmar.runtime.tower import imported_tower
 
 
 class PackedTower:
@@ -28,7 +28,7 @@ class PackedTower:
         shape: TowerConfig
         if path.is_file() and form_of(path) is TOWER:
             alone = open_tower(path)
-            shape, self._tower, vision = alone.config, conv_tower(alone.config, alone.tensors), alone.vision
+            shape, self._tower, vision = alone.config, imported_tower(alone.config, alone.tensors), alone.vision
             self.name, self.fingerprint = f"bitmar:{path.name}", alone.fingerprint
         else:
             model = load(path)
