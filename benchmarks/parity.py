@@ -1,4 +1,4 @@
-"""Do the engines write the same? Greedy captions of photos and continuations of prompts, and the logits behind them.
+"""Do the engines write the same? Greedy captions of photos and continuations of prompts, and their logits.
 
     python benchmarks/parity.py --json out/parity.json
     python benchmarks/parity.py --model runs/default/model.bitmar --checkpoint runs/default/joint
@@ -31,7 +31,7 @@ def main(
     model: Annotated[str | None, typer.Option(help="A .bitmar file or a folder with one.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="The checkpoint it was made of: PyTorch joins in.")] = None,
     data: Annotated[str, typer.Option(help="Shards of photos.")] = str(SHARED / "captions/flickr8k-val-*.tar"),
-    count: Annotated[int, typer.Option(help="So many photos, and so many prompts.")] = 200,
+    count: Annotated[int, typer.Option(help="Number of photos, and of prompts.")] = 200,
     out: Annotated[Path | None, typer.Option("--json", help="Write the figures here too.")] = None,
 ) -> None:
     """Compare the engines on photos and prompts."""

@@ -47,7 +47,7 @@ def main(
     documents: Annotated[int, typer.Option(help="Held-out documents to read with and without writing; 0: none.")] = 100,
     json: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
 ) -> None:
-    """Read one stream with and without sinks; at every so many tokens read the window afresh and compare."""
+    """Read one stream with and without sinks; every `step` tokens read the window afresh and compare."""
     skip_without_shared_data(data)
     loaded = load(model)
     config = loaded.config
@@ -194,9 +194,9 @@ def changed(model: BitMar, **config: Any) -> BitMar:
 
 
 def recomputed(model: BitMar, ids: I64, places: npt.NDArray[np.int64], sinks: int) -> F32:
-    """Log-probability of the token behind each place by an empty state that reads afresh what the stream attends to.
+    """Log-probability of the token after each place by an empty state that reads afresh what the stream attends to.
 
-    That is the last tokens up to the place, behind the stream's first `sinks`, S + W together: rotary positions only
+    That is the last tokens up to the place, after the stream's first `sinks`, S + W together: rotary positions only
     know distances, and these are the stream's. What remains is that the stream computed the keys and values of its
     window when it still saw further back.
     """
@@ -249,7 +249,7 @@ def remembering(model: BitMar, data: Path, count: int) -> dict[str, Any]:
         return {"documents": 0}
     return {
         "documents": len(tokens),
-        "tokens behind the first window": sum(tokens),
+        "tokens past the first window": sum(tokens),
         "perplexity": {name: float(np.exp(sum(found) / sum(tokens))) for name, found in losses.items()},
         "ratio": {
             f"{name} / {base}": transformed(
@@ -262,7 +262,7 @@ def remembering(model: BitMar, data: Path, count: int) -> dict[str, Any]:
 
 
 def long_documents(model: BitMar, data: Path, reach: int) -> Iterator[str]:
-    """Those of the held-out ones that have tokens behind their first window and segment."""
+    """Those of the held-out ones that have tokens past their first window and segment."""
     for _, document in heldout_documents([data], SHARE):
         if len(encode(model.tokenizer, document)) > reach + model.config.memory_segment:
             yield document

@@ -121,7 +121,7 @@ class Llama:
         return tokens
 
     def _forward(self, ids: list[int]) -> None:
-        """Behind what was read before; only the last token's logits are asked for."""
+        """After what was read before; only the last token's logits are computed."""
         batch = self.tokens
         batch.n_tokens = len(ids)
         for i, token in enumerate(ids):

@@ -56,7 +56,7 @@ class Process:
         self.process.communicate()
 
     def ask(self, prompt: int, steps: int) -> dict[str, Any]:
-        """(seconds, CPU seconds) of "prefill", a prompt of so many tokens, and of "decode", the steps; "peak_rss"."""
+        """(seconds, CPU seconds) of "prefill", a prompt of N tokens, and of "decode", the steps; "peak_rss"."""
         self._write({"prompt": prompt, "steps": steps})
         found = self.read()
         self.detail = found["detail"]

@@ -44,7 +44,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Plain(nn.Module):
-    """Token ids (T,) behind `start` cached ones -> the likeliest next token."""
+    """Token ids (T,) after `start` cached ones -> the likeliest next token."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

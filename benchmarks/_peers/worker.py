@@ -39,7 +39,7 @@ def main(name: str, task: str, path: str) -> None:
 
 
 def answer(network: Network, vocabulary: int, prompt: int, steps: int) -> dict[str, Any]:
-    """For a prompt of so many random tokens, and for the steps behind it: seconds and CPU seconds. Peak RSS, bytes."""
+    """For a prompt of N random tokens, and for the steps after it: seconds and CPU seconds. Peak RSS, bytes."""
     ids = np.random.default_rng(0).integers(vocabulary, size=prompt)
     times = [(perf_counter(), process_time())]
     token = network.prefill(ids)

@@ -1,4 +1,4 @@
-"""What people and programs see of long work: lines and bars on stderr, tables and JSON on stdout or in a file."""
+"""Output of long work: lines and bars on stderr for people, tables and JSON on stdout or in a file."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def megabytes(count: int) -> str:
 
 
 def console() -> Console:
-    """Where tables go: stdout, at its full width unless that is a terminal."""
+    """For tables: stdout, as wide as they need unless that is a terminal."""
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDEST)

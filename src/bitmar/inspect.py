@@ -1,4 +1,4 @@
-"""What a model is made of, counted from its tensors: a `.bitmar` file, a checkpoint folder, a run."""
+"""Parameters, bits and zeros of a model, counted from its tensors: a `.bitmar` file, a checkpoint folder, a run."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def part_of(name: str) -> str:
 
 
 def _figures(parts: dict[str, Part], extra: tuple[str, int] | None = None) -> dict[str, Any]:
-    """Part by part and in all. extra: a name for what a file of so many bytes holds beside tensors."""
+    """Part by part and in all. extra: a name for what a file of N bytes holds besides tensors."""
     total, order = Part(), [*PARTS.values(), "other"]
     parts = {name: parts[name] for name in order if name in parts}
     for part in parts.values():

@@ -1,4 +1,4 @@
-"""`bitmar calibrate`: what makes recall sure from the first episode on."""
+"""`bitmar calibrate`: confidence of recall from the first episode on."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def calibrate(
             "--data", metavar="SHARDS", help="WebDataset shards: paths, globs, braces, URLs.", show_default=False
         ),
     ],
-    photos: Annotated[int | None, typer.Option("--photos", help="Take no more than so many.")] = None,
+    photos: Annotated[int | None, typer.Option("--photos", help="Use at most N photos.")] = None,
 ) -> None:
-    """Show a model photos, so that it can tell how much a resemblance is worth, and keep that in its file.
+    """Show a model photos, so that it learns how much strangers resemble each other, and keep that in its file.
 
     Without it a memory needs eight episodes before recall knows how sure it is, and captions recite nothing until then.
     The photos should be of the training data, none of them twice. `bitmar train` does this by itself.

@@ -21,17 +21,17 @@ Model = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Beams = Annotated[int, typer.Option("--beams", help="Beam search with so many beams; 1 is greedy.")]
-Image = Annotated[str | None, typer.Option("--image", "-i", metavar="PHOTO", help="A photo that the text is about.")]
+Beams = Annotated[int, typer.Option("--beams", help="Beam search with N beams; 1 is greedy.")]
+Image = Annotated[str | None, typer.Option("--image", "-i", metavar="PHOTO", help="The photo that the text is about.")]
 MemoryFile = Annotated[
     Path | None,
-    typer.Option("--memory", metavar="FILE.mem", help="Read this memory meanwhile; `bitmar remember` fills it."),
+    typer.Option("--memory", metavar="FILE.mem", help="Read this memory while generating; `bitmar remember` fills it."),
 ]
 Recite = Annotated[
     bool,
     typer.Option(
         "--recite/--no-recite",
-        help="Beside --memory: begin with the remembered words where the photo is surely the remembered one.",
+        help="With --memory: begin with the remembered words where the photo is surely the remembered one.",
     ),
 ]
 Assignments = Annotated[

@@ -33,14 +33,14 @@ def babylm(
     model: Model = None,
     engine: Engine = "auto",
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="So many items of a task, evenly spread over its files.")
+        int | None, typer.Option("--limit", min=1, help="Only N items of a task, evenly spread over its files.")
     ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
             "--json",
             metavar="FILE",
-            help="Write results here after every task, and go on from there if killed; - for stdout.",
+            help="Write results here after every task, and resume from them; - for stdout.",
         ),
     ] = None,
 ) -> None:

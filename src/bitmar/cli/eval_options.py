@@ -1,4 +1,4 @@
-"""What the commands under `bitmar eval` that look at pictures share: options, where a model is loaded, how to print."""
+"""Shared by the commands under `bitmar eval`: options, loading a model, logs, printing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Features = Annotated[
     Path | None,
     typer.Option("--features", metavar="FOLDER", help="The photos' patch features, for a model without a tower."),
 ]
-Limit = Annotated[int | None, typer.Option("--limit", min=2, help="Stop after so many photos.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=2, help="Only the first N photos.")]
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON; - for stdout.")
 ]
@@ -53,7 +53,7 @@ def load_seeing(model: str | None, engine: str, features: Path | None) -> Pictur
 
 
 def open_log(json_file: Path | None, scorer: PictureScorer, task: dict[str, Any]) -> ResultLog | None:
-    """What a run of the same task has left beside the file of its figures; None where these go nowhere."""
+    """The log that an unfinished run of the same task left beside the file of its figures; None without such a file."""
     from bitmar.evaluate.result_log import ResultLog
 
     if json_file in (None, STDOUT):
@@ -88,7 +88,7 @@ def publish(
 
 
 def begin(command: str, scorer: PictureScorer, **rest: Any) -> dict[str, Any]:
-    """What every document begins with."""
+    """The first keys of every document."""
     return {"task": command, "model": scorer.name, "scorer": type(scorer).__name__, **rest}
 
 

@@ -1,4 +1,4 @@
-"""`bitmar eval caption`, `retrieval`, `questions` and `nlvr`: what a model makes of pictures."""
+"""`bitmar eval caption`, `retrieval`, `questions` and `nlvr`: photos."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def eval_caption(
 ) -> None:
     """Caption photos and score the captions against people's: CIDEr, BLEU, METEOR, ROUGE-L, SPICE.
 
-    The grounding test shows the model wrong, blank and no pictures: what that costs is what pictures are worth to it.
-    With --json the same command goes on where a killed one was.
+    The grounding test shows the model wrong, blank and no photos; the loss is what the right photo is worth.
+    With --json FILE a killed run resumes with the same command.
     """
     from bitmar.data.features import FeatureStore
     from bitmar.evaluate.captioning import evaluate_captions
@@ -277,12 +277,12 @@ def eval_nlvr(
     ],
     model: Model = None,
     engine: Engine = "auto",
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first so many questions.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N questions.")] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Ask whether a sentence is true of a picture (NLVR): the likelier of "Yes." and "No.", and what the picture adds.
 
-    With --json the same command goes on where a killed one was.
+    With --json FILE a killed run resumes with the same command.
     """
     from itertools import islice
 

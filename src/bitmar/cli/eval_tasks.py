@@ -36,7 +36,7 @@ def eval_tasks(
     model: Model = None,
     engine: Engine = "auto",
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="The first so many questions of each task or MMLU subject.")
+        int | None, typer.Option("--limit", min=1, help="Only the first N questions of each task or MMLU subject.")
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
@@ -44,7 +44,7 @@ def eval_tasks(
     HellaSwag, without examples.
 
     norm: by log-probability per character. most: always the place that is most often right. ties: of the best answers.
-    Killed with --json FILE, the same command goes on behind the last finished task.
+    With --json FILE a killed run resumes after the last finished task.
     """
     from bitmar.evaluate.scorer import load_scorer
     from bitmar.evaluate.task_results import DONE, evaluate_tasks, find_tasks

@@ -41,10 +41,11 @@ def finetune(
     ] = None,
     train: Annotated[Path | None, typer.Option("--train", metavar="FILE", help="Instead of --data: a .jsonl.")] = None,
     valid: Annotated[
-        Path | None, typer.Option("--valid", metavar="FILE", help="Beside --train: chooses the epoch, and is measured.")
+        Path | None, typer.Option("--valid", metavar="FILE", help="With --train: chooses the epoch, and is measured.")
     ] = None,
     test: Annotated[
-        Path | None, typer.Option("--test", metavar="FILE", help="Is measured instead, and then chooses nothing.")
+        Path | None,
+        typer.Option("--test", metavar="FILE", help="Measured in place of --valid, which then only chooses the epoch."),
     ] = None,
     text_fields: Annotated[
         list[str] | None,
@@ -56,7 +57,7 @@ def finetune(
     metric: Annotated[
         str, typer.Option("--metric", help="Without TASK: what chooses the epoch; accuracy, f1 or mcc.")
     ] = "accuracy",
-    seeds: Annotated[int, typer.Option("--seeds", help="So many runs, for a mean with its interval.")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", help="Number of runs, for a mean with its interval.")] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Of the first run; the others count on.")] = 42,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="At its highest.")] = 3e-5,
     batch: Annotated[

@@ -1,4 +1,4 @@
-"""`bitmar remember`, `bitmar recall` and `bitmar memory`: what this device was shown, kept in a `.mem` file."""
+"""`bitmar remember`, `bitmar recall` and `bitmar memory`: episodes kept in a `.mem` file."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def remember(
 def recall(
     what: Annotated[str, typer.Argument(metavar="PHOTO|TEXT", help="A photo, or words.", show_default=False)],
     memory: Home,
-    k: Annotated[int, typer.Option("-k", min=1, help="So many episodes, the best first.")] = 3,
+    k: Annotated[int, typer.Option("-k", min=1, help="The K best episodes.")] = 3,
     model: Model = None,
     as_json: Json = False,
 ) -> None:
@@ -142,7 +142,7 @@ def merge(
     others: Annotated[list[Path], typer.Argument(metavar="OTHER.mem...", show_default=False)],
     model: Model = None,
 ) -> None:
-    """Take over the episodes of other memories of the same model."""
+    """Copy in the episodes of other memories of the same model."""
     loaded = _load(model)
     with open_memory(loaded, memory, make=True) as session:
         for other in others:

@@ -1,4 +1,4 @@
-"""`bitmar read`: a text without end from a file or stdin, at constant memory."""
+"""`bitmar read`: a text of any length from a file or stdin, at constant memory."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def read(
             "--remember", help="Write each segment into the memory when it ends; without --memory, for this text only."
         ),
     ] = False,
-    every: Annotated[int, typer.Option("--every", min=1, help="Report after so many tokens.")] = 10_000,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after so many tokens; 0: at the end.")] = 0,
+    every: Annotated[int, typer.Option("--every", min=1, help="Report every N tokens.")] = 10_000,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after N tokens; 0: at the end.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON; - for stdout.")
     ] = None,

@@ -1,4 +1,4 @@
-"""`bitmar report`: everything that is claimed of a model, measured and put beside the paper on one page."""
+"""`bitmar report`: everything that is claimed of a model, measured, beside the paper's figures, on one page."""
 
 from __future__ import annotations
 
@@ -61,13 +61,14 @@ def report(
         typer.Option("--only", metavar="SECTION[,SECTION]", help="Measure only these now. Can be repeated."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=2, help="So many items of each task, for a quick look.")
+        int | None, typer.Option("--limit", min=2, help="Only N items of each task, for a quick look.")
     ] = None,
 ) -> None:
     """Measure MODEL on all that the data allows, and write report.html, report.md and report.json.
 
-    Each figure stands beside the paper's, chance, and a baseline; what cannot be measured says why. Killed, the same
-    command goes on where it was: what is finished is measured again only if model, data, version or limit change.
+    Each figure stands beside the paper's, chance, and a baseline; what cannot be measured is listed with the reason. A
+    killed run resumes with the same command: a finished section is measured again only if model, data, version or limit
+    change.
     """
     with needs("eval"):
         from bitmar.report.write import write_report

@@ -1,4 +1,4 @@
-"""`bitmar complete` and `bitmar score`: text, with a picture beside it or without."""
+"""`bitmar complete` and `bitmar score`: text, with a photo or without."""
 
 from __future__ import annotations
 
@@ -26,14 +26,16 @@ def complete(
     text: Text,
     model: Model = None,
     image: Image = None,
-    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Stop after so many tokens.")] = 64,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", help="Stop after N tokens.")] = 64,
     temperature: Annotated[
         float, typer.Option("--temperature", help="0 takes the likeliest token, 1 samples as is.")
     ] = 0.0,
     top_k: Annotated[int, typer.Option("--top-k", help="Sample from the k likeliest tokens; 0 is all.")] = 0,
-    top_p: Annotated[float, typer.Option("--top-p", help="Sample from the likeliest that reach this share.")] = 1.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="Sample from the likeliest tokens whose probabilities add up to this.")
+    ] = 1.0,
     repetition_penalty: Annotated[
-        float, typer.Option("--repetition-penalty", help="Above 1: divides the logits of what already stands there.")
+        float, typer.Option("--repetition-penalty", help="Above 1: divides the logits of tokens already present.")
     ] = 1.0,
     seed: Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")] = None,
     beams: Beams = 1,
@@ -41,7 +43,7 @@ def complete(
     recite: Recite = True,
     as_json: Json = False,
 ) -> None:
-    """Print TEXT and go on with it, token by token as they come."""
+    """Print TEXT and its continuation, token by token."""
     from bitmar import load
 
     loaded = load(model)

@@ -1,4 +1,4 @@
-"""Does the episodic memory help, and what does it cost? The paper's Tables 3 and 4, asked honestly.
+"""Does the episodic memory help, and what does it cost? The paper's Tables 3 and 4, measured with controls.
 
 Same weights and same work everywhere but in the memory, paired intervals, and a control for each claim: what a memory
 brings that nobody has written (trained weights like others), and what one brings that holds other episodes.

@@ -1,4 +1,4 @@
-"""What the memory costs: time per token, time per write, and memory of a process. One thread."""
+"""The costs of the memory: time per token, time per write, RAM of a process. One thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GREEDY = GenerationOptions()
 
 
 def speed(models: Mapping[str, BitMar], *, context: int = CONTEXT, runs: int = RUNS) -> list[Measure]:
-    """Milliseconds of a decoding step behind `context` tokens, and of a segment of prompt, its write included.
+    """Milliseconds of a decoding step after `context` tokens, and of a segment of prompt, its write included.
 
     Mean over runs of the median over STEPS; the variants take turns step by step, so that a slow spell of the machine
     hits all alike.

@@ -1,4 +1,4 @@
-"""What the memory is for: photos are remembered with a text, and met again in another view.
+"""Episodes, which the memory is for: photos are remembered with a text, and met again in another view.
 
 Nobody who has not remembered can know these texts: the very words of one of five people's captions, or a name that has
 nothing to do with the photo.

@@ -21,7 +21,7 @@ PERPLEXITY = "perplexity"
 class Measure:
     """A figure over units (documents, photos, pairs, runs) that all variants have in common.
 
-    values: per variant a number for each unit (n,). weights: how much stands behind a unit (n,), such as its tokens.
+    values: per variant a number for each unit (n,). weights: of each unit (n,), such as its number of tokens.
     The figure is the sum of the values by that of the weights, for the unit PERPLEXITY e to that. cost: of time or RAM.
     """
 

@@ -1,4 +1,4 @@
-"""What the memory is judged by where nothing has to be recalled: long documents, captions, grammar."""
+"""Tasks of the memory ablation in which nothing has to be recalled: long documents, captions, grammar."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def _stream(model: BitMar, ids: I64, write: Write) -> F64:
 
 
 def _in_pieces(model: BitMar, ids: I64, write: Write, length: int) -> F64:
-    """Log-probability of each id from the second piece on, every piece behind a begin token of its own."""
+    """Log-probability of each id from the second piece on, every piece after a begin token of its own."""
     engine, begin, text = model.engine, ids[:1], ids[1:]
     memory: MemoryState | None = None
     found = []

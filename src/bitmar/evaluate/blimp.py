@@ -1,6 +1,6 @@
 """BLiMP (arXiv 1912.00582): of two sentences that differ in grammar alone, is the good one the likelier?
 
-Sentences are compared by the sum of their tokens' log-probabilities behind the begin token, as BabyLM's pipeline
+Sentences are compared by the sum of their tokens' log-probabilities given the begin token, as BabyLM's pipeline
 does. A tie counts half: a model that says the same of everything gets 50 %, not 0 or 100.
 """
 

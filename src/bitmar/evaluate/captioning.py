@@ -179,7 +179,7 @@ def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> Caption
 
 @dataclass(frozen=True, slots=True)
 class CaptionEvaluation:
-    """What `bitmar eval caption` measures. grounding: None where it was not asked for. lines: the captions."""
+    """The result of `bitmar eval caption`. grounding: None where it was not asked for. lines: the captions."""
 
     captions: CaptionReport
     grounding: GroundingReport | None

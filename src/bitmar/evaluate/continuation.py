@@ -1,4 +1,4 @@
-"""How a text goes on, for tasks that compare answers or let the model write: the torch-free half's side of it."""
+"""Continuations of a text in the runtime, for tasks that compare answers or let the model write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIECE = 256  # tokens of one forward over all options, so that attention's T x 
 
 
 class Continuation(NamedTuple):
-    """The end of a text behind its beginning.
+    """The end of a text, given its beginning.
 
     log_probability: natural, of all its tokens together. greedy: whether each of them is the likeliest one there.
     """
@@ -31,7 +31,7 @@ class Continuation(NamedTuple):
 
 
 def compare(engine: Backend, prefix: I64, options: Sequence[Sequence[int]]) -> list[Continuation]:
-    """Each of the options (token ids) behind one prefix (T,), T >= 1, which is read once for all of them."""
+    """Each of the options (token ids) after one prefix (T,), T >= 1, which is read once for all of them."""
     state = engine.start()
     if len(prefix) > 1:
         engine.read(prefix[:-1], state)
@@ -64,7 +64,7 @@ def compare(engine: Backend, prefix: I64, options: Sequence[Sequence[int]]) -> l
 def write(
     engine: Backend, tokenizer: Tokenizer, prefix: I64, eos: int, options: GenerationOptions, until: Sequence[str]
 ) -> str:
-    """What follows a prefix (T,), T >= 1, up to the first of the texts `until`, which is left out."""
+    """The continuation of a prefix (T,), T >= 1, up to the first of the texts `until`, which is left out."""
     state, text, stream = engine.start(), "", TextStream(tokenizer)
     engine.read(prefix, state)
     for token in sample(engine, state, eos, options):

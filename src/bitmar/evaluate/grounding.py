@@ -49,7 +49,7 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class GroundingReport:
-    """What pictures are worth to the model.
+    """How much the model gains from pictures.
 
     likelihood: by "right", "shuffled" (the photo before), "blank" (grey), "none" (no picture). cider: by "right",
     "shuffled", "blank" (one caption, blank_caption, for every photo). photos, captions, tokens: scored.

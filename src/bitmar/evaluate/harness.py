@@ -38,7 +38,7 @@ class BitMarLM(LM):
     depend on them; PyTorch takes the GPU if there is one. scorer:
     instead of a path, a loaded model. on_progress: called with the requests done and all there are, instead of a bar.
 
-    Contexts have no largest length, so nothing is ever cut off: what lies behind the attention window is seen as the
+    Contexts have no largest length, so nothing is ever cut off: what lies before the attention window is seen as the
     model sees it in any long text. Raises ConfigError for unknown arguments, and what `load_scorer` raises.
     """
 
@@ -75,7 +75,7 @@ class BitMarLM(LM):
         return tuple(start), self.scorer.encode(context + continuation)[len(start) :]
 
     def _compare(self, asked: dict[Pair, tuple[tuple[int, ...], list[int]]], silent: bool) -> dict[Pair, Answer]:
-        """What shares its context is asked together, so the context is read once."""
+        """Requests with one context are computed together, so that the context is read once."""
         groups: dict[tuple[int, ...], list[Pair]] = {}
         for pair, (context, _) in asked.items():
             groups.setdefault(context, []).append(pair)

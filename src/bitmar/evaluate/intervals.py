@@ -54,5 +54,5 @@ def bootstrap(numerator: Numbers, denominator: Numbers | None = None, *, seed: i
 
 
 def transformed(interval: Interval, function: Any) -> Interval:
-    """The same after a growing function of the figure, exp for one."""
+    """This interval mapped by an increasing function, such as exp."""
     return Interval(*(float(function(x)) for x in (interval.value, interval.low, interval.high)))

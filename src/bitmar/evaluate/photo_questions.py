@@ -22,7 +22,7 @@ from bitmar.evaluate.intervals import Interval, bootstrap
 from bitmar.evaluate.scorer import OnProgress, Picture, PictureScorer
 
 ACTIONS = 12
-"""Answers to "what is ... doing": the commonest ones of the set; rarer ones are not asked for."""
+"""Answers to "what is ... doing": the commonest ones of the set; rarer ones are left out."""
 
 _AT_ONCE = 32  # photos
 

@@ -1,6 +1,6 @@
 """Is the harness itself honest? Each probe looks for one way in which good figures can be had without a good model.
 
-They look at nothing but a scorer's answers, so they hold for both halves and for any model that is put behind one.
+They look at nothing but a scorer's answers, so they hold for any model that a scorer can wrap.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def leak_probe(model: PictureScorer, *, seed: int = 0) -> Probe:
 
 
 def future_probe(model: PictureScorer, *, seed: int = 0) -> Probe:
-    """What follows a token must not move its score: the second half of each text is drawn anew."""
+    """Later tokens must not change a token's score: the second half of each text is drawn anew."""
     sequences, images = _random_texts(model, [length for length in LENGTHS for _ in range(SEQUENCES)], seed)
     others, _ = _random_texts(model, [len(sequence) for sequence in sequences], seed + 1)
     changed = [a[: len(a) // 2] + b[len(b) // 2 :] for a, b in zip(sequences, others, strict=True)]

@@ -217,7 +217,7 @@ def _total(score: F32) -> float:
 
 
 def _rerank(model: PictureScorer, gallery: Gallery, cosine: F32, rows: I64, best: int, counter: _Counter) -> Directions:
-    """The best by cosine in the order of pmi; what is not among them stays behind them, in the order it had."""
+    """The best by cosine in the order of pmi; the others follow in the order they had."""
     by_picture = {int(i): _top(cosine[i], best) for i in rows}
     by_caption = {int(j): _top(cosine[:, j], best) for j in gallery.first[rows]}
     pairs = [(i, int(j)) for i, found in by_picture.items() for j in found]

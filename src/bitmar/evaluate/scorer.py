@@ -52,7 +52,7 @@ class Scorer(Protocol):
         *,
         on_progress: OnProgress | None = None,
     ) -> list[F32]:
-        """Natural log-probability of every token of every text, float32 (T,), the first one behind the begin token.
+        """Natural log-probability of every token of every text, float32 (T,), the first one given the begin token.
 
         images: one for each text, or None where there is none. Raises ImageError, TokenizerError.
         """
@@ -64,7 +64,7 @@ class Scorer(Protocol):
 
 
 class PictureScorer(Scorer, Protocol):
-    """What tasks on pictures, and the probes, ask beyond scores; both halves of BitMar have it.
+    """What tasks on photos and the probes need beyond scores; the runtime and PyTorch both have it.
 
     has_tower: whether it takes photos. vocab_size: of its tokens. rounding: how far, in nats, a token's log-probability
     may move when its text is computed beside others, because sums run in another order; 0 where they do not.
@@ -88,7 +88,7 @@ class PictureScorer(Scorer, Protocol):
 
 
 class TextScorer(Scorer, Protocol):
-    """What tasks that compare answers, or let the model write, ask beyond scores; both halves of BitMar have it."""
+    """What tasks that compare answers or let the model write need beyond scores; both scorers have it."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, nothing put before them. Raises TokenizerError."""
@@ -101,7 +101,7 @@ class TextScorer(Scorer, Protocol):
         *,
         on_progress: OnProgress | None = None,
     ) -> list[list[Continuation]]:
-        """For every context (ids behind the begin token, may be empty) each of its options (ids, may be empty).
+        """For every context (ids after the begin token, may be empty) each of its options (ids, may be empty).
 
         `on_progress(n)`: contexts that are done. A context is not computed again for options of one token.
         """

@@ -96,11 +96,11 @@ def _joules(run: Callable[[], object], tokens: int) -> float | None:
 
 
 def limits(engine: Any, steps: dict[int, float]) -> dict[str, Any]:
-    """What one core of this machine could do at best, and the share of it that each context reaches.
+    """The most that one core of this machine could do, and the share of it reached at each context.
 
     A step cannot be faster than its bytes at the speed at which the core reads a block of that size, nor than its
     weights at the rate of the product in the first cache. Bytes: weights, head, memory, and the keys and values of the
-    context; embedding rows, norms and what a layer leaves behind are not counted.
+    context; embedding rows, norms and the activations between layers are not counted.
     """
     from bitmar import _native
 

@@ -1,4 +1,4 @@
-"""What the tasks in `tasks/` ask, read straight out of the archives; the harness calls these by name.
+"""The questions of the tasks in `tasks/`, read straight from the archives; the harness calls these functions by name.
 
 Every function takes `archive`, the file's name, and gives {"test": rows}. The folder comes from the harness' metadata
 (`data`), else from the variable BITMAR_EVAL_DATA, else it is eval/lm_eval below that of BITMAR_DATA. A line that

@@ -36,7 +36,7 @@ OnTask = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """What an answer without a look at the question gets.
+    """The accuracy of answers given without looking at the question.
 
     uniform: drawing among the choices. majority: always the place that is most often right, known beforehand. 0 both
     for a task without choices. questions: that were counted.
@@ -97,7 +97,7 @@ def evaluate_tasks(
     """Score a model on zero-shot tasks through lm-evaluation-harness: its prompts, its requests, its metrics.
 
     Args:
-        tasks: names, None for all. data: the folder of the archives, as in `task_data`. limit: so many questions of
+        tasks: names, None for all. data: the folder of the archives, as in `task_data`. limit: the first N questions of
             each, the first; of MMLU, of each subject. on_bad: told of lines that are left out. log: results that are
             in it are not computed again, new ones are put there.
     Returns:

@@ -125,7 +125,7 @@ class TorchScorer:
         return seen
 
     def embed(self, texts: Sequence[str] = (), images: Sequence[Picture] = ()) -> tuple[F32, F32]:
-        """As trained: the mean of the encoder's states behind <bos> text <eos>, and that of the vision tokens."""
+        """As trained: the mean of the encoder's states over <bos> text <eos>, and that of the vision tokens."""
         body, config, device = self.model.model, self.model.config, self.model.device
         rows = [[config.bos_token_id, *encode(self.tokenizer, text), config.eos_token_id] for text in texts]
         written, shown = torch.zeros(len(rows), config.hidden_size), torch.zeros(len(images), config.hidden_size)

@@ -1,4 +1,4 @@
-"""What the pictures share: matplotlib without a display, colours that everybody can tell apart, saving."""
+"""Shared by all pictures: matplotlib without a display, colours that everybody can tell apart, saving."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STYLE = {
 
 
 def figure(width: float, height: float, title: str, subtitle: str = "") -> Figure:
-    """An empty picture of so many inches. Raises DependencyError without matplotlib."""
+    """An empty picture of width x height inches. Raises DependencyError without matplotlib."""
     matplotlib = _matplotlib()
     from matplotlib.figure import Figure
 
@@ -78,6 +78,6 @@ def save(made: Figure, path: str | Path) -> None:
 
 
 def shorten(text: str, most: int) -> str:
-    """At most so many characters, on one line."""
+    """The text cut to N characters, on one line."""
     text = " ".join(text.split())
     return text if len(text) <= most else text[: most - 1].rstrip() + "\N{HORIZONTAL ELLIPSIS}"

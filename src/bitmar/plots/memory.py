@@ -20,7 +20,7 @@ SAID = {
     "slot_entropy": ("evenness of all reads together", ORANGE, "--"),
     "read_entropy": ("evenness of a single read", GREEN, ":"),
 }
-"""What of a run's log is drawn: all from 0 to 1, 1 is even."""
+"""The logged quantities that are drawn: all from 0 to 1, 1 is even."""
 
 
 def draw_memory(

@@ -1,4 +1,4 @@
-"""What the memory's slots do: which texts read them, how much they are used, what they hold."""
+"""The memory's slots: which texts read them, how much they are used, what they hold."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Reading:
 
     @property
     def ranked(self) -> F32:
-        """The same (K, n), the slot that is read the most on top."""
+        """Reads (K, n), with the most-read slot on top."""
         order = np.argsort(-self.activation.mean(axis=1), kind="stable")
         return self.activation[order]
 

@@ -57,7 +57,7 @@ def snapshots(run: Path, only: str | None = None) -> list[Snapshot]:
 
 
 def _of_stage(stage: Stage) -> list[Snapshot]:
-    """Those saved on the way, then the stage's result if that is another one."""
+    """The snapshots saved during the stage, then its result if that differs."""
     name, kept = stage.folder.name, dict[int, Path]()
     for folder in stage.folder.glob("checkpoint-*"):
         if folder.name.rpartition("-")[2].isdecimal() and _is_model(folder):
@@ -77,7 +77,7 @@ def _is_model(folder: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """What a log says of some quantities, over all steps of the stages one after the other.
+    """Some logged quantities, over all steps of the stages one after the other.
 
     steps: (n,), counted through. columns: by name, (n,), None where a line does not say it. begins: (step, stage).
     """

@@ -44,7 +44,7 @@ class Tracer:
             self._engine.memory = _Memory(self._engine.memory, self)
 
     def run(self, ids: I64, image: ImageTokens | None = None, memory: MemoryState | None = None) -> Trace:
-        """What a forward over ids (T,) attends to, cut to the S + W tokens that attention can see at once."""
+        """The attention of a forward pass over ids (T,), cut to the S + W tokens that attention can see at once."""
         self.now = Trace()
         self._engine.forward(ids[None, : self._most], self._engine.start(image, memory))
         return self.now

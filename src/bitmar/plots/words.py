@@ -1,4 +1,4 @@
-"""What a model attends to while it writes about a photo: one row of weights for each word."""
+"""Attention of a model while it captions a photo: one row of weights for each word."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def gaussian_zeros(threshold: float = 0.5) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """E_q of one matrix of so many weights; before: when training began, None where nobody noted it."""
+    """E_q of one matrix of N weights; before: at the start of training, None if it was not logged."""
 
     name: str
     weights: int
@@ -40,7 +40,7 @@ class Matrix:
 
     @property
     def part(self) -> str:
-        """Where it belongs: "encoder", "decoder", "vision tower" or "other"."""
+        """The part of the network: "encoder", "decoder", "vision tower" or "other"."""
         found = re.match(r"model\.(encoder|decoder|vision_tower)\.", self.name)
         return found.group(1).replace("_", " ") if found else "other"
 

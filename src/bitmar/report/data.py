@@ -1,4 +1,4 @@
-"""Where a folder of evaluation data keeps what the report measures on."""
+"""The layout of a folder of evaluation data, as the report reads it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ READ_TEXTS = ("switchboard", "gutenberg_novels", "wikipedia_leads")
 
 
 class Absent(DataError):
-    """What a section needs is not there: no fault, but nothing to measure."""
+    """A section's data are not there: no fault, but nothing to measure."""
 
 
 @dataclass
@@ -74,12 +74,12 @@ class EvalData:
         raise Absent(f"{self.folder} has no eval/nlvr1.zip")
 
     def texts(self, names: Sequence[str]) -> list[str]:
-        """Those of the text files `text/NAME.txt.xz` that are there, maybe none."""
+        """The files `text/NAME.txt.xz` that exist, maybe none."""
         paths = (self.folder / "text" / f"{name}.txt.xz" for name in names)
         return [str(path) for path in paths if path.is_file()]
 
     def files(self, *sources: str | Path) -> list[Path]:
-        """The files behind paths, folders and patterns; none for a URL."""
+        """The files that paths, folders and patterns name; none for a URL."""
         found: list[Path] = []
         for source in sources:
             for name in sorted(glob(str(source), recursive=True)):

@@ -22,7 +22,7 @@ def probe_files(job: Job) -> list[Path]:
 
 
 def probes(job: Job) -> dict[str, Any]:
-    """What `run_probes` gives."""
+    """The result of `run_probes`."""
     photos = readable_photos(shards, job.at_most(PHOTOS), job.on_bad) if (shards := _shards(job)) else []
     pairs = [pair for source in _blimp(job) for pair in read_pairs(source, job.on_bad)]
     found = run_probes(
@@ -55,7 +55,7 @@ def nothing(job: Job) -> list[Path]:
 
 
 def speed(job: Job) -> dict[str, Any]:
-    """What `bitmar bench` measures on the engine that runs here, with a made-up photo."""
+    """The figures of `bitmar bench` on the engine that runs here, with a made-up photo."""
     model = job.packed
     steps = job.at_most(STEPS)
     job.on_step("decoding", None, None)

@@ -1,4 +1,4 @@
-"""What a section is given: a model, the data, how much of it, a place for half-finished work, and whom to tell."""
+"""The input of a section: a model, the data, a limit, a path for unfinished work, and callbacks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Job:
 
     @property
     def scorer(self) -> Any:
-        """The model behind the protocols of `evaluate.scorer`."""
+        """The model, loaded as one of the scorers of `evaluate.scorer`."""
         return self.contestant.scorer
 
     @property
@@ -83,7 +83,7 @@ class Job:
         self.skipped.setdefault(name, reason)
 
     def log(self) -> ResultLog:
-        """What an interrupted run of this very job has left; its task is the job's key."""
+        """The log of unfinished work of this very job; its task is the job's key."""
         return ResultLog(self.half_done(".log"), self.task)
 
     def half_done(self, suffix: str) -> Path:

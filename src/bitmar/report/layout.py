@@ -1,4 +1,4 @@
-"""What both pages are made of: chapters of paragraphs, tables and pictures, all plain text."""
+"""The parts of both pages: chapters of paragraphs, tables and pictures, all plain text."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Chapter:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """What the sections found, by section and contestant, and questions that tables ask of it."""
+    """The sections' results, by section and contestant, and look-ups for the tables."""
 
     document: dict[str, Any]
 
     @property
     def contestants(self) -> list[dict[str, Any]]:
-        """Those whose columns stand in tables: all but the peers."""
+        """The contestants that have columns in tables: all but the peers."""
         return [each for each in self.document["contestants"] if each["role"] != "peer"]
 
     @property
@@ -56,7 +56,7 @@ class Results:
         return [each for each in self.document["contestants"] if each["role"] == "peer"]
 
     def get(self, section: str, contestant: str = "ours") -> dict[str, Any] | None:
-        """What was measured, None if nothing was."""
+        """A section's result, None if it was not measured."""
         found = self.document["results"].get(section, {}).get(contestant, {})
         return found.get("measured") if found.get("status") == "done" else None
 

@@ -1,4 +1,4 @@
-"""What has been measured already: a file for each section of each model, valid as long as nothing behind it changes."""
+"""Results measured earlier: a file for each section of each model, valid until the model or its data change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ledger:
         folder.mkdir(parents=True, exist_ok=True)
 
     def stem(self, section: Section, contestant: Contestant) -> Path:
-        """Where a job keeps what it has half done; its result lies beside it."""
+        """The path of a job's unfinished work; its result lies beside it."""
         name = re.sub(r"[^\w.-]+", "-", contestant.key).strip("-")[-60:]
         mark = hashlib.sha256(contestant.key.encode()).hexdigest()[:6]  # two names may end alike
         return self._folder / (f"{section.name}-{name}" if name == contestant.key else f"{section.name}-{name}-{mark}")
@@ -45,7 +45,7 @@ class Ledger:
         return any(path.is_file() for path in _partials(job.partial))
 
     def put(self, job: Job, result: dict[str, Any]) -> None:
-        """Keep a finished result; what was half done is not needed any more."""
+        """Keep a finished result; its unfinished work is deleted."""
         text = json.dumps({"key": job.task, "result": result}, indent=1, ensure_ascii=False)
         write_atomically(_result(job.partial), text.encode())
         for path in _partials(job.partial):

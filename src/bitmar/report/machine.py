@@ -1,4 +1,4 @@
-"""What every figure stands beside: the machine, the versions, the date."""
+"""The machine, the versions and the date of a report."""
 
 from __future__ import annotations
 

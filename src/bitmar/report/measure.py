@@ -21,7 +21,7 @@ _TORCH = 6.0  # how much slower than the native engine the estimate takes PyTorc
 
 
 def known(section: Section, job: Job, ledger: Ledger) -> dict[str, Any] | None:
-    """What needs no measuring: a finished result, or why there can be none. Sets the job's key."""
+    """The finished result, or the reason why there can be none; None: to be measured. Sets the job's key."""
     try:
         job.task = key(section, job, section.files(job))
     except Absent as error:
@@ -70,6 +70,6 @@ def title(section: Section, job: Job) -> str:
 
 
 def seconds(section: Section, job: Job) -> float:
-    """What the section may take on two idle cores."""
+    """Estimated seconds of the section on two idle cores."""
     native = job.contestant.role != PEER and isinstance(job.scorer, RuntimeScorer)
     return section.estimate(job.limit) * (1.0 if native else _TORCH)

@@ -29,7 +29,7 @@ def ablation_files(job: Job) -> list[Path]:
 
 
 def ablation(job: Job) -> dict[str, Any]:
-    """What `ablate_memory` gives."""
+    """The result of `ablate_memory`."""
     found = ablate_memory(
         job.packed,
         _sources(job),
@@ -69,7 +69,7 @@ def _has_memory(job: Job) -> None:
 
 
 def slots_files(job: Job) -> list[Path]:
-    """What is read, and the logs of the run if there is one."""
+    """The passages to read, and the logs of the run if there is one."""
     _has_memory(job)
     return [*job.data.files(*_read_captions(job), *job.data.texts(READ_TEXTS)), *_run_files(job)]
 
@@ -101,7 +101,7 @@ def slots(job: Job) -> dict[str, Any]:
 
 
 def zeros_files(job: Job) -> list[Path]:
-    """What the run has noted, if there is one."""
+    """The log of the run, if there is one."""
     return _run_files(job)
 
 

@@ -32,7 +32,7 @@ def nlvr_files(job: Job) -> list[Path]:
 
 
 def captions(job: Job) -> dict[str, Any]:
-    """What `evaluate_captions` gives."""
+    """The result of `evaluate_captions`."""
     with job.log() as log:
         found = evaluate_captions(
             job.scorer,
@@ -47,7 +47,7 @@ def captions(job: Job) -> dict[str, Any]:
 
 
 def retrieval(job: Job) -> dict[str, Any]:
-    """What `evaluate_retrieval` gives."""
+    """The result of `evaluate_retrieval`."""
     pictures, texts = _look(job)
     gallery, sizes = Gallery(pictures, texts), {"pool": 100, "rerank": 20, "queries": 200}
     total = pairs_to_score(gallery, *sizes.values())
@@ -58,7 +58,7 @@ def retrieval(job: Job) -> dict[str, Any]:
 
 
 def questions(job: Job) -> dict[str, Any]:
-    """What `evaluate_photo_questions` gives."""
+    """The result of `evaluate_photo_questions`."""
     pictures, texts = _look(job)
     found = evaluate_photo_questions(
         job.scorer, pictures, texts, on_progress=lambda count: job.on_step("questions", count, len(pictures))
@@ -77,7 +77,7 @@ def _look(job: Job) -> tuple[list[Picture], list[tuple[str, ...]]]:
 
 
 def nlvr(job: Job) -> dict[str, Any]:
-    """What `evaluate_nlvr` gives."""
+    """The result of `evaluate_nlvr`."""
     questions = islice(read_questions(job.data.nlvr, job.on_bad), job.limit)
     with job.log() as log:
         found = evaluate_nlvr(

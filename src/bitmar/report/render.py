@@ -46,7 +46,7 @@ def to_html(document: dict[str, Any], chapters: Sequence[Chapter], figures: Path
 
 
 def to_markdown(document: dict[str, Any], chapters: Sequence[Chapter]) -> str:
-    """The same for readers of plain text; pictures lie in figures/."""
+    """The report as Markdown; its pictures lie in figures/."""
     lines = [f"# {TITLE}", "", *(f"{line}\n" for line in summary(document, chapters))]
     for chapter in chapters:
         lines += [f"## {chapter.title}", "", *(f"{_plain(text)}\n" for text in chapter.text)]
@@ -58,7 +58,7 @@ def to_markdown(document: dict[str, Any], chapters: Sequence[Chapter]) -> str:
 
 
 def summary(document: dict[str, Any], chapters: Sequence[Chapter]) -> list[str]:
-    """What is to be known before any figure; from the second line on, a warning."""
+    """Lines for the top of the page; from the second on, warnings."""
     ours, machine = document["contestants"][0], document["machine"]
     jobs = [job for some in document["results"].values() for job in some.values()]
     done = sum(job["status"] == "done" for job in jobs)

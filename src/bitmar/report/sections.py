@@ -1,4 +1,4 @@
-"""What a report is made of, in the order in which it is measured."""
+"""The sections of a report, in the order in which they are measured."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ SECTIONS = {
 
 
 def find_sections(names: Sequence[str]) -> list[Section]:
-    """Those named, in their own order; all for none. Raises ConfigError for an unknown one, naming the nearest."""
+    """The named sections in the report's order, all if none is named. An unknown one: ConfigError with the nearest."""
     for name in names:
         if name not in SECTIONS:
             raise ConfigError(

@@ -39,7 +39,7 @@ def chapters(document: dict[str, Any]) -> list[Chapter]:
 
 def _language_text() -> list[str]:
     return [
-        "Accuracies in %, behind each its 95 % interval. Chance: drawing among the choices. Commonest: always the "
+        "Accuracies in %, each with its 95 % interval. Chance: drawing among the choices. Commonest: always the "
         "answer that is most often right, known beforehand. The last column says where our interval lies: above or "
         "below another figure as a whole, or at it.",
         "No figure of the paper was measured here; they are printed as the paper has them.",

@@ -48,7 +48,7 @@ def _table_3(found: Results) -> Table:
     rows = [[name, number(on, 2), number(off, 2), *ours[name]] for name, (on, off) in TABLE_3.items()]
     head = ["", "paper, memory on", "paper, off", "ours, memory on", "ours, off"]
     note = (
-        f"Ours: same weights and same work but for the memory, behind {CONTEXT} tokens of context; RAM is the peak "
+        f"Ours: same weights and same work but for the memory, after {CONTEXT} tokens of context; RAM is the peak "
         "of a process. On and off take turns token by token, so that both meet the same machine; each is slower so "
         "than alone. The paper's figures are of another machine, and its authors' code shows no such difference."
     )
@@ -65,7 +65,7 @@ def _speed(found: Results) -> Table:
         return Table("Speed of the engine", ["", "ours"], [], found.missing("speed"))
     rows = [
         *(
-            [f"decoding behind {context} tokens, tokens/s", number(rate, 0)]
+            [f"decode after {context} tokens, tokens/s", number(rate, 0)]
             for context, rate in speed["tokens_per_second"].items()
         ),
         ["reading a prompt, tokens/s", number(speed["prefill_tokens_per_second"], 0)],

@@ -34,7 +34,7 @@ def probes_chapter(found: Results) -> Chapter:
 
 
 def notes_chapters(found: Results) -> list[Chapter]:
-    """What is missing, how to repeat it, on what data and machine."""
+    """Notes: what is missing, the commands, the data and the machine."""
     return [
         Chapter("Not measured", [], [_missing(found)]),
         Chapter("How to repeat this", [], [_commands(found)]),

@@ -177,7 +177,7 @@ def _write(out: Path, document: dict[str, Any]) -> Report:
 
 
 def _named(contestant: Contestant) -> dict[str, Any]:
-    """What a model is called, and its fingerprint; a peer is not loaded for that."""
+    """A model's name and fingerprint; a peer is not loaded for that."""
     about = {"key": contestant.key, "role": contestant.role, "title": contestant.title, "source": contestant.source}
     if contestant.role == PEER:
         return {**about, "name": contestant.source}

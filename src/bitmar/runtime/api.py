@@ -1,4 +1,4 @@
-"""What a program uses: load a model, show it a picture, let it write."""
+"""The front door: load a model, show it a photo, let it write."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What was written: text and tokens without the prompt, and why it ended ("stop": by itself).
+    """The result of generation: text and tokens without the prompt, and why it ended ("stop": by itself).
 
     recalled: the episode nearest to the picture, where a session and a picture were given. recited: how many characters
     at the beginning of the text are copied from it. confidence: of a caption, the chance that it is about the right
@@ -82,7 +82,7 @@ class Caption(str):
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """Where writing goes on: behind the prompt, and behind what was recited after it.
+    """The state that generation continues from: after the prompt, and after what was recited following it.
 
     tokens: of the recited text, and one that leads on from it. ended: nothing need follow. recited: in characters.
     """
@@ -365,7 +365,7 @@ class BitMar:
     # Remembering and scoring.
 
     def memory(self, path: str | Path | None = None) -> Session:
-        """What this device remembers: a session in the file `path`, made at the first `remember`, or in RAM.
+        """The memory of this device: a session in the file `path`, made at the first `remember`, or in RAM.
 
         Raises ConfigError for a model that was built without a memory, MemoryFileError for a file that is damaged or
         another model's.
@@ -379,7 +379,7 @@ class BitMar:
         *,
         memory: MemoryState | Session | None = None,
     ) -> F32:
-        """Next-token logits, float32 (T, V), behind each of the ids (T,). Nothing is put before them.
+        """Next-token logits, float32 (T, V), after each of the ids (T,). Nothing is put before them.
 
         Raises TokenizerError for ids outside the vocabulary, ImageError.
         """
@@ -399,7 +399,7 @@ class BitMar:
         *,
         memory: MemoryState | Session | None = None,
     ) -> F32:
-        """The same for token ids (T,), nothing put before them: float32 (T - 1,), of all but the first."""
+        """`score` for token ids (T,), with nothing put before them: float32 (T - 1,), of all but the first."""
         return self.engine.score(check_ids(ids, self.config.vocab_size), self._start(image, memory))
 
     def embed(self, text: str | None = None, *, image: PhotoSource | ImageTokens | None = None) -> F32:
@@ -418,7 +418,7 @@ class BitMar:
         return unit(pooled_image(tokens))
 
     def embed_texts(self, texts: Sequence[str]) -> F32:
-        """The same for many texts, (n, d), much faster than one by one. Raises ConfigError for a bare string."""
+        """`embed` for many texts, (n, d), much faster than one by one. Raises ConfigError for a bare string."""
         if isinstance(texts, str):
             raise ConfigError("embed_texts takes a list of texts; `embed` takes one")
         return unit(self._encoder.pooled([np.append(self._prompt(text), self.config.eos_token_id) for text in texts]))

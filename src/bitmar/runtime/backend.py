@@ -56,7 +56,7 @@ class Backend(Protocol):
         ...
 
     def forward(self, ids: I64, state: Any, /) -> F32:
-        """Run ids (B, T) behind what each sequence has seen (`state.select` repeats them): hidden states (B, T, d)."""
+        """Run ids (B, T) after what each sequence has seen (`state.select` repeats them): hidden states (B, T, d)."""
         ...
 
     def head(self, hidden: F32, /) -> F32:
@@ -64,7 +64,7 @@ class Backend(Protocol):
         ...
 
     def logits(self, ids: I64, state: Any) -> F32:
-        """Next-token logits (T, V) behind each of the ids (T,)."""
+        """Next-token logits (T, V) after each of the ids (T,)."""
         ...
 
     def score(self, ids: I64, state: Any) -> F32:
@@ -72,7 +72,7 @@ class Backend(Protocol):
         ...
 
     def query(self, ids: I64, state: Any) -> F32:
-        """The memory's query q (C,) behind the last of the ids (T,), nothing written. The model must have a memory."""
+        """The memory's query q (C,) after the last of the ids (T,), nothing written. The model must have a memory."""
         ...
 
     def remember(self, ids: I64, state: Any) -> MemoryState | None:
@@ -80,7 +80,7 @@ class Backend(Protocol):
         ...
 
     def last_query(self, state: Any) -> F32:
-        """The memory's query q (C,) behind the last token that one sequence has read. The model must have a memory."""
+        """The memory's query q (C,) after the last token that one sequence has read. The model must have a memory."""
         ...
 
     def write_memory(self, state: Any) -> MemoryState:

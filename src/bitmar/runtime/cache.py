@@ -43,10 +43,10 @@ class DecodingState:
         self.sinks, self.window = config.attention_sinks, config.attention_window
         self.image, self.memory = image, memory
         self.carry: QueryCarry | None = None
-        self.query: F32 | None = None  # the memory's, behind each sequence's last token, (B, C)
+        self.query: F32 | None = None  # the memory's, after each sequence's last token, (B, C)
         self.seen = 0  # tokens so far, evicted ones included
         self.written: list[set[int]] = []  # by each sequence: the tokens it has read
-        self.hidden: F32 | None = None  # behind each sequence's last token, (B, d)
+        self.hidden: F32 | None = None  # after each sequence's last token, (B, d)
         self.positions: I64 = np.zeros(0, np.int64)  # of the cached tokens
         layers = config.encoder_layers + config.decoder_layers
         self._keys: list[F32 | None] = [None] * layers

@@ -1,6 +1,6 @@
 """Texts as points of the space that the contrastive loss has trained (paper section 3.4.2, L_cm), beside pictures.
 
-A caption is the mean of the encoder's states behind <bos> caption <eos>, before any picture is fused into them; a
+A caption is the mean of the encoder's states over <bos> caption <eos>, before any picture is fused into them; a
 picture is the mean of its vision tokens. Only the encoder is needed, a few layers over a short text, so numpy runs it
 for both engines.
 """

@@ -112,7 +112,7 @@ class Engine:
         return DecodingState(self.config, image, memory)
 
     def forward(self, ids: I64, state: DecodingState, write: Write = Write.NEVER) -> F32:
-        """Run token ids (B, T) behind those that `state` has seen: hidden states (B, T, d)."""
+        """Run token ids (B, T) after those that `state` has seen: hidden states (B, T, d)."""
         x, f, positions, read = self._understand(ids, state, write)
         h = x + f
         if read is not None and self.config.memory_integration == "add":
@@ -157,7 +157,7 @@ class Engine:
         self.forward(tokens[:, None], state)
 
     def logits(self, ids: I64, state: DecodingState) -> F32:
-        """Next-token logits (T, V) behind each of the ids (T,)."""
+        """Next-token logits (T, V) after each of the ids (T,)."""
         return np.concatenate([self.head(hidden) for hidden in self.stream(ids, state)])
 
     def score(self, ids: I64, state: DecodingState) -> F32:
@@ -180,7 +180,7 @@ class Engine:
         return state.hidden
 
     def query(self, ids: I64, state: DecodingState) -> F32:
-        """The memory's query q (C,) behind the last of the ids (T,), nothing written. The model must have a memory."""
+        """The memory's query q (C,) after the last of the ids (T,), nothing written. The model must have a memory."""
         assert self.memory is not None
         for start in range(0, len(ids), _CHUNK):
             self._understand(ids[None, start : start + _CHUNK], state, Write.NEVER)
@@ -197,7 +197,7 @@ class Engine:
         return state.memory
 
     def last_query(self, state: DecodingState) -> F32:
-        """The memory's query q (C,) behind the last token that one sequence has read. The model must have a memory."""
+        """The memory's query q (C,) after the last token that one sequence has read. The model must have a memory."""
         assert state.query is not None
         query: F32 = state.query[0]
         return query

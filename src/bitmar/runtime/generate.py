@@ -13,7 +13,7 @@ from bitmar.runtime.options import GenerationOptions
 
 
 def sample(backend: Backend, state: Any, eos: int, options: GenerationOptions) -> Iterator[int]:
-    """Tokens one by one behind the prompt that `state` has read; the end token itself is not given."""
+    """Tokens one by one after the prompt that `state` has read; the end token itself is not given."""
     rng = np.random.default_rng(options.seed) if options.temperature else None
     token = None
     for _ in range(options.max_tokens):
@@ -33,7 +33,7 @@ class Beam:
 
 
 def beam_search(backend: Backend, state: Any, eos: int, options: GenerationOptions) -> Beam:
-    """The best hypothesis behind the prompt that `state` has read, by the rules of transformers.
+    """The best hypothesis after the prompt that `state` has read, by the rules of transformers.
 
     Of the 2 * beams best continuations, one that ends is kept as finished if it is among the first `beams`;
     the others go on. The search stops when no running beam can, at its present length, beat the worst

@@ -105,7 +105,7 @@ class NativeEngine:
         state.forward(np.ascontiguousarray(tokens[:, None], np.int64))
 
     def forward(self, ids: I64, state: _native.State, write: Write = Write.NEVER) -> F32:
-        """Run token ids (B, T) behind those that `state` has seen: hidden states (B, T, d)."""
+        """Run token ids (B, T) after those that `state` has seen: hidden states (B, T, d)."""
         return state.forward(np.ascontiguousarray(ids), _WRITES[write])
 
     def head(self, hidden: F32) -> F32:
@@ -113,7 +113,7 @@ class NativeEngine:
         return self.model.head(np.ascontiguousarray(hidden))
 
     def logits(self, ids: I64, state: _native.State) -> F32:
-        """Next-token logits (T, V) behind each of the ids (T,)."""
+        """Next-token logits (T, V) after each of the ids (T,)."""
         return self.head(self.forward(ids[None], state)[0])
 
     def score(self, ids: I64, state: _native.State) -> F32:
@@ -121,7 +121,7 @@ class NativeEngine:
         return state.score(np.ascontiguousarray(ids))
 
     def query(self, ids: I64, state: _native.State) -> F32:
-        """The memory's query q (C,) behind the last of the ids (T,), nothing written. The model must have a memory."""
+        """The memory's query q (C,) after the last of the ids (T,), nothing written. The model must have a memory."""
         state.forward(np.ascontiguousarray(ids), _WRITES[Write.NEVER], False)
         return state.query()
 
@@ -131,7 +131,7 @@ class NativeEngine:
         return None if self.config.memory_integration == "off" else self._arrays(state)
 
     def last_query(self, state: _native.State) -> F32:
-        """The memory's query q (C,) behind the last token that one sequence has read. The model must have a memory."""
+        """The memory's query q (C,) after the last token that one sequence has read. The model must have a memory."""
         return state.query()
 
     def write_memory(self, state: _native.State) -> MemoryState:

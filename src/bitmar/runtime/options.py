@@ -37,7 +37,7 @@ def number(name: str, value: object) -> float:
 class GenerationOptions:
     """How to choose the next token. The names and their meaning are transformers'.
 
-    max_tokens: stop after so many. temperature: 0 is greedy. top_k: sample from the k likeliest, 0 is all.
+    max_tokens: stop after N tokens. temperature: 0 is greedy. top_k: sample from the k likeliest, 0 is all.
     top_p: from the likeliest that together reach this share. repetition_penalty: divides the logits of what
     already stands there (arXiv 1909.05858), 1 is none. seed: makes sampling repeatable. beams: 1 is none;
     length_penalty: a finished beam's score is its log-probability / length^this. Raises ConfigError for a
@@ -77,7 +77,7 @@ class GenerationOptions:
                 raise ConfigError(f"generation needs {rule}")
 
     def less(self, tokens: int) -> GenerationOptions | None:
-        """The same once so many tokens are written; None if nothing may follow."""
+        """These options with N tokens already written; None if nothing may follow."""
         if tokens >= self.max_tokens:
             return None
         return dataclasses.replace(self, max_tokens=self.max_tokens - tokens)

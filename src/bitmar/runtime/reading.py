@@ -51,7 +51,7 @@ class Passage:
 
 
 class Reader:
-    """One sequence behind the begin token; where a segment ends it is remembered, if `remember` says so.
+    """One sequence, beginning with the begin token; where a segment ends it is remembered, if `remember` says so.
 
     state: of `model.engine.start`. Remembered is into the session, as an episode of the segment's text with its query,
     or without one into the state's own memory by the model's write rule (eq. 1). Either way the next segment reads it.

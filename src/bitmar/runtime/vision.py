@@ -1,4 +1,4 @@
-"""From pixels to vision tokens: `BitVit`, the ternary tower, and the MLP that stands behind any tower."""
+"""From pixels to vision tokens: `BitVit`, the ternary tower, and the MLP that follows any tower."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class BitVit:
         self.embed = Linear(weights.array(f"{name}.embed.weight"))  # sees raw pixels, so it is not ternary
         self.embed_factor, self.embed_offset = (weights.array(f"{name}.embed_norm.{p}") for p in ("weight", "bias"))
         self.down = Convolution(weights, f"{name}.stem.0", stride=2)
-        # In the checkpoint's numbering a ReLU stands behind the first convolution.
+        # In the checkpoint's numbering a ReLU follows the first convolution.
         self.stem_blocks = [StemBlock(weights, f"{name}.stem.{2 + i}") for i in range(config.stem_blocks)]
         self.position = weights.array(f"{name}.position")
         self.stages = [

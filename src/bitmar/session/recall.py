@@ -20,7 +20,7 @@ from bitmar.core.tensors import BACKGROUND_MEAN, BACKGROUND_STRANGERS, BACKGROUN
 from bitmar.core.ternary import F32
 
 FEW = 8  # episodes from which on strangers among them say what a chance resemblance is
-_PRIOR = 16  # the covariance counts as much as "isotropic" at so many episodes
+_PRIOR = 16  # the covariance counts as much as "isotropic" at this many episodes
 _FLOOR = 1e-3  # of the mean variance: directions in which nothing differs are not blown up
 _RARER = 10.0  # a photo that resembles another perfectly is taken to be so much rarer than the rarest resemblance seen
 

@@ -99,8 +99,8 @@ class Fit:
     or a checkpoint folder, to start from. text_share: share of predicted tokens that come from plain text. text_rows,
     caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory chain, of
     which a share `revisit` shows an image again, of those a share `repeat` with the same caption and a share `hidden`
-    without the picture; photo_questions: share of the rows with a question about the photo in place of a caption. one_shot:
-    episodes are written as a session writes them, each whole into a slot of its own, and not by the write rule.
+    without the picture; photo_questions: share of the rows with a question in place of a caption. one_shot: episodes
+    are written as a session writes them, each whole into a slot of its own, and not by the write rule.
     contrastive, memory: weights of L_cm and L_mem. tower_rate, memory_rate: factors on the learning rates of the tower
     and of the memory with its gates; at 0 they stand still. objective: "likelihood" of the captions, or "cider" of
     `samples` captions that the model draws for each picture (`self_critical`; the tower then stands still). reward:

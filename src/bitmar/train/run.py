@@ -98,7 +98,7 @@ def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:
 
 
 def _spread(total: int, most: int) -> range:
-    """At most so many of 0 .. total - 1, evenly."""
+    """At most N of 0 .. total - 1, evenly spread."""
     return range(0, total, max(1, -(-total // most)))
 
 

@@ -44,7 +44,7 @@ class Choice:
 
     @classmethod
     def completed(cls, prefixes: Sequence[str], completions: Sequence[str], uid: str, **more: Any) -> Choice:
-        """Options that are scored behind their prefix."""
+        """Options that are scored given their prefix."""
         options = tuple(prefix + rest for prefix, rest in zip(prefixes, completions, strict=True))
         return cls(options, tuple(map(len, prefixes)), uid, **more)
 
@@ -56,7 +56,7 @@ def score_texts(
     images: Sequence[Picture | None] | None = None,
     on_progress: OnProgress | None = None,
 ) -> F64:
-    """Log-probability (n,) of each text from a character on, the tokens counted that end behind it."""
+    """Log-probability (n,) of each text from a character on, counting the tokens that end after it."""
     sums = []
     rows = scorer.loglikelihood(texts, images, on_progress=on_progress)
     for text, start, row in zip(texts, starts, rows, strict=True):
@@ -76,9 +76,9 @@ def score_choices(scorer: Scorer, choices: Sequence[Choice], work: Work) -> list
 
 
 def score_pictured(scorer: PictureScorer, choices: Sequence[Choice], work: Work) -> tuple[list[Choice], list[F64]]:
-    """The same beside pictures; a choice whose picture cannot be read is reported and left out of both lists.
+    """The same log-probabilities, given pictures.
 
-    Raises DataError if no picture can be read.
+    A choice whose picture cannot be read is reported and left out of both lists; none that can: DataError.
     """
     kept: list[Choice] = []
     scores: list[F64] = []
@@ -126,7 +126,7 @@ def judge(
 
 
 def tokenizer_of(scorer: Scorer) -> Tokenizer:
-    """The tokenizer behind a scorer: its own, or its model's. Raises ConfigError if there is none."""
+    """The tokenizer of a scorer: its own, or its model's. Raises ConfigError if there is none."""
     for holder in (scorer, getattr(scorer, "model", None)):
         tokenizer = getattr(holder, "tokenizer", None)
         if isinstance(tokenizer, Tokenizer):

@@ -1,6 +1,6 @@
 """COMPS (arXiv 2210.01963): does the property follow the concept that has it, or the one that has not?
 
-As in the pipeline, the same property is scored behind either concept: only its own tokens count.
+As in the pipeline, the same property is scored after either concept: only its own tokens count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SUBSETS = {
 
 
 def decode(line: Record, stem: str) -> Choice:
-    """The property behind the acceptable prefix, against behind the other; grouped by file."""
+    """The property after the acceptable prefix, against after the other; grouped by file."""
     prefixes = [f"{text_of(line, key)} " for key in ("prefix_acceptable", "prefix_unacceptable")]
     return Choice.completed(prefixes, [text_of(line, "property_phrase")] * 2, _SUBSETS.get(stem, stem))
 

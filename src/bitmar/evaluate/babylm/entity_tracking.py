@@ -14,7 +14,7 @@ from bitmar.evaluate.scorer import Scorer
 
 
 def decode(line: Record, stem: str) -> Choice:
-    """The options behind the story, the first is right; grouped by file and number of operations."""
+    """The options given the story, the first is right; grouped by file and number of operations."""
     options = texts_of(line, "options")
     prefix = text_of(line, "input_prefix")
     return Choice.completed([prefix] * len(options), options, f"{stem}_{int(line['numops'])}_ops")

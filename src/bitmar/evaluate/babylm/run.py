@@ -41,7 +41,7 @@ def run_babylm(
 
     Args:
         data: the pipeline's `evaluation_data`, its `full_eval` or `fast_eval`, or a folder with any of the tasks'
-            folders (or .zip of one). tasks: names, None for all. limit: so many items of each, evenly spread.
+            folders (or .zip of one). tasks: names, None for all. limit: N items of each, evenly spread.
         store: a .json that is written after every task; what it holds of the same model, data and limit is not
             computed again.
     Returns:

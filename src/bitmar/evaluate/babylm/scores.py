@@ -25,7 +25,7 @@ class Score:
 
     score: None where it is undefined (a correlation of something that is always the same). low to high: its 95 %
     interval over the items, the choice of subsets taken as given. ties: items whose best options are equally likely.
-    chance: what a model that knows nothing is expected to get. parts: the accuracies behind a mean.
+    chance: what a model that knows nothing is expected to get. parts: the accuracies that a mean is of.
     """
 
     metric: Literal["accuracy", "spearman", "partial_r2"]

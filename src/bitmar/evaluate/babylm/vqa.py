@@ -1,4 +1,4 @@
-"""VQA v2 (arXiv 1612.00837) with seven distractors: is the right answer the likeliest behind the question?"""
+"""VQA v2 (arXiv 1612.00837) with seven distractors: is the right answer the likeliest after the question?"""
 
 from __future__ import annotations
 

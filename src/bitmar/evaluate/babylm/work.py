@@ -1,4 +1,4 @@
-"""What a task is given beside the model and the data: how much of it, and whom to tell."""
+"""A task's options besides the model and the data: how many items, and the callbacks for progress and bad items."""
 
 from __future__ import annotations
 
