@@ -247,3 +247,17 @@ def test_features_stand_in_for_a_tower(cli: Cli, fails: Fails, make_model: Make,
     extract_features(iter_webdataset(str(shard)), tmp_path / "wide", Wide())
     message = fails("caption", "--data", shard, "--json", out, "--model", model, "--features", tmp_path / "wide")
     assert "2x2 patches of 11" in message
+
+
+def test_a_shell_runs_only_where_the_command_says_so(
+    cli: Cli, fails: Fails, model: Path, shard: Path, recipe: Path, tmp_path: Path
+) -> None:
+    piped = f"pipe:touch {tmp_path}/ran; cat {shard}"
+    arguments = ["caption", "--data", piped, "--json", tmp_path / "o.json", "--model", model]
+    assert "--allow-pipe" in fails(*arguments)
+    recipe.write_text(recipe.read_text().replace(f'captions: ["{shard}"]', f'captions: ["{piped}"]'))
+    assert "--allow-pipe" in fails("train", recipe)
+    assert not (tmp_path / "ran").exists()
+    assert cli(*arguments, "--allow-pipe").exit_code == 1  # a photo is broken
+    assert (tmp_path / "ran").exists() and len(read(tmp_path / "o.json")) == 4
+    assert "--allow-pipe" in fails(*arguments)

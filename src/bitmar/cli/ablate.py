@@ -28,6 +28,7 @@ PAIRS = "eval/babylm2025/blimp_filtered.zip"
     "bitmar ablate memory --model m.bitmar --data 'val-*.tar' --text novels.txt --heldout 1 --markdown table.md",
     group=ablation,
     name="memory",
+    shards=True,
 )
 def ablate_memory(
     model: Model = None,

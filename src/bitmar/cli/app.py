@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import shutil
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -127,11 +128,12 @@ def make_group(name: str, about: str, *examples: str, panel: str) -> typer.Typer
 
 
 def command(
-    *examples: str, group: typer.Typer = app, name: str | None = None, panel: str | None = None
+    *examples: str, group: typer.Typer = app, name: str | None = None, panel: str | None = None, shards: bool = False
 ) -> Callable[[Function], Function]:
     """Registers a function as a command, its docstring as the help.
 
     examples: whole commands, shown below the help. name: if it is not the function's. panel: USE, JUDGE or MAKE.
+    shards: whether it reads shards.
     """
 
     def register(function: Function) -> Function:
@@ -145,6 +147,32 @@ def command(
             epilog=_examples(*examples),
             rich_help_panel=panel,
         )
-        return add(function)
+        add(_may_pipe(function) if shards else function)
+        return function
 
     return register
+
+
+def _may_pipe(function: Callable[..., None]) -> Callable[..., None]:
+    """The command with an option --allow-pipe, which no recipe and no list of shards can give."""
+    hints = get_type_hints(function, include_extras=True)
+    option = Annotated[bool, typer.Option("--allow-pipe", help="Let shards called pipe:COMMAND run their command.")]
+    flag = inspect.Parameter("allow_pipe", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=option)
+    own = [each.replace(annotation=hints[each.name]) for each in inspect.signature(function).parameters.values()]
+
+    @functools.wraps(function)
+    def run(*arguments: Any, allow_pipe: bool = False, **options: Any) -> None:
+        if not allow_pipe:
+            function(*arguments, **options)
+            return
+        from bitmar.data.shards import allow_pipes
+
+        allow_pipes()
+        try:
+            function(*arguments, **options)
+        finally:
+            allow_pipes(False)
+
+    run.__signature__ = inspect.Signature([*own, flag])  # type: ignore[attr-defined]
+    run.__annotations__ = {**hints, "allow_pipe": option}
+    return run

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bitmar.runtime.cache import ImageTokens
 
 
-@command("bitmar calibrate model.bitmar out/sure.bitmar --data 'flickr8k-train-*.tar'", panel=MAKE)
+@command("bitmar calibrate model.bitmar out/sure.bitmar --data 'flickr8k-train-*.tar'", panel=MAKE, shards=True)
 def calibrate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A .bitmar file, or a folder with one.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.bitmar", help="The file to write.", show_default=False)],

@@ -28,6 +28,7 @@ IN_A_GRID = 12  # photos, where the command names shards and no limit
     "bitmar caption photo.jpg --memory home.mem",
     "bitmar caption --data 'val-{00000..00003}.tar' --out captions.json",
     panel=USE,
+    shards=True,
 )
 def caption(
     photos: Annotated[

@@ -50,6 +50,7 @@ def _to(bar: Progress, task: TaskID) -> OnProgress:
     "bitmar eval caption --data val.tar --model teacher.bitmar --features out/val --beams 3 --no-java",
     group=evaluate,
     name="caption",
+    shards=True,
 )
 def eval_caption(
     data: Shards,
@@ -154,6 +155,7 @@ def _caption_rows(found: CaptionEvaluation) -> list[list[str]]:
     "bitmar eval retrieval --data 'flickr8k-val-*.tar' --json out/retrieval.json",
     group=evaluate,
     name="retrieval",
+    shards=True,
 )
 def eval_retrieval(
     data: Shards,
@@ -205,7 +207,9 @@ def eval_retrieval(
         raise typer.Exit(SKIPPED)
 
 
-@command("bitmar eval questions --data 'val-*.tar' --json out/questions.json", group=evaluate, name="questions")
+@command(
+    "bitmar eval questions --data 'val-*.tar' --json out/questions.json", group=evaluate, name="questions", shards=True
+)
 def eval_questions(
     data: Shards,
     model: Model = None,

@@ -21,6 +21,7 @@ WRONG = 1  # exit status: a probe has failed
     "bitmar eval probes --data 'flickr8k-val-*.tar' --blimp blimp_filtered.zip --json out/probes.json",
     group=evaluate,
     name="probes",
+    shards=True,
 )
 def eval_probes(
     model: Model = None,

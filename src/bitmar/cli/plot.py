@@ -44,6 +44,7 @@ OnlyStage = Annotated[
     "bitmar plot memory bundled memory.svg --data 'val-*.tar' --memory home.mem",
     group=plots,
     name="memory",
+    shards=True,
 )
 def plot_memory(
     source: Source,

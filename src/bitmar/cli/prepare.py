@@ -25,6 +25,7 @@ tokenizers = make_group(
     "bitmar features 'flickr8k-train-*.tar' out/train --tower dinov2:base --views 8",
     "bitmar features val.tar out/val --tower litert:mobilenet.tflite",
     panel=MAKE,
+    shards=True,
 )
 def features(
     shards: Annotated[
@@ -89,6 +90,7 @@ def features(
     "bitmar tokenizer train out --text books.txt --captions 'train-{000..099}.tar'",
     group=tokenizers,
     name="train",
+    shards=True,
 )
 def tokenizer_train(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder, or a .json file to write.", show_default=False)],

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     "bitmar report --limit 50 --only tasks,captions --out quick",
     "bitmar report --model runs/mine --baseline runs/unquantised --data evaluation_data --out report",
     panel=JUDGE,
+    shards=True,
 )
 def report(
     model: Model = None,

@@ -22,6 +22,7 @@ RecipeFile = Annotated[
     "bitmar train recipes/smoke.yaml --set output=runs/wide --set model.hidden_size=256",
     "torchrun --nproc-per-node 4 -m bitmar train recipes/default.yaml",
     panel=MAKE,
+    shards=True,
 )
 def train(
     recipe: RecipeFile,
@@ -42,7 +43,9 @@ def train(
         say(f"try it: bitmar caption PHOTO --model {output}")
 
 
-@command("bitmar distill recipes/default.yaml", "bitmar distill my.yaml --set stages.tower.rows=64", panel=MAKE)
+@command(
+    "bitmar distill recipes/default.yaml", "bitmar distill my.yaml --set stages.tower.rows=64", panel=MAKE, shards=True
+)
 def distill(recipe: RecipeFile, assignments: Assignments = None) -> None:
     """Train the vision tower alone: run the distill stages of RECIPE that are not finished."""
     with needs("train"):

@@ -34,6 +34,20 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
     folders = {stage.name: output / stage.name for stage in recipe.stages}
     if only is not None and only not in folders:
         raise ConfigError(f"{recipe.path} has no stage {only!r}{nearest(only, folders)}")
+    waiting = [
+        stage
+        for stage in recipe.stages
+        if only in (None, stage.name)
+        and (kind is None or isinstance(stage, kind))
+        and not (folders[stage.name] / FINISHED).exists()
+    ]
+    if waiting:
+        data = recipe.data
+        for patterns in (data.captions, data.photos, data.validation):
+            workspace.check(patterns, data.text)
+    for stage in waiting:
+        if isinstance(stage, Fit):
+            workspace.check(stage.captions, stage.text)
     for stage in recipe.stages:
         folder = folders[stage.name]
         if (only is not None and stage.name != only) or (kind is not None and not isinstance(stage, kind)):

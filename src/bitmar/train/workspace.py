@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,15 @@ class Workspace:
         heldout = self.recipe.data.heldout
         return build_corpus(domains(text), self.tokenizer(), self.cache / "corpus", heldout=heldout)
 
+    def check(self, patterns: Sequence[str], text: Mapping[str, Any]) -> None:
+        """Raises DataError for a shard or a text that is not there: before hours are spent, not after."""
+        from bitmar.data.shards import expand_shards
+
+        expand_shards(patterns)
+        for domain in domains(dict(text)).values():
+            if domain.path is not None:
+                domain.files()
+
     def photos(self, name: str, patterns: tuple[str, ...]) -> PhotoStore:
         """Decoded photos of the shards; `name` only makes the folder readable."""
         from bitmar.data.photos import PhotoStore, build_photo_store
@@ -91,13 +100,16 @@ class Workspace:
     def _once(
         self, folder: Path, patterns: tuple[str, ...], title: str, build: Callable[[Iterable[Any], Any, Any], None]
     ) -> None:
-        """Runs `build` unless it has finished before; a killed build goes on where it stopped."""
+        """Runs `build` unless it has finished before with the same shards; a killed build goes on where it stopped.
+
+        Shards that have changed since are read again, and DataError says so if their photos are others.
+        """
         from bitmar.data.sources import iter_webdataset
 
         if not patterns:
             raise DataError(f"{title}: the recipe names no shards; give data.captions, data.photos or data.validation")
-        done = folder / "complete.json"
-        if done.exists():
+        done, stamps = folder / "complete.json", _stamps(patterns)
+        if done.exists() and (stamps is None or json.loads(done.read_text()).get("shards", stamps) == stamps):
             return
         bad: list[tuple[str, str]] = []
 
@@ -108,7 +120,19 @@ class Workspace:
         with progress(to=self.console) as bar:
             task = bar.add_task(title, total=None)
             build(iter_webdataset(patterns, on_bad), on_bad, lambda n: bar.update(task, completed=n))
-        write_atomically(done, json.dumps({"patterns": list(patterns), "skipped": bad}).encode())
+        about = {"patterns": list(patterns), "shards": stamps, "skipped": bad}
+        write_atomically(done, json.dumps(about).encode())
+
+
+def _stamps(patterns: tuple[str, ...]) -> list[list[Any]] | None:
+    """Path, size and time of each local shard: what shows that one was replaced. None where they are gone."""
+    from bitmar.data.shards import expand_shards
+
+    try:
+        files = [Path(shard) for shard in expand_shards(patterns)]
+    except DataError:
+        return None
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()]
 
 
 def _digest(value: Any) -> str:
