@@ -214,6 +214,79 @@ void check_floats(const Kernels& kernels, int n) {
         std::string(kernels.name) + ": log_total " + std::to_string(n));
 }
 
+uint8_t plain_steps(float value, const Steps& steps) {
+  return static_cast<uint8_t>(static_cast<int>(nearbyintf(fminf(fmaxf(value, steps.low), steps.high))) + steps.zero);
+}
+
+// A window of `kernel` rows of `width` bytes for each output. extreme: the largest weights and bytes.
+void check_convolve(const Kernels& kernels, int channels, int kernel, int width, int count, bool extreme) {
+  const int padded = round_up(channels, 16), row_lines = (width + 3) / 4, columns = kernel * width;
+  const size_t step = width / 2 + 1, row = step * count + width + 7;
+  std::vector<int8_t> w(static_cast<size_t>(channels) * columns);
+  for (int8_t& v : w) v = static_cast<int8_t>(extreme ? 127 : static_cast<int>(random_bits() % 255) - 127);
+  Buffer<uint8_t> x(row * kernel);
+  for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<uint8_t>(extreme ? 255 : random_bits());
+  Buffer<int8_t> lines(static_cast<size_t>(padded) / 16 * kernel * row_lines * 64);
+  Buffer<int32_t> start(padded);
+  Buffer<float> factor(padded);
+  for (int r = 0; r < channels; r++) {
+    int total = 0;
+    for (int c = 0; c < columns; c++) {
+      const int8_t v = w[static_cast<size_t>(r) * columns + c];
+      total += v;
+      lines[((static_cast<size_t>(r) / 16 * kernel + c / width) * row_lines + c % width / 4) * 64 + r % 16 * 4 + c % width % 4] = v;
+    }
+    start[r] = static_cast<int>(random_bits() % 2000) - 1000 + (kernels.flipped ? 128 * total : 0);
+    factor[r] = 1 / (200.0f * sqrtf(static_cast<float>(columns))) / (extreme ? 50 : 1);
+  }
+  const Steps steps{-20, 200, 20};
+  std::vector<uint8_t> y(static_cast<size_t>(count) * channels + 64, 77), plain = y;
+  kernels.convolve({lines.data(), start.data(), factor.data(), channels, kernel, row_lines, steps}, {x.data(), step, row, count}, y.data());
+  for (int p = 0; p < count; p++)
+    for (int r = 0; r < channels; r++) {
+      int32_t sum = start[r];
+      for (int c = 0; c < columns; c++)
+        sum += w[static_cast<size_t>(r) * columns + c] * (x[p * step + c / width * row + c % width] - (kernels.flipped ? 128 : 0));
+      plain[static_cast<size_t>(p) * channels + r] = plain_steps(static_cast<float>(sum) * factor[r], steps);
+    }
+  check(y == plain, std::string(kernels.name) + ": convolve " + std::to_string(channels) + " channels, " + std::to_string(kernel) + " rows of " +
+                        std::to_string(width) + (extreme ? " bytes, extreme" : " bytes"));
+}
+
+void check_depthwise(const Kernels& kernels, int channels, int kernel, int count, bool extreme) {
+  const int padded = round_up(channels, 16);
+  const size_t step = 2 * static_cast<size_t>(channels), row = step * count + static_cast<size_t>(kernel) * channels;
+  Buffer<int8_t> w(static_cast<size_t>(kernel) * kernel * padded);
+  for (size_t i = 0; i < w.size(); i++) w[i] = static_cast<int8_t>(extreme ? -127 : static_cast<int>(random_bits() % 255) - 127);
+  Buffer<uint8_t> x(row * kernel);
+  for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<uint8_t>(extreme ? 255 : random_bits());
+  Buffer<int32_t> start(padded);
+  Buffer<float> factor(padded);
+  for (int r = 0; r < channels; r++) start[r] = static_cast<int>(random_bits() % 2000) - 1000, factor[r] = 0.002f;
+  const Steps steps{-100, 155, 100};
+  std::vector<uint8_t> y(static_cast<size_t>(count) * channels + 64, 77), plain = y;
+  kernels.depthwise({w.data(), start.data(), factor.data(), channels, padded, kernel, steps}, {x.data(), step, row, count}, y.data());
+  for (int p = 0; p < count; p++)
+    for (int r = 0; r < channels; r++) {
+      int32_t sum = start[r];
+      for (int i = 0; i < kernel * kernel; i++)
+        sum += w[static_cast<size_t>(i) * padded + r] * x[p * step + i / kernel * row + static_cast<size_t>(i % kernel) * channels + r];
+      plain[static_cast<size_t>(p) * channels + r] = plain_steps(static_cast<float>(sum) * factor[r], steps);
+    }
+  check(y == plain, std::string(kernels.name) + ": depthwise " + std::to_string(channels) + " channels, kernel " + std::to_string(kernel));
+}
+
+void check_add_maps(const Kernels& kernels, int n) {
+  Buffer<uint8_t> a(n), b(n);
+  for (int i = 0; i < n; i++) a[i] = static_cast<uint8_t>(random_bits()), b[i] = static_cast<uint8_t>(random_bits());
+  const Steps steps{-130, 125, 130};
+  std::vector<uint8_t> y(n + 64, 77), plain = y;
+  kernels.add_maps(a.data(), 120, 0.75f, b.data(), 7, 0.5f, n, steps, y.data());  // halves: ties
+  for (int i = 0; i < n; i++)
+    plain[i] = plain_steps(static_cast<float>(a[i] - 120) * 0.75f + static_cast<float>(b[i] - 7) * 0.5f, steps);
+  check(y == plain, std::string(kernels.name) + ": add_maps " + std::to_string(n));
+}
+
 }  // namespace
 
 int main() {
@@ -245,6 +318,15 @@ int main() {
         for (int count : {2, 8, 21, 70})
           for (int step : {0, 1}) check_group(kernels, dim, narrow, count, step);
     for (int n : {2, 16, 50, 128}) check_floats(kernels, n);
+    for (int channels : {1, 16, 24, 32, 50})
+      for (int kernel : {1, 3, 5})
+        for (int width : {1, 3, 9, 16, 30})
+          for (int count : {1, 4, 7, 15}) check_convolve(kernels, channels, kernel, width, count, false);
+    check_convolve(kernels, 40, 3, 2048, 7, true);
+    for (int channels : {1, 16, 30, 64})
+      for (int kernel : {1, 3, 5, 7})
+        for (int count : {1, 6}) check_depthwise(kernels, channels, kernel, count, kernel == 7);
+    for (int n : {1, 16, 37, 400}) check_add_maps(kernels, n);
   }
   printf("%s; ran:%s\n", failures ? "FAILED" : "all paths agree", ran.c_str());
   return failures != 0;

@@ -53,14 +53,15 @@ class NativeEngine:
             detail = f"{kernels}: {reasons[kernels]}" if kernels in reasons else engine_hint(kernels, runnable)
             raise ConfigError(detail)
         self.config, self.wide = container.config, wide
-        self.model = _native.Model(_model_config(container.config), dict(container.tensors), kernels)
-        self.concepts = ConceptBank(container, _native.rows_dot) if self.config.concepts else None
+        self.name, tower = kernels or runnable[0], self.config.vision_tower
         self.tower: Tower | None = None
-        self.name = self.model.kernels
-        if isinstance(self.config.vision_tower, VisionTowerConfig):
+        if tower and not isinstance(tower, VisionTowerConfig):
+            self.tower = imported_tower(tower, container.tensors, self.name)
+            container.release_pages()  # before the rest is read: the most memory is held while a tower is repacked
+        self.model = _native.Model(_model_config(container.config), dict(container.tensors), self.name)
+        self.concepts = ConceptBank(container, _native.rows_dot) if self.config.concepts else None
+        if isinstance(tower, VisionTowerConfig):
             self.tower = from_pixels(self.model.tower, container.vision)
-        elif self.config.vision_tower:
-            self.tower = imported_tower(self.config.vision_tower, container.tensors, self.name)
         container.release_pages()  # only rows of the embedding are still read from there
 
     def encode_features(self, features: F32) -> ImageTokens:
