@@ -18,9 +18,9 @@ from bitmar.runtime.concepts import exact_dot
 CONCEPTS = {"concepts": 9, "concept_classes": 13, "concept_tokens": 4}
 
 
-@pytest.fixture
-def pair(make_pair: Callable[..., Any]) -> Any:
-    return make_pair(**CONCEPTS)
+@pytest.fixture(params=[{}, {"concept_keys": 6, "concept_class_width": 5}], ids=["all keys", "some keys"])
+def pair(make_pair: Callable[..., Any], request: pytest.FixtureRequest) -> Any:
+    return make_pair(**CONCEPTS, **request.param)
 
 
 def test_scores_are_those_of_pytorch(pair: Any) -> None:

@@ -141,6 +141,8 @@ class ModelConfig:
     vision_dropout: float = _float(0.1, high=1.0)
     concepts: int = _int(0, low=0, high=1 << 16)  # in the bank; 0: no bank
     concept_classes: int = _int(0, low=0, high=1 << 16)  # of the backbone, with keys of their own
+    concept_keys: int = _int(0, low=0, high=1 << 16)  # the first concepts, with keys of their own; 0: all
+    concept_class_width: int = _int(0, low=0)  # channels that class keys read, the last of vision_dim; 0: all
     concept_tokens: int = _int(12, high=256)  # the best concepts become vision tokens
     query_pooling: str = _choice("mean", "learned")
 
@@ -169,6 +171,8 @@ class ModelConfig:
             raise ConfigError("hidden_size / num_heads must be even: rotary positions turn pairs of features")
         if self.vision_pool > self.vision_grid:
             raise ConfigError(f"vision_pool {self.vision_pool} exceeds vision_grid {self.vision_grid}")
+        if self.concept_keys > self.concepts or self.concept_class_width > self.vision_dim:
+            raise ConfigError("concept_keys exceeds concepts, or concept_class_width exceeds vision_dim")
         if self.concepts and self.concept_tokens > self.concepts:
             raise ConfigError(f"concept_tokens {self.concept_tokens} exceeds the {self.concepts} concepts of the bank")
         for name in ("bos_token_id", "eos_token_id", "pad_token_id", "image_token_id"):

@@ -61,8 +61,10 @@ def _concept_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
     if not config.concepts:
         return {}
     found: dict[str, TensorSpec] = {}
-    for keys, bias, rows in (("keys", "bias", config.concepts), ("class_keys", "class_bias", config.concept_classes)):
-        found[f"{CONCEPTS}.{keys}"] = TensorSpec("I8", (rows, config.vision_dim))
+    own, width = config.concept_keys or config.concepts, config.concept_class_width or config.vision_dim
+    sizes = (("keys", "bias", own, config.vision_dim), ("class_keys", "class_bias", config.concept_classes, width))
+    for keys, bias, rows, columns in sizes:
+        found[f"{CONCEPTS}.{keys}"] = TensorSpec("I8", (rows, columns))
         found[scale_name(f"{CONCEPTS}.{keys}")] = TensorSpec("F32", (rows, 1))
         found[f"{CONCEPTS}.{bias}"] = TensorSpec("F32", (rows,))
     found[f"{CONCEPTS}.values"] = TensorSpec("I8", (config.concepts, config.hidden_size))
@@ -125,8 +127,6 @@ def _linears(config: ModelConfig) -> Iterator[tuple[str, tuple[int, int]]]:
     yield "model.fusion.q_proj.weight", (d, d)
     yield "model.fusion.kv_proj.weight", (2 * d, d)
     yield "model.fusion.o_proj.weight", (d, d)
-    if config.concepts:
-        yield f"{CONCEPTS}.proj.weight", (d, d)
     if config.memory_integration != "off" and d != memory:
         yield "model.memory.query_proj.weight", (memory, d)
     if config.memory_integration in ("add", "concat"):
@@ -149,7 +149,7 @@ def _float_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
     yield "model.vision.norm.weight", (config.vision_dim,)
     yield "model.fusion.norm.weight", (d,)
     if config.concepts:
-        for name in ("norm.weight", "strength", "offset"):
+        for name in ("strength", "offset"):
             yield f"{CONCEPTS}.{name}", (d,)
     if config.memory_integration != "off":
         yield from _memory_floats(config)

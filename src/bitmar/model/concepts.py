@@ -1,8 +1,8 @@
 """Concept tokens: what the backbone's classes and the captions' words say is in a photo, told to the text in words.
 
 A bank of frozen keys is read with the mean patch feature, as eq. 2 reads the memory: of K concepts the `tokens` best
-become vision tokens. What they hold are the concepts' values, which begin as the rows of the head that say their words:
-so a word that was learned from text alone can be said of a photo.
+become vision tokens. What they hold are the concepts' values, which begin such that what passes the fusion raises the
+logit of the concept's own word: so a word that was learned from text alone can be said of a photo.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 from torch import Tensor
-
-from .bitlinear import BitLinear, RMSNorm
 
 WORD_IDS = 6  # token ids of a concept's word, at most
 
@@ -34,25 +32,25 @@ class ConceptBank(nn.Module):
         super().__init__()
         k, n, d = config.concepts, config.concept_classes, config.hidden_size
         self.tokens = config.concept_tokens
-        self.register_buffer("keys", torch.zeros(k, config.vision_dim))
-        self.register_buffer("bias", torch.zeros(k))
-        self.register_buffer("class_keys", torch.zeros(n, config.vision_dim))
+        own, width = config.concept_keys or k, config.concept_class_width or config.vision_dim
+        self.register_buffer("keys", torch.zeros(own, config.vision_dim))
+        self.register_buffer("bias", torch.zeros(own))
+        self.register_buffer("class_keys", torch.zeros(n, width))
         self.register_buffer("class_bias", torch.zeros(n))
         self.register_buffer("class_concepts", torch.full((n,), -1.0))  # -1: no concept
         self.register_buffer("words", torch.full((k, WORD_IDS), -1.0))  # -1: padding
         self.values = nn.Parameter(torch.zeros(k, d))
-        self.norm = RMSNorm(d, config.norm_eps)
-        self.proj = BitLinear(d, d, config.quantization)
         self.strength = nn.Parameter(torch.zeros(d))
         self.offset = nn.Parameter(torch.zeros(d))
 
     def scores(self, features: Tensor) -> Tensor:
         """Patch features (B, N_p, D_v) -> scores in [0, 1] (B, K)."""
         p = features.float().mean(1)
-        own = torch.sigmoid(p @ self.keys.T + self.bias)
+        own = p.new_zeros(len(p), len(self.values))
+        own[:, : len(self.bias)] = torch.sigmoid(p @ self.keys.T + self.bias)
         if not len(self.class_bias):
             return own
-        shares = (p @ self.class_keys.T + self.class_bias).softmax(-1)
+        shares = (p[:, -self.class_keys.shape[1] :] @ self.class_keys.T + self.class_bias).softmax(-1)
         known = self.class_concepts >= 0
         of_class = torch.zeros_like(own).index_add_(1, self.class_concepts[known].long(), shares[:, known])
         return torch.maximum(own, of_class)
@@ -64,10 +62,17 @@ class ConceptBank(nn.Module):
 
     def forward(self, ids: Tensor, scores: Tensor) -> Tensor:
         """Concepts (B, k) with their scores -> vision tokens (B, k, d)."""
-        tokens = self.proj(self.norm(self.values[ids]))
-        return tokens + scores.unsqueeze(-1).to(tokens.dtype) * self.strength + self.offset
+        return self.values[ids] + scores.unsqueeze(-1).to(self.values.dtype) * self.strength + self.offset
 
     @torch.no_grad()
-    def begin_values(self, head: Tensor) -> None:
-        """Start the values from the head's rows (V, d) of each concept's first token."""
-        self.values.copy_(head[self.words[:, 0].long().clamp(min=0)])
+    def begin_values(self, passed: Tensor, wanted: Tensor, size: float) -> None:
+        """Start the values where the fusion passes what says their words.
+
+        passed (d, d): from a vision token to what attention to it adds. wanted (V, d): by token id, what must be added
+        to raise its logit. size: root mean square of a value. By least squares with a ridge.
+        """
+        target = wanted[self.words[:, 0].long().clamp(min=0)]
+        target = target - target.mean(0)
+        ridge = 0.05 * passed.square().sum() / len(passed) * torch.eye(len(passed))
+        values = target @ passed @ torch.linalg.inv(passed.T @ passed + ridge)
+        self.values.copy_(size * values / values.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6))

@@ -19,7 +19,8 @@ class BitMarConfig(PretrainedConfig):
         vision_dim: D_v of the patch features, vision_grid x vision_grid of them; vision_pool: side of the average
             pooling (1 = none); vision_hidden: width between the two layers of the vision MLP (section 3.2).
         concepts: K_c, concepts in the bank (0: none), of which the concept_tokens best are told to the text as vision
-            tokens; concept_classes: keys of the backbone's own classes.
+            tokens; concept_keys: those with keys of their own, the first ones (0: all); concept_classes: keys of the
+            backbone's own classes, which read the last concept_class_width channels of the features (0: all).
         query_pooling: "mean" or "learned". memory_slots: K. memory_dim: C. memory_alpha: write rate of eq. 1.
         memory_decay: factor on a slot's usage at each write. memory_segment: tokens between two writes.
         write_rule: "address" or "literal" (eq. 1 unchanged).
@@ -64,6 +65,8 @@ class BitMarConfig(PretrainedConfig):
         vision_dropout: float = 0.1,
         concepts: int = 0,
         concept_classes: int = 0,
+        concept_keys: int = 0,
+        concept_class_width: int = 0,
         concept_tokens: int = 12,
         query_pooling: str = "mean",
         memory_slots: int = 512,
@@ -102,6 +105,8 @@ class BitMarConfig(PretrainedConfig):
         self.vision_dropout = vision_dropout
         self.concepts = concepts
         self.concept_classes = concept_classes
+        self.concept_keys = concept_keys
+        self.concept_class_width = concept_class_width
         self.concept_tokens = concept_tokens
         self.query_pooling = query_pooling
         self.memory_slots = memory_slots

@@ -11,7 +11,7 @@ from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container
 from bitmar.core.tensors import CONCEPTS, scale_name
 from bitmar.core.ternary import F32, I8, quantize_activations
-from bitmar.runtime.layers import Weights, rms_norm
+from bitmar.runtime.layers import Weights
 
 I32 = npt.NDArray[np.int32]
 RowsDot = Callable[[I8, I8], I32]
@@ -38,7 +38,6 @@ class ConceptBank:
         self._concept_of_class = concepts[self._classes]
         self.words = tensors[part("words")]
         self._values, self._value_scale = tensors[part("values")], tensors[scale_name(part("values"))]
-        self._norm, self._proj = weights.array(part("norm.weight")), weights.linear(part("proj"))
         self._strength, self._offset = weights.array(part("strength")), weights.array(part("offset"))
         self._dot = rows_dot or exact_dot
 
@@ -51,9 +50,11 @@ class ConceptBank:
         """Mean patch feature (D_v,) -> the score of every concept, in [0, 1], float32 (K,)."""
         codes, scale = quantize_activations(pooled)
         own = self._dot(self.keys, codes) * (self.scale * scale) + self.bias
-        scores = 1 / (1 + np.exp(-own))
+        scores = np.zeros(self.config.concepts)
+        scores[: len(own)] = 1 / (1 + np.exp(-own))
         if len(self.class_bias):
-            logits = self._dot(self.class_keys, codes) * (self.class_scale * scale) + self.class_bias
+            read = np.ascontiguousarray(codes[-self.class_keys.shape[1] :])
+            logits = self._dot(self.class_keys, read) * (self.class_scale * scale) + self.class_bias
             shares = np.exp(logits - logits.max())
             shares /= shares.sum()
             of_class = np.bincount(self._concept_of_class, shares[self._classes], minlength=len(scores))
@@ -64,8 +65,7 @@ class ConceptBank:
         """Scores (K,) -> the vision tokens of the best concepts, best first, float32 (k, d)."""
         best = np.argsort(-scores, kind="stable")[: self.config.concept_tokens]
         values: F32 = self._values[best] * self._value_scale[best]
-        tokens: F32 = self._proj(rms_norm(values, self._norm, self.config.norm_eps))
-        tokens += scores[best, None] * self._strength + self._offset
+        tokens: F32 = values + scores[best, None] * self._strength + self._offset
         return tokens
 
 
