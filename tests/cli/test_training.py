@@ -48,3 +48,20 @@ def test_a_run_leaves_a_model_and_is_not_run_again(cli: Callable[..., Any], trai
     assert result.exit_code == 0 and "finished before" in result.stderr
     assert f"--model {trained}" in result.stderr.replace("\n", "")
     assert (trained / "joint" / "log.jsonl").read_text().splitlines() == log
+
+
+def test_ctrl_c_says_that_a_run_goes_on_only_once_something_is_kept(
+    cli: Callable[..., Any], recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = recipe.parent / "run"
+    kept: list[str] = []
+
+    def stop(*_: Any, **__: Any) -> Path:
+        for name in kept:
+            (output / name).mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bitmar.train.run.run", stop)
+    assert cli("train", recipe).stderr == "stopped\n"
+    kept.append("joint/checkpoint-2")
+    assert cli("train", recipe).stderr == f"stopped; {output} is kept: run the same command again to go on\n"

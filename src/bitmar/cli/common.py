@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from bitmar.console import resumable
 from bitmar.core.errors import DependencyError, pip_install
 
 Model = Annotated[
@@ -40,6 +41,12 @@ Assignments = Annotated[
         "--set", metavar="KEY=VALUE", help="Change the recipe: dots lead into it, values are YAML. Can be repeated."
     ),
 ]
+
+
+def resumable_training(folder: Path) -> AbstractContextManager[None]:
+    """`resumable` for a folder of runs, in which a checkpoint or a finished stage may be."""
+    kept = ("checkpoint-*", "finished.json")
+    return resumable(lambda: folder if any(found for name in kept for found in folder.rglob(name)) else None)
 
 
 @contextmanager

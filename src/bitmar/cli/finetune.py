@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitmar.cli.app import MAKE, command
-from bitmar.cli.common import needs
+from bitmar.cli.common import needs, resumable_training
 from bitmar.console import SHOWN, STDOUT, say, write_json
 from bitmar.core.errors import ConfigError
 
@@ -78,7 +78,7 @@ def finetune(
     OUT gets report.json and, for every seed, the fine-tuned model, its log, and predictions.jsonl. The same command
     goes on where a stopped one was. Lines that do not fit are named and left out.
     """
-    with needs("train"):
+    with needs("train"), resumable_training(out):
         from bitmar.train.finetune import Protocol
         from bitmar.train.finetune import finetune as run
         from bitmar.train.runs import is_run, last_model

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bitmar.cli.app import MAKE, command
-from bitmar.cli.common import Assignments, needs
+from bitmar.cli.common import Assignments, needs, resumable_training
 from bitmar.console import say
 
 RecipeFile = Annotated[
@@ -38,7 +38,9 @@ def train(
         from bitmar.train.recipe import load_recipe
         from bitmar.train.run import run
 
-        output = run(load_recipe(recipe, assignments or ()), only=stage)
+        loaded = load_recipe(recipe, assignments or ())
+        with resumable_training(Path(loaded.output)):
+            output = run(loaded, only=stage)
     if (output / "model.bitmar").exists():
         say(f"try it: bitmar caption PHOTO --model {output}")
 
@@ -56,4 +58,5 @@ def distill(recipe: RecipeFile, assignments: Assignments = None) -> None:
         loaded = load_recipe(recipe, assignments or ())
         if not any(isinstance(stage, Distill) for stage in loaded.stages):
             raise ConfigError(f"{recipe} has no stage of the kind distill; run it with `bitmar train {recipe}`")
-        run(loaded, kind=Distill)
+        with resumable_training(Path(loaded.output)):
+            run(loaded, kind=Distill)

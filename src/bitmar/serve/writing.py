@@ -97,7 +97,7 @@ def check_length(served: Served, text: str) -> int:
         raise ApiError(
             400,
             f"this model's context is {served.context} tokens, and the text has more: send a shorter one "
-            "(`bitmar stream` reads texts of any length)",
+            "(`bitmar read` reads texts of any length)",
             code="context_length_exceeded",
         )
     return tokens
