@@ -71,6 +71,7 @@ ConvTowerConfig conv_tower_config(const nb::dict& values) {
   tower.scale = item<double>(values, "scale");
   tower.zero = item<int>(values, "zero");
   tower.weights = item<std::string>(values, "weights");
+  tower.int8_below = item<int>(values, "int8_below");
   for (nb::handle entry : nb::cast<nb::list>(values["layers"])) {
     const auto each = nb::cast<nb::dict>(entry);
     ConvLayerConfig layer;

@@ -79,7 +79,8 @@ ConvTower::Kernel ConvTower::kernel(const Weights& weights, int number, const Co
   const int rows = dense ? layer.channels : source.channels, padded = round_up(rows, 16);
   const int width = layer.kernel * (dense ? source.channels : 1), columns = layer.kernel * width;  // of a row of the window
   const std::string name = "model.vision_tower.layers." + std::to_string(number);
-  const Buffer<int8_t> codes = unpack(weights, name + ".weight", config_.weights, rows, columns);
+  const bool small = int64_t{rows} * columns < config_.int8_below;
+  const Buffer<int8_t> codes = unpack(weights, name + ".weight", small ? "int8" : config_.weights, rows, columns);
   const Buffer<float> scale = weights.floats(name + ".scale", rows), bias = weights.floats(name + ".bias", rows);
   Kernel kernel{{}, Buffer<int32_t>(padded), Buffer<float>(padded)};
   for (int r = 0; r < rows; r++) {

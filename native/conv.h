@@ -28,6 +28,7 @@ struct ConvTowerConfig {
   double scale = 1;
   int zero = 0;
   std::string weights;  // how the file packs them
+  int int8_below = 0;   // but for kernels of fewer weights, which are int8
   std::vector<ConvLayerConfig> layers;
 };
 

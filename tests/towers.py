@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bitmar.core.conv_config import ConvLayer, ConvTowerConfig
@@ -17,14 +19,16 @@ def random_tower(
     for _ in range(depth):
         config = ConvTowerConfig(size, 0.01, 128, weights, (*layers, _layer(rng, config, len(layers))))
         layers = list(config.layers)
+    config = replace(config, int8_below=int(rng.choice([0, 100])))
     tensors: dict[str, np.ndarray] = {}
     for i, rows, columns in kernel_shapes(config):
-        most = MOST[weights]
+        stored = config.stored_as(rows, columns)
+        most = MOST[stored]
         codes = rng.integers(-most, most + 1, (rows, columns), dtype=np.int8)
         into = config.map_scale(config.layers[i - 1].inputs[0])[0]
         spread = 50 * config.layers[i - 1].scale / into  # of the sums, in steps of the map that is written
         scale = spread / (np.sqrt(columns) * most * 40) * rng.uniform(0.5, 2, rows)
-        tensors[f"{layer_name(i)}.weight"] = pack(codes, weights)
+        tensors[f"{layer_name(i)}.weight"] = pack(codes, stored)
         tensors[f"{layer_name(i)}.scale"] = scale.astype(np.float32)
         tensors[f"{layer_name(i)}.bias"] = (rng.normal(0, 30, rows) * config.layers[i - 1].scale).astype(np.float32)
     return config, tensors

@@ -49,6 +49,12 @@ def test_a_model_carries_its_tower() -> None:
         ModelConfig.from_dict({**values, "vision_grid": 7})
 
 
+def test_small_kernels_may_stay_int8() -> None:
+    config = ConvTowerConfig.from_dict(tower(CONV, weights="int4", int8_below=108))
+    assert [config.stored_as(4, columns) for columns in (26, 27)] == ["int8", "int4"]
+    assert ConvTowerConfig.from_dict(tower(CONV)).int8_below == 0  # as in files that do not say
+
+
 def test_limits_of_the_activations() -> None:
     layers = [{**CONV, "activation": name, "zero": 5} for name in ("none", "relu", "relu6")]
     config = ConvTowerConfig.from_dict(tower(*layers))
@@ -64,6 +70,7 @@ def test_limits_of_the_activations() -> None:
         (tower(CONV, layers=[{}] * 5000), "5000 layers"),
         (tower(CONV, size=3), "unknown vision_tower key 'size'"),
         ({key: value for key, value in tower(CONV).items() if key != "zero"}, "needs the key 'zero'"),
+        (tower(CONV, int8_below=-1), "int8_below"),
         (tower(CONV, weights="int3"), "weights must be one of .*did you mean"),
         (tower(CONV, image_size=10**9), "image_size"),
         (tower(CONV, image_size=True), "image_size"),

@@ -13,6 +13,7 @@ from bitmar.core.conv_weights import MOST, kernel_shapes, layer_name, pack
 from bitmar.core.errors import ConfigError, FormatError
 from bitmar.core.ternary import I8
 
+_SMALL = 20_000  # weights of a kernel; those of fewer are a twentieth of all and lose the most at fewer bits
 _BIAS_STEPS = 2.0**28
 _CLIPS = np.linspace(0.4, 1.0, 31)  # of a channel's largest weight, tried for the least squared error
 
@@ -30,12 +31,14 @@ def quantize(backbone: Backbone, weights: str = "int8") -> tuple[ConvTowerConfig
     photo = backbone.quants[0]
     assert photo is not None  # every reader states it
     try:
-        config = ConvTowerConfig(backbone.image_size, *photo, weights, tuple(layers))
+        config = ConvTowerConfig(
+            backbone.image_size, *photo, weights, tuple(layers), 0 if weights == "int8" else _SMALL
+        )
     except ConfigError as error:
         raise FormatError(f"no tower for the engine: {error}") from error
     tensors: dict[str, npt.NDArray[Any]] = {}
     for i, rows, columns in kernel_shapes(config):
-        layer, name = backbone.layers[i - 1], layer_name(i)
+        layer, name, stored = backbone.layers[i - 1], layer_name(i), config.stored_as(rows, columns)
         assert layer.weight is not None and layer.bias is not None  # of every layer that has a kernel
         weight = finite(layer.weight, layer.name).reshape(len(layer.weight), -1)
         if weight.shape != (rows, columns):
@@ -43,8 +46,8 @@ def quantize(backbone: Backbone, weights: str = "int8") -> tuple[ConvTowerConfig
         bias = finite(layer.bias, layer.name)
         # A channel that training has all but switched off: its bias must stay countable in steps of its sums.
         least = np.abs(bias) / (config.map_scale(layer.inputs[0])[0] * _BIAS_STEPS)
-        codes, scale = quantize_rows(np.ascontiguousarray(weight), MOST[weights], layer.step, least)
-        tensors[f"{name}.weight"] = pack(codes, weights)
+        codes, scale = quantize_rows(np.ascontiguousarray(weight), MOST[stored], layer.step, least)
+        tensors[f"{name}.weight"] = pack(codes, stored)
         tensors[f"{name}.scale"] = scale.astype(np.float32)
         tensors[f"{name}.bias"] = bias.astype(np.float32)
     return config, tensors

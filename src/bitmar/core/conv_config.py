@@ -23,7 +23,7 @@ _KEYS = {
     "add": _COMMON,
     "concat": ("op", "from", "scale", "zero"),
 }
-_TOWER_KEYS = ("kind", "image_size", "scale", "zero", "weights", "layers")
+_TOWER_KEYS = ("kind", "image_size", "scale", "zero", "weights", "int8_below", "layers")
 _MAX_LAYERS = 1024
 _MAX_CHANNELS = 1 << 14
 _MAX_COLUMNS = 1 << 14  # of a kernel: 2 * 255 * 127 * 2^14 and a bias of 2^30 stay below 2^31
@@ -91,6 +91,7 @@ class ConvTowerConfig:
     zero: int
     weights: str
     layers: tuple[ConvLayer, ...]
+    int8_below: int = 0  # kernels of fewer weights are stored as int8: the most sensitive, and a small share of all
     kind: str = "conv"
 
     def __post_init__(self) -> None:
@@ -98,6 +99,7 @@ class ConvTowerConfig:
         need_scale("scale", self.scale)
         need_whole("zero", self.zero, 0, 255)
         need_choice("weights", self.weights, WEIGHTS)
+        need_whole("int8_below", self.int8_below, 0, 1 << 30)
         if not 0 < len(self.layers) <= _MAX_LAYERS:
             raise ConfigError(f"vision_tower has {len(self.layers)} layers, not 1 to {_MAX_LAYERS}")
         self.shapes()
@@ -124,6 +126,10 @@ class ConvTowerConfig:
         """D_v, the features of a patch."""
         return self.shapes()[-1].channels
 
+    def stored_as(self, rows: int, columns: int) -> str:
+        """How the file holds a kernel of this shape."""
+        return "int8" if rows * columns < self.int8_below else self.weights
+
     def map_scale(self, i: int) -> tuple[float, int]:
         """(scale, zero) of map i."""
         return (self.layers[i - 1].scale, self.layers[i - 1].zero) if i else (self.scale, self.zero)
@@ -131,6 +137,7 @@ class ConvTowerConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ConvTowerConfig:
         """From parsed JSON. Raises ConfigError for unknown keys, wrong types, values out of range, with the layer."""
+        values = {"int8_below": 0, **values}  # files of before have none
         need_keys("vision_tower", values, _TOWER_KEYS)
         need_choice("kind", values["kind"], ("conv",))
         layers = values["layers"]
@@ -144,7 +151,8 @@ class ConvTowerConfig:
                 read.append(_layer(layer))
             except ConfigError as error:
                 raise ConfigError(f"vision_tower layer {i}: {error}") from None
-        return cls(values["image_size"], values["scale"], values["zero"], values["weights"], tuple(read))
+        rest = {key: values[key] for key in _TOWER_KEYS if key != "layers"}
+        return cls(layers=tuple(read), **rest)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for `json.dumps`."""

@@ -61,13 +61,13 @@ def multiplications(config: ConvTowerConfig) -> int:
 def tensor_shapes(config: ConvTowerConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """(name, type, shape) of every tensor."""
     for i, rows, columns in kernel_shapes(config):
-        name = layer_name(i)
-        if config.weights == "int8":
+        name, weights = layer_name(i), config.stored_as(rows, columns)
+        if weights == "int8":
             yield f"{name}.weight", "I8", (rows, columns)
-        elif config.weights == "digits":
+        elif weights == "digits":
             yield f"{name}.weight", "U8", (3 * rows, -(-columns // 4))
         else:
-            yield f"{name}.weight", "U8", (rows, -(-columns * _BITS[config.weights] // 8))
+            yield f"{name}.weight", "U8", (rows, -(-columns * _BITS[weights] // 8))
         yield f"{name}.scale", "F32", (rows,)
         yield f"{name}.bias", "F32", (rows,)
 
@@ -118,7 +118,8 @@ def prepare(config: ConvTowerConfig, tensors: Mapping[str, npt.NDArray[Any]], i:
     """Layer `i` of a tower, from its tensors. Raises FormatError for a bias or a factor out of range."""
     layer, name = config.layers[i - 1], layer_name(i)
     scale, zero = config.map_scale(layer.inputs[0])
-    codes = unpack(tensors[f"{name}.weight"], config.weights, columns)
+    weights = config.stored_as(len(tensors[f"{name}.scale"]), columns)
+    codes = unpack(tensors[f"{name}.weight"], weights, columns)
     step = np.float64(scale) * tensors[f"{name}.scale"].astype(np.float64)  # of the sums
     bias = np.rint(tensors[f"{name}.bias"].astype(np.float64) / step)
     if np.abs(bias).max() > _MOST_BIAS:
