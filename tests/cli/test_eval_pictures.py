@@ -129,3 +129,9 @@ def test_a_model_without_sight_says_what_it_needs(
     blind = make_model(tmp_path / "blind.bitmar", tower=False)
     assert "--features" in fails("eval", command, "--data", shard, "--model", blind)
     assert "no shard at" in fails("eval", command, "--data", tmp_path / "none.tar")
+
+
+@pytest.mark.parametrize("task", ["caption", "retrieval", "questions"])
+def test_a_misspelt_shard_leaves_nothing(fails: Fails, model: Path, tmp_path: Path, task: str) -> None:
+    arguments = ["--data", tmp_path / "x.tar", "--model", model, "--json", tmp_path / "o.json"]
+    assert "no shard at" in fails("eval", task, *arguments) and not list(tmp_path.iterdir())

@@ -39,10 +39,15 @@ JsonFile = Annotated[
 ]
 
 
-def load_seeing(model: str | None, engine: str, features: Path | None) -> PictureScorer:
-    """A model that can take the pictures at hand, or a ConfigError that says what is missing."""
+def load_seeing(model: str | None, engine: str, features: Path | None, shards: Sequence[str] = ()) -> PictureScorer:
+    """A model that can take the pictures at hand, or a ConfigError that says what is missing.
+
+    shards: that have to be there before anything is loaded or written.
+    """
+    from bitmar.data.shards import expand_shards
     from bitmar.evaluate.scorer import load_scorer
 
+    expand_shards(shards)
     scorer = load_scorer(model, engine)
     if features is None and not scorer.has_tower:
         raise ConfigError(

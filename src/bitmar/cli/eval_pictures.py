@@ -79,7 +79,7 @@ def eval_caption(
     from bitmar.data.features import FeatureStore
     from bitmar.evaluate.captioning import evaluate_captions
 
-    scorer = load_seeing(model, engine, features)
+    scorer = load_seeing(model, engine, features, data)
     store = FeatureStore(features) if features else None
     options: dict[str, Any] = {"beams": beams, "max_tokens": max_tokens}
     log = open_log(json_file, scorer, {"features": store.fingerprint if store else None, **options})
@@ -178,7 +178,7 @@ def eval_retrieval(
     """
     from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
 
-    scorer = load_seeing(model, engine, features)
+    scorer = load_seeing(model, engine, features, data)
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
         pictures, captions = _look(scorer, data, features, limit, bar, skipped)
@@ -224,7 +224,7 @@ def eval_questions(
     """
     from bitmar.evaluate.photo_questions import evaluate_photo_questions
 
-    scorer = load_seeing(model, engine, features)
+    scorer = load_seeing(model, engine, features, data)
     with needs("train"), progress() as bar:
         skipped = Skipped(bar)
         pictures, captions = _look(scorer, data, features, limit, bar, skipped)
@@ -292,9 +292,9 @@ def eval_nlvr(
 
     from bitmar.evaluate.nlvr import WORDING, evaluate_nlvr, read_questions
 
-    scorer = load_seeing(model, engine, None)
     if not data.exists():
         raise DataError(f"there is no {data}: give nlvr1.zip, or a folder with a .jsonl and its pictures")
+    scorer = load_seeing(model, engine, None)
     source = [data.name, data.stat().st_size, data.stat().st_mtime_ns]
     log = open_log(json_file, scorer, {"source": source, "wording": WORDING})
     try:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from bitmar import __version__
 from bitmar.core.errors import BitMarError, ConfigError, DataError
 from bitmar.core.files import write_atomically
+from bitmar.core.locks import sole_writer
 from bitmar.evaluate.archives import data_hash
 from bitmar.evaluate.babylm.files import find_source
 from bitmar.evaluate.babylm.registry import Task, find_tasks
@@ -50,7 +52,7 @@ def run_babylm(
         a model without a vision tower. "failed": data that cannot be read. The last three with a message.
     Raises:
         ConfigError for an unknown task, a limit below 1, or a `store` that holds something else; DataError if there is
-        no such folder.
+        no such folder; OutputError if another process writes `store`.
     """
     chosen, data = find_tasks(tasks), Path(data)
     if limit is not None and limit < 1:
@@ -65,12 +67,13 @@ def run_babylm(
         "data": str(data),
         "limit": limit,
     }
-    known = _stored(Path(store), document) if store is not None else {}
-    document["tasks"] = dict(known)
-    for task in chosen:
-        document["tasks"][task.name] = _run(task, scorer, data, limit, known.get(task.name, {}), on_task)
-        if store is not None:
-            _write(Path(store), document)
+    with nullcontext() if store is None else sole_writer(store):
+        known = _stored(Path(store), document) if store is not None else {}
+        document["tasks"] = dict(known)
+        for task in chosen:
+            document["tasks"][task.name] = _run(task, scorer, data, limit, known.get(task.name, {}), on_task)
+            if store is not None:
+                _write(Path(store), document)
     return document
 
 
