@@ -16,7 +16,7 @@ HEAD, THETA, SINKS, WINDOW = 8, 10000.0, 2, 6
 
 def positions(length: int, sinks: int = SINKS, window: int = WINDOW) -> Positions:
     place = torch.arange(length).unsqueeze(0)
-    return Positions(place, place, None, HEAD, THETA, sinks, window)
+    return Positions(place, place, None, HEAD, THETA, sinks, window, length)
 
 
 def turn(x: Tensor, place: int) -> Tensor:
@@ -83,7 +83,7 @@ def test_rotation_keeps_length_and_sees_only_differences() -> None:
 def test_no_angle_grows_with_the_stream(place: int) -> None:
     """Whatever the token's number, its query is turned by S + W - 1 and its keys by less."""
     keys = torch.tensor([[0, 1, *range(place - WINDOW + 1, place + 1)]])
-    found = Positions(torch.tensor([[place]]), keys, None, HEAD, THETA, SINKS, WINDOW)
+    found = Positions(torch.tensor([[place]]), keys, None, HEAD, THETA, SINKS, WINDOW, place + 1)
     last = rotary(torch.tensor([[SINKS + WINDOW - 1]]), HEAD, THETA)
     torch.testing.assert_close(found.query, last)
     torch.testing.assert_close(found.sink_query, last)
@@ -95,7 +95,7 @@ def test_padding_is_never_seen() -> None:
     layer, x = SelfAttention(2 * HEAD, 2, "none"), torch.randn(1, 6, 2 * HEAD)
     valid = torch.tensor([[False, False, True, True, True, True]])
     place = torch.tensor([[0, 0, 0, 1, 2, 3]])
-    padded = layer(x, Positions(place, place, valid, HEAD, THETA, SINKS, WINDOW))
+    padded = layer(x, Positions(place, place, valid, HEAD, THETA, SINKS, WINDOW, 0))
     torch.testing.assert_close(padded[:, 2:], layer(x[:, 2:], positions(4)))
 
 

@@ -35,20 +35,28 @@ class Positions:
 
     Args:
         query, key: positions (B, T) and (B, T_k), counted without padding; key_valid: (B, T_k), False on padding.
-        sinks, window: S and W. With T_k keys of at most S + W positions the sink tables stay None.
+        sinks, window: S and W. longest: no sequence is longer; up to S + W the sink tables stay None.
     """
 
     def __init__(
-        self, query: Tensor, key: Tensor, key_valid: Tensor | None, head_dim: int, theta: float, sinks: int, window: int
+        self,
+        query: Tensor,
+        key: Tensor,
+        key_valid: Tensor | None,
+        head_dim: int,
+        theta: float,
+        sinks: int,
+        window: int,
+        longest: int,
     ) -> None:
         # Rotations only see differences: measured from the oldest window key they stay bounded however long the stream.
-        beyond = query.max(dim=1, keepdim=True).values - (sinks + window - 1) if query.numel() else query
-        far = bool((beyond > 0).any())
+        far = longest > sinks + window
         base = (query[:, :1] - (sinks + window - 1)).clamp(min=0) if far else torch.zeros_like(query[:, :1])
         self.query = rotary(query - base, head_dim, theta)
         self.key = rotary((key - base).clamp(min=0), head_dim, theta)  # below 0 are only sinks, which have their own
         causal = key.unsqueeze(1) <= query.unsqueeze(2)  # (B, T, T_k)
         self.is_sink: Tensor | None = None
+        self.attentions: list[Tensor] | None = None  # (B, h, T, T_k) of every layer, where they are asked for
         if far:
             self.is_sink = (key < sinks).unsqueeze(1)  # (B, 1, T_k)
             causal = causal & (self.is_sink | (key.unsqueeze(1) > query.unsqueeze(2) - window))
@@ -59,11 +67,14 @@ class Positions:
         self.mask = torch.zeros(causal.shape, device=query.device).masked_fill_(~causal, torch.finfo(torch.float32).min)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(d_h) + mask) v over (B, h, T, d_h); the softmax runs in float32."""
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kept: list[Tensor] | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d_h) + mask) v over (B, h, T, d_h); the softmax runs in float32. Its result goes to `kept`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     scores = scores.float() if mask is None else scores.float() + mask.unsqueeze(1)
-    return scores.softmax(dim=-1).to(v.dtype) @ v
+    weights = scores.softmax(dim=-1)
+    if kept is not None:
+        kept.append(weights)
+    return weights.to(v.dtype) @ v
 
 
 class SelfAttention(nn.Module):
@@ -81,13 +92,16 @@ class SelfAttention(nn.Module):
             k, v = cache.update(k, v, layer)  # keys are cached unrotated: a sink's place moves with the stream
         mask = positions.mask
         if positions.is_sink is None:
-            out = attend(rotate(q, *positions.query), rotate(k, *positions.key), v, mask)
+            out = attend(rotate(q, *positions.query), rotate(k, *positions.key), v, mask, positions.attentions)
         else:
             scale = q.shape[-1] ** -0.5
             near = rotate(q, *positions.query) @ rotate(k, *positions.key).transpose(-1, -2)
             sink = rotate(q, *positions.sink_query) @ rotate(k, *positions.sink_key).transpose(-1, -2)
             scores = torch.where(positions.is_sink.unsqueeze(1), sink, near).float() * scale + mask.unsqueeze(1)
-            out = scores.softmax(dim=-1).to(v.dtype) @ v
+            weights = scores.softmax(dim=-1)
+            if positions.attentions is not None:
+                positions.attentions.append(weights)
+            out = weights.to(v.dtype) @ v
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -107,7 +121,9 @@ class Fusion(nn.Module):
         k, v = self.kv_proj(vision).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return k, v
 
-    def forward(self, z: Tensor, keys_values: tuple[Tensor, Tensor]) -> Tensor:  # (B, T, d) -> (B, T, d)
+    def forward(
+        self, z: Tensor, keys_values: tuple[Tensor, Tensor], kept: list[Tensor] | None = None
+    ) -> Tensor:  # (B, T, d) -> (B, T, d)
         q = self.q_proj(self.norm(z)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        out = attend(q, *keys_values, mask=None)
+        out = attend(q, *keys_values, mask=None, kept=kept)
         return z + self.o_proj(out.transpose(1, 2).flatten(2))

@@ -29,10 +29,10 @@ def quantize_activation(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x / scale).round_(), scale
 
 
-def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which matrix products run: autocast's where it is on, the tensor's own otherwise."""
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype in which matrix products run: autocast's where it is on, the weight's own otherwise."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 class _TernaryLinear(torch.autograd.Function):
@@ -111,9 +111,10 @@ class BitLinear(nn.Linear):
         return self._cached[1], self._cached[2]
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        dtype = compute_dtype(self.weight)
         if self.quantization == "none":
-            return super().forward(x)
-        codes, gamma = self.codes(compute_dtype(x))
+            return super().forward(within(x, dtype))
+        codes, gamma = self.codes(dtype)
         return _TernaryLinear.apply(x, self.weight, codes, gamma)[0]
 
     def operands(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,9 +123,9 @@ class BitLinear(nn.Linear):
         For a loss that has to take the product apart: `operands(x)[0] @ operands(x)[1].T` equals `self(x)` up to
         rounding.
         """
-        dtype = compute_dtype(x)
+        dtype = compute_dtype(self.weight)
         if self.quantization == "none":
-            return x.to(dtype), self.weight.to(dtype)
+            return within(x, dtype), self.weight.to(dtype)
         codes, gamma = self.codes(dtype)
         x_q, scale = quantize_activation(x)
         weight = _StraightThrough.apply(self.weight, codes * gamma.to(dtype))
@@ -147,9 +148,20 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), (x.shape[-1],), self.weight, self.eps)
+        return F.rms_norm(x.float(), (x.shape[-1],), self.weight.float(), self.eps)
+
+
+def within(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in `dtype`; what float16 cannot hold becomes its largest number, not infinity."""
+    if dtype == torch.float16 and x.dtype != dtype:
+        most = torch.finfo(dtype).max
+        x = x.clamp(-most, most)
+    return x.to(dtype)
 
 
 def activation(name: str, x: Tensor) -> Tensor:
-    """ReLU^2 (arXiv 2109.08668) or exact GELU."""
-    return F.relu(x).square() if name == "relu2" else F.gelu(x)
+    """ReLU^2 (arXiv 2109.08668) or exact GELU. Squares of float16 are float32: they overflow it from 256 on."""
+    if name != "relu2":
+        return F.gelu(x)
+    x = F.relu(x)
+    return (x.float() if x.dtype == torch.float16 else x).square()

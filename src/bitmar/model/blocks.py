@@ -58,7 +58,7 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor, positions: Positions, memory: Tensor | None = None, cache=None, states=None) -> Tensor:
         for i, block in enumerate(self.layers):
-            if self.gradient_checkpointing and self.training:
+            if self.gradient_checkpointing and self.training and cache is None:
                 x = torch.utils.checkpoint.checkpoint(block, x, positions, memory, use_reentrant=False)
             else:
                 x = block(x, positions, memory, cache, self.first_layer + i)

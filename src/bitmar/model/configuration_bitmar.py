@@ -36,6 +36,8 @@ class BitMarConfig(PretrainedConfig):
         "past_key_values",
         "memory",
         "hidden_states",
+        "attentions",
+        "cross_attentions",
         "lm_loss",
         "contrastive_loss",
         "memory_loss",

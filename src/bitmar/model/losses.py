@@ -91,23 +91,31 @@ def gather(x: Tensor) -> Tensor:
     return x
 
 
-def contrastive_loss(text: Tensor, vision: Tensor, scale: Tensor, group: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def contrastive_loss(
+    text: Tensor, vision: Tensor, scale: Tensor, group: Tensor | None = None, present: Tensor | None = None
+) -> tuple[Tensor | None, Tensor | None]:
     """Symmetric InfoNCE (arXiv 1807.03748, 2103.00020) over all pairs of all ranks.
 
     Args:
         text, vision: pooled caption and pooled vision tokens, (B, d). scale: 1 / temperature. group: (B,) equal for
-            pairs that show the same picture; those are no negatives of each other.
+            pairs that show the same picture; those are no negatives of each other. present: (B,) False for rows that
+            have no picture; they are no pairs.
     Returns:
-        the loss and the mean cosine of true pairs (the alignment that the controller watches).
+        The loss, None with fewer than two pairs, which leave nothing to tell apart; and the mean cosine of the pairs
+        (the alignment that the controller watches), None without one.
     """
     text, vision = F.normalize(text.float(), dim=-1), F.normalize(vision.float(), dim=-1)
-    cosine = (text * vision).sum(-1).mean()
-    text, vision = gather(text), gather(vision)
+    paired = torch.ones(len(text), dtype=torch.bool, device=text.device) if present is None else present.bool().view(-1)
+    text, vision, paired = gather(text), gather(vision), gather(paired.long()).bool()
+    pairs = int(paired.sum())
+    cosine = (text * vision).sum(-1)[paired].mean().detach() if pairs else None
+    if pairs < 2:
+        return None, cosine
     logits = scale * text @ vision.T
+    no_negative = ~paired | ~paired.unsqueeze(1)
     if group is not None:
         group = gather(group)
-        same = group.unsqueeze(0) == group.unsqueeze(1)
-        same.fill_diagonal_(False)
-        logits = logits.masked_fill(same, torch.finfo(logits.dtype).min)
-    target = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, cosine.detach()
+        no_negative |= group.unsqueeze(0) == group.unsqueeze(1)
+    logits = logits.masked_fill(no_negative.fill_diagonal_(False), torch.finfo(logits.dtype).min)
+    target = torch.arange(len(logits), device=logits.device).masked_fill(~paired, -100)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2, cosine

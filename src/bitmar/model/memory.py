@@ -18,7 +18,10 @@ USAGE_FLOOR = 1e-4
 
 
 class MemoryState(NamedTuple):
-    """One memory per sequence: slots M (B, K, C) and usage (B, K) in [0, 1]; a slot at usage 1 was just used."""
+    """One memory per sequence: slots M (B, K, C) and usage (B, K) in [0, 1]; a slot at usage 1 was just used.
+
+    float32 whatever the weights are: a write adds a small part of a query to what is there.
+    """
 
     slots: Tensor
     usage: Tensor
@@ -29,7 +32,10 @@ class MemoryState(NamedTuple):
 
 
 class QueryCarry(NamedTuple):
-    """What the running mean needs in the next call: weighted sum (B, d), weight (B, 1), place in segment (B,)."""
+    """The running mean after each token: weighted sum (B, T, d), weight (B, T, 1), tokens in the open segment (B, T).
+
+    The next call goes on from the last one.
+    """
 
     total: Tensor
     weight: Tensor
@@ -73,7 +79,7 @@ class EpisodicMemory(nn.Module):
     def initial_state(self, batch: int) -> MemoryState:
         """M_0 for `batch` sequences, every slot fresh."""
         usage = torch.ones(batch, self.slots.shape[0], device=self.slots.device)
-        return MemoryState(self.slots.unsqueeze(0).expand(batch, -1, -1), usage)
+        return MemoryState(self.slots.float().unsqueeze(0).expand(batch, -1, -1), usage)
 
     def query(self, fused: Tensor, mask: Tensor, carry: QueryCarry | None = None) -> tuple[Tensor, Tensor, QueryCarry]:
         """Running mean of the fused tokens of the current segment.
@@ -85,32 +91,32 @@ class EpisodicMemory(nn.Module):
             carry.
         """
         fused, mask = fused.float(), mask.float()
-        batch = len(fused)
-        before = carry.length if carry else torch.zeros(batch, dtype=torch.long, device=fused.device)
-        place = before.unsqueeze(1) + mask.long().cumsum(1) - 1  # within the segment that the carry is in
-        segment = place.clamp(min=0) // self.segment  # (B, T)
+        batch, length, _ = fused.shape
+        before = carry.length[:, -1] if carry else torch.zeros(batch, dtype=torch.long, device=fused.device)
+        seen = before.unsqueeze(1) + mask.long().cumsum(1)  # within the segment that the carry is in
+        segment = (seen - 1).clamp(min=0) // self.segment  # (B, T)
         weight = mask
         if self.pooling is not None:
-            weight = mask * (fused @ self.pooling).clamp(-10, 10).exp()
+            weight = mask * (fused @ self.pooling.float()).clamp(-10, 10).exp()
         weighted = fused * weight.unsqueeze(-1)
         total, count = weighted.cumsum(1), weight.unsqueeze(-1).cumsum(1)
         # A segment's sum is the sum so far less the sum at its start. Within the first segment nothing is subtracted.
-        if bool((segment > 0).any()):
+        # A graph that is traced for any length takes the general way.
+        if torch.compiler.is_compiling() or self.segments(length, carry is not None) > 1:
             total, count = self._since_segment_start(total, count, segment)
         if carry is not None:
             first = (segment == 0).unsqueeze(-1)
-            total = total + first * carry.total.unsqueeze(1)
-            count = count + first * carry.weight.unsqueeze(1)
+            total = total + first * carry.total[:, -1:]
+            count = count + first * carry.weight[:, -1:]
         mean = total / count.clamp(min=1e-6)
-        q = self.query_norm(mean if self.query_proj is None else self.query_proj(mean))
-        seen = mask.sum(1).long()
-        full = (before + seen) > 0
-        open_length = torch.where(full, (before + seen - 1) % self.segment + 1, torch.zeros_like(before))
-        fresh = (open_length == self.segment).unsqueeze(-1)  # the next token starts a new segment
-        out = QueryCarry(
-            total[:, -1].masked_fill(fresh, 0.0), count[:, -1].masked_fill(fresh, 0.0), open_length % self.segment
-        )
-        return q, segment, out
+        q = self.query_norm(mean if self.query_proj is None else self.query_proj(mean)).float()
+        open_length = seen % self.segment
+        fresh = (open_length == 0).unsqueeze(-1)  # the next token starts a new segment
+        return q, segment, QueryCarry(total.masked_fill(fresh, 0.0), count.masked_fill(fresh, 0.0), open_length)
+
+    def segments(self, length: int, carried: bool) -> int:
+        """The most segments that `length` tokens can lie in; carried: the first may have begun in an earlier call."""
+        return (length - 1 + (self.segment - 1 if carried else 0)) // self.segment + 1
 
     @staticmethod
     def _since_segment_start(total: Tensor, count: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,8 +132,8 @@ class EpisodicMemory(nn.Module):
         return total - before_total * has_before, count - before_count * has_before
 
     def _read_logits(self, q: Tensor, state: MemoryState) -> Tensor:
-        stale = F.softplus(self.stale) * state.usage.clamp(min=USAGE_FLOOR).log()
-        return self.read_beta * (q @ state.slots.transpose(-1, -2)) + stale.unsqueeze(-2)
+        stale = F.softplus(self.stale.float()) * state.usage.clamp(min=USAGE_FLOOR).log()
+        return self.read_beta.float() * (q @ state.slots.transpose(-1, -2)) + stale.unsqueeze(-2)
 
     def read(self, q: Tensor, state: MemoryState) -> tuple[Tensor, Tensor]:
         """q (B, T, C) -> r (B, T, C) and the read weights (B, T, K)."""
@@ -144,12 +150,12 @@ class EpisodicMemory(nn.Module):
         """
         slots, usage = state
         if self.write_rule == "literal":
-            address = self.write_weights.expand(q.shape[0], -1)
+            address = self.write_weights.float().expand(q.shape[0], -1)
             change = self.alpha * address.unsqueeze(-1) * q.unsqueeze(1)
             touched = address.detach().abs()
         else:
-            logits = self.write_beta * ((q @ self.address.T).unsqueeze(1) @ slots.transpose(1, 2)).squeeze(1)
-            address = (logits - F.softplus(self.protect) * usage).softmax(dim=-1)  # (B, K)
+            logits = self.write_beta.float() * ((q @ self.address.float().T).unsqueeze(1) @ slots.transpose(1, 2)).squeeze(1)
+            address = (logits - F.softplus(self.protect.float()) * usage).softmax(dim=-1)  # (B, K)
             change = self.alpha * address.unsqueeze(-1) * (q.unsqueeze(1) - slots)
             touched = address.detach()
         with torch.no_grad():

@@ -16,7 +16,6 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation import GenerationMixin
 
 from .attention import Fusion, Positions
 from .bitlinear import BitLinear
@@ -24,9 +23,11 @@ from .blocks import Stack
 from .cache import BitMarCache, own_cache
 from .concepts import ConceptBank
 from .configuration_bitmar import BitMarConfig
+from .generation import BitMarGenerationMixin
 from .losses import contrastive_loss, language_modelling_loss
 from .memory import EpisodicMemory, MemoryState
-from .outputs import CACHE, BitMarModelOutput, BitMarOutput
+from .outputs import BitMarModelOutput, BitMarOutput
+from .padding import valid_tokens
 from .vision import BitViT, BitViTConfig, VisionProjector, initialise
 
 
@@ -133,37 +134,53 @@ class BitMarModel(BitMarPreTrainedModel):
         one_shot: bool = False,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
         inputs_embeds: Tensor | None = None,
-        **_,
-    ) -> BitMarModelOutput:
+        position_ids: Tensor | None = None,
+        **others,
+    ) -> BitMarModelOutput | tuple:
         """Runs the model.
 
         Args:
             input_ids: (B, T). attention_mask: (B, T) or, with a cache, (B, T_past + T); 0 on padding, either side.
+                Masks with a row per query, (B, T, T) and (B, 1, T, T), may say the same (see `padding.py`).
             pixel_values: (B, 3, S, S) for the built-in tower, or vision_features: (B, N_p, D_v).
             concept_ids, concept_scores: (B, k) in place of those that the concept bank finds; without features they are
                 all that is seen.
-            image_mask: (B,) bool, False for sequences without a picture (there f = z).
+            image_mask: (B,) bool, False for sequences without a picture (there f = z); a cache remembers it.
             cache: a `new_cache()` or what an earlier call returned; `past_key_values` is its name in older versions.
             memory: state to start from (M_0 when None). write_memory: write at segment ends; by default in training.
             read_memory: False ablates the read with everything else unchanged.
             episodes: this many consecutive sequences are one chain, each reading what the ones before it wrote.
             one_shot: every write fills a slot of its own, as a session's do, in place of the write rule.
+            position_ids: (B, T), only to be checked: positions follow from the mask and the cache.
         """
         config = self.config
+        _refuse_unknown(others)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds")
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, d)
+        x = x.float()  # whatever the weights are: the residual stream is in float32
         length = x.shape[1]
         cache = own_cache(cache, past_key_values)
         if cache is None and use_cache:
             cache = self.new_cache()
+        if cache is not None and episodes > 1:
+            raise ValueError("chains of episodes are for training, where there is no cache")
         write = self.training if write_memory is None else write_memory
 
-        valid, positions = self._positions(x, attention_mask, cache)
-        states: list[Tensor] | None = [x] if output_hidden_states else None
+        valid, place, positions = self._positions(x, attention_mask, cache)
+        if position_ids is not None:
+            _check_positions(position_ids, place, valid)
+        states: list[Tensor] | None = [x] if _asked(config, "output_hidden_states", output_hidden_states) else None
+        cross: list[Tensor] | None = None
+        if _asked(config, "output_attentions", output_attentions):
+            positions.attentions, cross = [], []
         z = self.encoder(self.dropout(x), positions, cache=cache, states=states)
 
         concepts = None if concept_ids is None or concept_scores is None else (concept_ids, concept_scores)
-        f, vision = self._fuse(z, pixel_values, vision_features, concepts, image_mask, cache)
+        f, vision = self._fuse(z, pixel_values, vision_features, concepts, image_mask, cache, cross)
 
         retrieved = weights = change = state = None
         if config.memory_integration != "off":
@@ -183,68 +200,67 @@ class BitMarModel(BitMarPreTrainedModel):
         if cache is not None:
             cache.evict(length)
         mask = valid.unsqueeze(-1).float()
-        return BitMarModelOutput(
+        out = BitMarModelOutput(
             last_hidden_state=h,
             cache=cache,
             memory=state,
             hidden_states=tuple(states) if states is not None else None,
+            attentions=tuple(positions.attentions) if positions.attentions is not None else None,
+            cross_attentions=tuple(cross) if cross is not None else None,
             text_pooled=(z * mask).sum(1) / mask.sum(1).clamp(min=1),
             vision_pooled=None if vision is None else vision.float().mean(1),
             memory_change=change,
             read_weights=weights,
         )
+        return out if _asked(config, "return_dict", return_dict) else out.to_tuple()
 
     def _positions(
         self, x: Tensor, attention_mask: Tensor | None, cache: BitMarCache | None
-    ) -> tuple[Tensor, Positions]:
-        """Validity of the new tokens (B, T) and where they stand."""
+    ) -> tuple[Tensor, Tensor, Positions]:
+        """Validity of the new tokens (B, T), their places in their sequences, and where they stand for attention."""
         batch, length, _ = x.shape
-        if attention_mask is not None and attention_mask.dim() == 4:
-            attention_mask = attention_mask[:, 0, -1]  # only its padding counts here: the order is always causal
-            attention_mask = (
-                attention_mask > torch.finfo(x.dtype).min / 2 if attention_mask.is_floating_point() else attention_mask
-            )
-        elif attention_mask is not None and attention_mask.dim() == 3:
-            attention_mask = attention_mask[:, -1]
         config = self.config
-        head_dim = config.hidden_size // config.num_heads
-        padded = attention_mask is not None and not bool((attention_mask[:, -length:] != 0).all())
+        numbers = (
+            config.hidden_size // config.num_heads,
+            config.rope_theta,
+            config.attention_sinks,
+            config.attention_window,
+        )
+        valid = torch.ones(batch, length, dtype=torch.bool, device=x.device)
+        if attention_mask is not None:
+            valid = valid_tokens(attention_mask, batch, length)
+        # A traced graph holds for any mask; without padding one table serves all sequences.
+        padded = attention_mask is not None and (torch.compiler.is_compiling() or not bool(valid.all()))
         if cache is None and not padded:
             place = torch.arange(length, device=x.device).unsqueeze(0)
-            valid = torch.ones(batch, length, dtype=torch.bool, device=x.device)
-            return valid, Positions(
-                place, place, None, head_dim, config.rope_theta, config.attention_sinks, config.attention_window
-            )
-        if attention_mask is None:
-            valid = torch.ones(batch, length, dtype=torch.bool, device=x.device)
-        else:
-            valid = attention_mask[:, -length:] != 0
-        before = torch.zeros(batch, dtype=torch.long, device=x.device)
+            return valid, place, Positions(place, place, None, *numbers, length)
+        place = valid.long().cumsum(1) - 1
         if cache is not None and cache.tokens is not None:
-            before = cache.tokens
-        place = (before.unsqueeze(1) + valid.long().cumsum(1) - 1).clamp(min=0)
-        keys, key_valid = place, valid
+            place = place + cache.tokens.unsqueeze(1)
+        place = place.clamp(min=0)
+        keys, key_valid, longest = place, valid, length
         if cache is not None:
             keys, key_valid = cache.extend(place, valid)
-            cache.tokens = before + valid.sum(1)
-        return valid, Positions(
-            place, keys, key_valid, head_dim, config.rope_theta, config.attention_sinks, config.attention_window
-        )
+            longest += cache.seen
+        return valid, place, Positions(place, keys, key_valid, *numbers, longest)
 
-    def _fuse(self, z, pixel_values, vision_features, concepts, image_mask, cache) -> tuple[Tensor, Tensor | None]:
-        vision = None
-        if cache is not None and cache.vision is not None:
-            keys_values = cache.vision
-        else:
-            vision = self.encode_image(pixel_values, vision_features, concepts)
-            if vision is None:
-                return z, None
+    def _fuse(
+        self, z, pixel_values, vision_features, concepts, image_mask, cache, kept: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """f (B, T, d) and the vision tokens, where they are new: a picture given before is in the cache."""
+        vision = self.encode_image(pixel_values, vision_features, concepts)
+        if vision is not None:
             keys_values = self.fusion.keys_values(vision)
-            if cache is not None:
-                cache.vision = keys_values
-        f = self.fusion(z, keys_values)
+        elif cache is not None and cache.vision is not None:
+            keys_values = cache.vision
+            image_mask = cache.image_mask if image_mask is None else image_mask
+        else:
+            return z, None
+        if cache is not None:
+            cache.vision, cache.image_mask = keys_values, image_mask
+        f = self.fusion(z, keys_values, kept)
         if image_mask is not None:
-            f = torch.where(image_mask.view(-1, 1, 1), f, z)
+            f = torch.where(image_mask.bool().view(-1, 1, 1), f, z)
         return f, vision
 
     def _remember(self, f, valid, cache, state, write, episodes, one_shot):
@@ -252,8 +268,7 @@ class BitMarModel(BitMarPreTrainedModel):
         memory, batch = self.memory, f.shape[0]
         if state is None:
             state = cache.memory if cache is not None else None
-        carry = cache.carry if cache is not None else None
-        q, segment, carry = memory.query(f, valid, carry)
+        q, segment, carry = memory.query(f, valid, cache.carry if cache is not None else None)
         change = f.new_zeros(())
         chains = batch // episodes
         given = state is not None
@@ -262,16 +277,17 @@ class BitMarModel(BitMarPreTrainedModel):
             state = MemoryState(*(x.repeat_interleave(rows // x.shape[0], dim=0) for x in state))
         else:  # without writes every sequence reads the same M_0: one product for all of them
             state = memory.initial_state(chains if write else 1)
+        per_row = memory.segments(f.shape[1], cache is not None and cache.carry is not None)
         if cache is not None:
-            cache.carry, cache.memory = carry, state if given else None
+            cache.remember_queries(carry)
+            cache.memory = state if given else None
         if not write:
             read, weights = memory.read(q, state)
             return read, weights, state, change
 
-        per_row = int(segment.max()) + 1
         ends = self._segment_ends(segment, valid, per_row)  # (B, S), -1 where a row has no such segment
         if cache is not None:  # a segment that goes on in the next call is written when it ends, as in one long forward
-            unfinished = nn.functional.one_hot(segment[:, -1], per_row) * carry.length.unsqueeze(1)
+            unfinished = nn.functional.one_hot(segment[:, -1], per_row) * carry.length[:, -1:]
             ends = ends.masked_fill(unfinished > 0, -1)
         q_end = q.gather(1, ends.clamp(min=0).unsqueeze(-1).expand(-1, -1, q.shape[-1]))
         each, after, change = memory.scan(
@@ -286,7 +302,8 @@ class BitMarModel(BitMarPreTrainedModel):
             read = sum(r * pick[:, :, s] for s, (r, _) in enumerate(reads))
             weights = sum(w * pick[:, :, s] for s, (_, w) in enumerate(reads))
         if cache is not None:
-            cache.memory = after
+            before = MemoryState(*(x.unflatten(0, (batch, per_row)) for x in each))
+            cache.remember_writes(ends, before, after)
         return read, weights, after, change
 
     @staticmethod
@@ -297,10 +314,28 @@ class BitMarModel(BitMarPreTrainedModel):
         return torch.stack([index.masked_fill(segment != s, -1).max(1).values for s in range(per_row)], dim=1)
 
 
-_OF_IMAGE = ("pixel_values", "vision_features", "concept_ids", "concept_scores", "image_mask")
+def _asked(config: BitMarConfig, name: str, given: bool | None) -> bool:
+    """An argument of `forward` that the configuration answers where the call does not."""
+    return bool(getattr(config, name, name == "return_dict") if given is None else given)
 
 
-class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
+def _refuse_unknown(others: dict) -> None:
+    """TypeError for an argument that means nothing here: silence would let a misspelt one change nothing."""
+    harmless = ("cache_position", "token_type_ids", "num_items_in_batch")  # what transformers adds of itself
+    unknown = [name for name, value in others.items() if value is not None and name not in harmless]
+    if unknown:
+        raise TypeError(f"BitMar's forward has no argument {', '.join(map(repr, unknown))}")
+
+
+def _check_positions(position_ids: Tensor, place: Tensor, valid: Tensor) -> None:
+    if not torch.compiler.is_compiling() and bool(((position_ids != place) & valid).any()):
+        raise ValueError(
+            "position_ids differ from the places that attention_mask and the cache give: packed documents and other "
+            "positions are not supported; leave the argument out"
+        )
+
+
+class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
     """BitMar with its ternary head: captions, completion, scoring and training."""
 
     contrastive_weight = 1.5
@@ -347,8 +382,9 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         image_ids: Tensor | None = None,
         row_weights: Tensor | None = None,
+        return_dict: bool | None = None,
         **inputs,
-    ) -> BitMarOutput:
+    ) -> BitMarOutput | tuple:
         """`BitMarModel.forward` with logits and losses.
 
         Args:
@@ -371,6 +407,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
             read_memory=read_memory,
             episodes=episodes,
             one_shot=one_shot,
+            return_dict=True,
             **inputs,
         )
         hidden = out.last_hidden_state
@@ -381,46 +418,27 @@ class BitMarForCausalLM(BitMarPreTrainedModel, GenerationMixin):
         if labels is not None:
             lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch, row_weights)
             loss = lm
-            if out.vision_pooled is not None and len(hidden) > 1 and image_mask is None:
-                scale = self.logit_scale.clamp(max=math.log(100)).exp()
-                contrastive, alignment = contrastive_loss(out.text_pooled, out.vision_pooled, scale, image_ids)
+            if out.vision_pooled is not None:
+                scale = self.logit_scale.float().clamp(max=math.log(100)).exp()
+                contrastive, alignment = contrastive_loss(
+                    out.text_pooled, out.vision_pooled, scale, image_ids, image_mask
+                )
+            if contrastive is not None:
                 loss = loss + self.contrastive_weight * contrastive
             if out.memory_change is not None:
                 loss = loss + self.memory_weight * out.memory_change
-        return BitMarOutput(
+        found = BitMarOutput(
             loss=loss,
             logits=logits,
             cache=out.cache,
             memory=out.memory,
             hidden_states=out.hidden_states,
+            attentions=out.attentions,
+            cross_attentions=out.cross_attentions,
             lm_loss=lm,
             contrastive_loss=contrastive,
             memory_loss=out.memory_change,
             alignment=alignment,
             read_weights=out.read_weights,
         )
-
-    # What transformers' generation asks for.
-
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, *_, **__) -> None:
-        given = own_cache(model_kwargs.get("cache"), model_kwargs.pop("past_key_values", None))
-        if generation_config.use_cache:
-            model_kwargs[CACHE] = self.model.new_cache() if given is None else given
-
-    def prepare_inputs_for_generation(
-        self, input_ids, past_key_values=None, attention_mask=None, cache=None, **kwargs
-    ) -> dict:
-        cache = own_cache(cache, past_key_values)
-        seen = cache.get_seq_length() if cache is not None else 0
-        kept = ("memory", "write_memory", "read_memory", "logits_to_keep", "use_cache")
-        inputs = {k: kwargs[k] for k in kept if kwargs.get(k) is not None}
-        if seen == 0:  # later steps find the picture in the cache
-            inputs |= {k: kwargs[k] for k in _OF_IMAGE if kwargs.get(k) is not None}
-        else:
-            inputs.pop("memory", None)
-        return {"input_ids": input_ids[:, seen:], "attention_mask": attention_mask, "cache": cache, **inputs}
-
-    @staticmethod
-    def _reorder_cache(cache: BitMarCache, beam_idx: Tensor) -> BitMarCache:
-        cache.reorder_cache(beam_idx)
-        return cache
+        return found if _asked(self.config, "return_dict", return_dict) else found.to_tuple()

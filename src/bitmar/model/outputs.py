@@ -24,6 +24,10 @@ class CachedOutput(ModelOutput):
         def past_key_values(self) -> BitMarCache | None:
             return self.cache
 
+        @past_key_values.setter
+        def past_key_values(self, value: BitMarCache) -> None:
+            self.cache = value
+
         def __contains__(self, key: object) -> bool:
             return super().__contains__(_new_name(key))
 
@@ -40,12 +44,18 @@ def _new_name(key):
 
 @dataclass
 class BitMarModelOutput(CachedOutput):
-    """last_hidden_state (B, T, d); memory: the state afterwards; the rest serves losses and logs."""
+    """last_hidden_state (B, T, d); memory: the state afterwards; the rest serves losses and logs.
+
+    hidden_states: the embeddings and every layer's output, encoder before decoder. attentions: (B, h, T, T_k) of every
+    layer in the same order; cross_attentions: one of (B, h, T, N), of the fusion.
+    """
 
     last_hidden_state: Tensor | None = None
     cache: BitMarCache | None = None
     memory: MemoryState | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
     text_pooled: Tensor | None = None
     vision_pooled: Tensor | None = None
     memory_change: Tensor | None = None
@@ -61,6 +71,8 @@ class BitMarOutput(CachedOutput):
     cache: BitMarCache | None = None
     memory: MemoryState | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
     lm_loss: Tensor | None = None
     contrastive_loss: Tensor | None = None
     memory_loss: Tensor | None = None

@@ -83,7 +83,10 @@ class _TernaryConv(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, weight: Tensor, codes: Tensor, gamma: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor]:
         scale = x.detach().float().abs().amax(dim=(1, 2, 3), keepdim=True).clamp_(min=EPS) / 127
-        x_q = (x.detach().float() / scale).round_().to(codes.dtype)
+        # float16 holds at most 65,504, which a sum of 864 products of 127 passes: as in `BitLinear`.
+        shift = 1 / 128 if codes.dtype == torch.float16 else 1.0
+        x_q = ((x.detach().float() / scale).round_() * shift).to(codes.dtype)
+        scale = scale / shift
         y = F.conv2d(x_q, codes, stride=stride, padding=codes.shape[-1] // 2)
         return y.mul_((scale * gamma).to(y.dtype)), x_q, scale
 
@@ -117,7 +120,7 @@ class BitConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         codes, gamma = quantize_weight(self.weight)
-        codes = codes.to(compute_dtype(x)).contiguous(memory_format=torch.channels_last)
+        codes = codes.to(compute_dtype(self.weight)).contiguous(memory_format=torch.channels_last)
         return _TernaryConv.apply(x, self.weight, codes, gamma, self.stride[0])[0]
 
     def zero_fraction(self) -> float:
@@ -249,6 +252,7 @@ class BitViT(nn.Module):
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """Raw 4x4 patches (row, column, channel) -> (B, C, S/4, S/4) in channels-last memory."""
+        pixels = pixels.to(self.embed.weight.dtype)
         patches = pixels.permute(0, 2, 3, 1).unflatten(2, (-1, 4)).unflatten(1, (-1, 4)).transpose(2, 3).flatten(3)
         return F.relu(self.embed_norm(self.embed(patches).permute(0, 3, 1, 2)))
 
