@@ -13,6 +13,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+HALF_MAX = torch.finfo(torch.float16).max  # 65,504
 EPS = 1e-5  # the smallest scale: an all-zero row quantises to zeros, not to NaN
 
 
@@ -46,7 +47,10 @@ class _TernaryLinear(torch.autograd.Function):
         x_q = (x_q * shift).to(codes.dtype)
         scale = scale / shift
         y = F.linear(x_q, codes)
-        return y.mul_((scale * gamma).to(y.dtype)), x_q, scale
+        y = y.mul_((scale * gamma).to(y.dtype))
+        if y.dtype == torch.float16:  # the largest number in place of infinity
+            y = y.clamp_(-HALF_MAX, HALF_MAX)
+        return y, x_q, scale
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -154,8 +158,7 @@ class RMSNorm(nn.Module):
 def within(x: Tensor, dtype: torch.dtype) -> Tensor:
     """x in `dtype`; what float16 cannot hold becomes its largest number, not infinity."""
     if dtype == torch.float16 and x.dtype != dtype:
-        most = torch.finfo(dtype).max
-        x = x.clamp(-most, most)
+        x = x.clamp(-HALF_MAX, HALF_MAX)
     return x.to(dtype)
 
 

@@ -122,8 +122,7 @@ class EpisodicMemory(nn.Module):
     def _since_segment_start(total: Tensor, count: Tensor, segment: Tensor) -> tuple[Tensor, Tensor]:
         length = segment.shape[1]
         index = torch.arange(length, device=segment.device).expand_as(segment)
-        starts = torch.ones_like(segment, dtype=torch.bool)
-        starts[:, 1:] = segment[:, 1:] != segment[:, :-1]
+        starts = segment != segment.roll(1, dims=1)  # the first token's index is 0 either way
         start = torch.where(starts, index, torch.zeros_like(index)).cummax(1).values  # first token of each segment
         has_before = (start > 0).unsqueeze(-1)
         at = (start - 1).clamp(min=0).unsqueeze(-1)
