@@ -43,14 +43,29 @@ class ConceptBank(nn.Module):
         self.strength = nn.Parameter(torch.zeros(d))
         self.offset = nn.Parameter(torch.zeros(d))
 
+    def _apply(self, fn, recurse: bool = True):
+        """Numbers stay numbers where weights become shorter: bfloat16 holds integers up to 256 only."""
+        before = {name: getattr(self, name) for name in ("words", "class_concepts")}
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            if getattr(self, name).dtype != value.dtype:
+                setattr(self, name, value.to(getattr(self, name).device))
+        return self
+
     def scores(self, features: Tensor) -> Tensor:
         """Patch features (B, N_p, D_v) -> scores in [0, 1] (B, K)."""
         p = features.float().mean(1)
         own = p.new_zeros(len(p), len(self.values))
-        own[:, : len(self.bias)] = torch.sigmoid(p @ self.keys.T + self.bias)
+        own[:, : len(self.bias)] = torch.sigmoid(p @ self.keys.float().T + self.bias.float())
         if not len(self.class_bias):
             return own
-        shares = (p[:, -self.class_keys.shape[1] :] @ self.class_keys.T + self.class_bias).softmax(-1)
+        if self.class_concepts.dtype != torch.float32:
+            raise TypeError(
+                f"the concepts' numbers were rounded to {self.class_concepts.dtype} on loading, as transformers 4 does: "
+                "load in float32, and convert the model afterwards"
+            )
+        seen = p[:, -self.class_keys.shape[1] :]
+        shares = (seen @ self.class_keys.float().T + self.class_bias.float()).softmax(-1)
         known = self.class_concepts >= 0
         of_class = torch.zeros_like(own).index_add_(1, self.class_concepts[known].long(), shares[:, known])
         return torch.maximum(own, of_class)

@@ -39,6 +39,7 @@ class BitMarPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["Block", "ViTBlock"]  # noqa: RUF012
     _skip_keys_device_placement = ["cache", "past_key_values", "memory"]  # noqa: RUF012
     _supports_cache_class = True
+    _keep_in_fp32_modules_strict = {"words", "class_concepts"}  # noqa: RUF012  (numbers of the concept bank)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
