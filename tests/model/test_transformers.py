@@ -137,7 +137,12 @@ def test_attentions_are_those_that_the_layers_used(tiny_model, inputs) -> None:
     torch.testing.assert_close(h + block.mlp(block.mlp_norm(h)), out.hidden_states[1], rtol=1e-3, atol=1e-3)
     assert model(**batch).attentions is None
     made = model.generate(
-        **batch, max_new_tokens=3, do_sample=False, eos_token_id=None, output_attentions=True, return_dict_in_generate=True
+        **batch,
+        max_new_tokens=3,
+        do_sample=False,
+        eos_token_id=None,
+        output_attentions=True,
+        return_dict_in_generate=True,
     )
     assert len(made.attentions) == 3 and len(made.attentions[0]) == 4
 

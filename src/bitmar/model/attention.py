@@ -68,7 +68,7 @@ class Positions:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, kept: list[Tensor] | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d_h) + mask) v over (B, h, T, d_h); the softmax runs in float32. Its result goes to `kept`."""
+    """softmax(q k^T / sqrt(d_h) + mask) v over (B, h, T, d_h), the softmax in float32; its result goes to `kept`."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     scores = scores.float() if mask is None else scores.float() + mask.unsqueeze(1)
     weights = scores.softmax(dim=-1)

@@ -146,9 +146,9 @@ class BitMarCache(DynamicCache):
         target, left = self.seen - drop, self.positions.shape[1] - drop
         if target < self.floor:
             raise RuntimeError(
-                f"cannot take {drop} tokens back: the cache keeps {self.sinks} sinks and {self.window} recent tokens, and "
-                "those before them are gone. Call cache.activate_past_recording() before the tokens that may be taken "
-                "back, or start again from a new cache"
+                f"cannot take {drop} tokens back: the cache keeps {self.sinks} sinks and {self.window} recent tokens, "
+                "and those before them are gone. Call cache.activate_past_recording() before the tokens that may be "
+                "taken back, or start again from a new cache"
             )
         self._restore_memory(target)
         if target == 0:

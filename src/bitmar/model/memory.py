@@ -153,7 +153,9 @@ class EpisodicMemory(nn.Module):
             change = self.alpha * address.unsqueeze(-1) * q.unsqueeze(1)
             touched = address.detach().abs()
         else:
-            logits = self.write_beta.float() * ((q @ self.address.float().T).unsqueeze(1) @ slots.transpose(1, 2)).squeeze(1)
+            logits = self.write_beta.float() * (
+                (q @ self.address.float().T).unsqueeze(1) @ slots.transpose(1, 2)
+            ).squeeze(1)
             address = (logits - F.softplus(self.protect.float()) * usage).softmax(dim=-1)  # (B, K)
             change = self.alpha * address.unsqueeze(-1) * (q.unsqueeze(1) - slots)
             touched = address.detach()

@@ -18,6 +18,8 @@ CACHE = "cache" if RENAMED else "past_key_values"  # the argument's name in gene
 class CachedOutput(ModelOutput):
     """An output whose `cache` is also found as `past_key_values`, the name by which older versions ask for it."""
 
+    cache: BitMarCache | None
+
     if not RENAMED:
 
         @property
