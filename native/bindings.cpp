@@ -179,8 +179,8 @@ int next(State& state, std::optional<int64_t> token, double temperature, int top
   if (state.batch() != 1 || (state.seen() == 0 && !token)) throw std::invalid_argument("next needs one sequence with a prompt");
   nb::gil_scoped_release unlocked;
   if (token) state.forward(&*token, 1, nullptr, Write::kNever, true);
-  return choose(state.model().kernels, state.logits(), vocabulary, state.written(0), {temperature, top_k, top_p, penalty}, u,
-                state.sampling_room());
+  return choose(state.model().kernels, state.logits(), vocabulary, state.written(0), state.evidence(),
+                {temperature, top_k, top_p, penalty}, u, state.sampling_room());
 }
 
 // The k likeliest continuations of every sequence: ids (batch, k) and their penalised log-probabilities.
@@ -194,8 +194,8 @@ std::tuple<IdArray, FloatArray> candidates(State& state, int k, float penalty) {
     nb::gil_scoped_release unlocked;
     const float* logits = state.logits();
     for (size_t b = 0; b < batch; b++)
-      likeliest(state.model().kernels, logits + b * vocabulary, vocabulary, state.written(static_cast<int>(b)), penalty,
-                         k, ids.data() + b * k, scores.data() + b * k, state.sampling_room());
+      likeliest(state.model().kernels, logits + b * vocabulary, vocabulary, state.written(static_cast<int>(b)), state.evidence(),
+                penalty, k, ids.data() + b * k, scores.data() + b * k, state.sampling_room());
   }
   return {array(std::move(ids), {batch, static_cast<size_t>(k)}), array(std::move(scores), {batch, static_cast<size_t>(k)})};
 }
@@ -355,9 +355,18 @@ NB_MODULE(_native, m) {
         }
         return array(std::move(tokens), {count, d});
       }, "features"_a, "Patch features (N_p, D_v) -> their vision tokens (N_p', d).")
-      .def("image", [](const Model& self, const Floats& tokens) {
-        return std::const_pointer_cast<Image>(self.image(data(tokens, int64_t{self.config.vision_tokens()} * self.config.hidden_size, "vision tokens")));
-      }, "tokens"_a, "Vision tokens (N, d) -> Image.")
+      .def("image", [](const Model& self, const Floats& tokens, const Ids& ids, const Floats& bonus) {
+        const Config& config = self.config;
+        Evidence evidence;
+        if (bonus.size() != ids.size()) throw std::invalid_argument("every token of the evidence needs a bonus");
+        for (size_t i = 0; i < ids.size(); i++) {
+          if (ids.data()[i] < 0 || ids.data()[i] >= config.vocab_size) throw std::invalid_argument("an id lies outside the vocabulary");
+          evidence.ids.push_back(static_cast<int>(ids.data()[i]));
+          evidence.bonus.push_back(bonus.data()[i]);
+        }
+        const float* in = data(tokens, int64_t{config.vision_tokens()} * config.hidden_size, "vision tokens");
+        return std::const_pointer_cast<Image>(self.image(in, std::move(evidence)));
+      }, "tokens"_a, "ids"_a, "bonus"_a, "Vision tokens (N, d), and the tokens that the image speaks for -> Image.")
       .def("image_tokens", [](const Model& self, const Image& image) {
         return copy_of(image.tokens, {static_cast<size_t>(self.config.vision_tokens()), static_cast<size_t>(self.config.hidden_size)});
       }, "image"_a)

@@ -78,9 +78,12 @@ Model::Block Model::block(const Weights& weights, const std::string& name, bool 
 
 void Model::project(const float* features, float* tokens) const { projector_(kernels, features, tokens); }
 
-std::shared_ptr<const Image> Model::image(const float* tokens) const {
+const Evidence State::kNone;
+
+std::shared_ptr<const Image> Model::image(const float* tokens, Evidence evidence) const {
   const int count = config.vision_tokens(), d = config.hidden_size;
   auto image = std::make_shared<Image>();
+  image->evidence = std::move(evidence);
   image->tokens = Buffer<float>(static_cast<size_t>(count) * d);
   std::copy_n(tokens, image->tokens.size(), image->tokens.data());
   image->packed = KeyValue(config.num_heads, config.head_dim(), count, false);

@@ -23,6 +23,7 @@ namespace bitmar {
 struct Image {
   Buffer<float> tokens;
   KeyValue packed;
+  Evidence evidence;
 };
 
 // Weights that overflow float32: no choice of a token would mean anything.
@@ -78,6 +79,7 @@ class State : Room {
 
   SamplingRoom& sampling_room() { return sampling_; }
   const Model& model() const { return *model_; }
+  const Evidence& evidence() const { return image_ ? image_->evidence : kNone; }
   int batch() const { return static_cast<int>(sequences_.size()); }
   int64_t seen() const { return seen_; }
   std::shared_ptr<const MemoryState> memory(int sequence) const { return sequences_[sequence].memory; }
@@ -90,6 +92,8 @@ class State : Room {
     QueryCarry carry;
     std::vector<uint8_t> written;  // whether each token of the vocabulary has been seen
   };
+
+  static const Evidence kNone;
 
   int places() const;  // of a full ring
   int used() const;    // of them by tokens seen
@@ -125,7 +129,7 @@ class Model {
   static const char* unsupported(const Config& config);  // why this engine cannot run it; null if it can
 
   void project(const float* features, float* tokens) const;         // (N_p, D_v) -> vision tokens (patch_tokens(), d)
-  std::shared_ptr<const Image> image(const float* tokens) const;     // vision tokens (N, d)
+  std::shared_ptr<const Image> image(const float* tokens, Evidence evidence) const;  // vision tokens (N, d)
   std::shared_ptr<const MemoryState> memory_state(const float* slots, const float* usage) const;
   void tower(const float* pixels, float* features) const { (*tower_)(kernels, pixels, features); }  // has_tower only
   void head(const float* hidden, int tokens, float* logits) const;  // (tokens, d) -> (tokens, vocabulary); throws NotFinite

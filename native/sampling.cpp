@@ -14,6 +14,11 @@ void penalise(float* scores, const std::vector<uint8_t>& written, float penalty)
     if (written[i]) scores[i] = scores[i] < 0 ? scores[i] * penalty : scores[i] / penalty;
 }
 
+void heed(float* scores, const std::vector<uint8_t>& written, const Evidence& evidence) {
+  for (size_t i = 0; i < evidence.ids.size(); i++)
+    if (!written[evidence.ids[i]]) scores[evidence.ids[i]] += evidence.bonus[i];
+}
+
 // Brings the places of the k largest to the front of `order` (vocabulary), the largest first, of equal ones the first.
 void sort_largest(const float* scores, int vocabulary, int k, int* order) {
   std::iota(order, order + vocabulary, 0);
@@ -25,10 +30,11 @@ void sort_largest(const float* scores, int vocabulary, int k, int* order) {
 }  // namespace
 
 int choose(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
-           const Sampling& sampling, double u, SamplingRoom& room) {
-  if (sampling.repetition_penalty != 1) {
+           const Evidence& evidence, const Sampling& sampling, double u, SamplingRoom& room) {
+  if (sampling.repetition_penalty != 1 || !evidence.ids.empty()) {
     float* scores = room.scores.reserve(vocabulary);
     std::copy_n(logits, vocabulary, scores);
+    heed(scores, written, evidence);
     penalise(scores, written, sampling.repetition_penalty);
     logits = scores;
   }
@@ -64,11 +70,13 @@ int choose(const Kernels& kernels, const float* logits, int vocabulary, const st
 }
 
 void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
-               float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room) {
+               const Evidence& evidence, float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room) {
   float* row = room.scores.reserve(vocabulary);
   int* order = room.order.reserve(vocabulary);
-  const double total = kernels.log_total(logits, vocabulary);
-  for (int i = 0; i < vocabulary; i++) row[i] = static_cast<float>(logits[i] - total);
+  std::copy_n(logits, vocabulary, row);
+  heed(row, written, evidence);
+  const double total = kernels.log_total(row, vocabulary);
+  for (int i = 0; i < vocabulary; i++) row[i] = static_cast<float>(row[i] - total);
   penalise(row, written, penalty);
   sort_largest(row, vocabulary, k, order);
   for (int i = 0; i < k; i++) ids[i] = order[i], scores[i] = row[order[i]];

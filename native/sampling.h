@@ -17,6 +17,12 @@ struct Sampling {
   float repetition_penalty = 1;
 };
 
+// What an image speaks for: tokens whose logits it raises until they have been written.
+struct Evidence {
+  std::vector<int> ids;
+  std::vector<float> bonus;
+};
+
 // What choosing needs besides the logits, kept from token to token so that none of them allocates.
 struct SamplingRoom {
   Buffer<float> scores;
@@ -27,11 +33,11 @@ struct SamplingRoom {
 // The next token from finite logits (vocabulary): the likeliest, or where the cumulated probability passes u in [0, 1).
 // written: the tokens whose logits the penalty lowers (arXiv 1909.05858).
 int choose(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
-           const Sampling& sampling, double u, SamplingRoom& room);
+           const Evidence& evidence, const Sampling& sampling, double u, SamplingRoom& room);
 
 // The k likeliest tokens, the likeliest first, of equal ones the first, with their penalised log-probabilities.
 // 1 <= k <= vocabulary.
 void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
-               float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room);
+               const Evidence& evidence, float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room);
 
 }  // namespace bitmar

@@ -175,5 +175,6 @@ def _fill(bank: Any, config: Any) -> None:
     bank.class_concepts.copy_(torch.arange(len(bank.class_concepts)) % (config.concepts + 1) - 1.0)
     for number, row in enumerate(bank.words):
         row[: number % 3 + 1] = torch.arange(4 + number, 5 + number + number % 3).float()
+    bank.prior.normal_(mean=-2)
     bank.strength.normal_()
     bank.offset.normal_()

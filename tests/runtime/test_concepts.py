@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from bitmar.core.container import write_container
 from bitmar.core.errors import FormatError, ImageError
+from bitmar.runtime.cache import NO_EVIDENCE
 from bitmar.runtime.concepts import exact_dot
+from bitmar.runtime.sampling import heed
 
 CONCEPTS = {"concepts": 9, "concept_classes": 13, "concept_tokens": 4}
 
@@ -64,6 +66,35 @@ def test_texts_about_concepts_are_pytorchs(pair: Any) -> None:
     image = pair.bitmar.encode_image(features=features[0])
     assert np.abs(pair.bitmar.logits(ids, image) - expected.numpy()).max() < 0.5
     assert (pair.native().complete("the", image, max_tokens=6)) == pair.bitmar.complete("the", image, max_tokens=6)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_what_the_photo_speaks_for_is_said_in_both_halves(make_pair: Callable[..., Any], beams: int) -> None:
+    import torch
+
+    pair, plain = make_pair(**CONCEPTS, concept_evidence=2.0), make_pair(**CONCEPTS)
+    features = pair.image(5)["vision_features"]
+    image = pair.bitmar.encode_image(features=features[0])
+    ids, _ = image.evidence
+    assert len(ids) and len(set(ids.tolist())) == len(ids)
+    text = pair.bitmar.complete("the", image, max_tokens=8, beams=beams)
+    assert text != plain.bitmar.complete(
+        "the", plain.bitmar.encode_image(features=features[0]), max_tokens=8, beams=beams
+    )
+    assert pair.native().complete("the", image, max_tokens=8, beams=beams) == text
+    prompt = torch.tensor([[1, *pair.bitmar.tokenizer.encode("the", add_special_tokens=False).ids]])
+    with torch.no_grad():
+        written = pair.torch_model.generate(
+            prompt, vision_features=torch.from_numpy(features), max_new_tokens=8, num_beams=beams, do_sample=False
+        )[0, prompt.shape[1] :]
+    assert pair.bitmar.tokenizer.decode(written.tolist()) == text
+
+
+def test_evidence_counts_until_it_is_said() -> None:
+    logits, evidence = np.zeros((2, 6), np.float32), (np.array([1, 4]), np.array([2.0, -1.0], np.float32))
+    raised = heed(logits, [{4}, set()], evidence)
+    np.testing.assert_array_equal(raised, [[0, 2, 0, 0, 0, 0], [0, 2, 0, 0, -1, 0]])
+    assert heed(logits, [set(), set()], NO_EVIDENCE) is logits
 
 
 def test_tokens_of_another_count_are_refused(pair: Any, make_pair: Callable[..., Any]) -> None:

@@ -143,6 +143,7 @@ class ModelConfig:
     concept_classes: int = _int(0, low=0, high=1 << 16)  # of the backbone, with keys of their own
     concept_keys: int = _int(0, low=0, high=1 << 16)  # the first concepts, with keys of their own; 0: all
     concept_class_width: int = _int(0, low=0)  # channels that class keys read, the last of vision_dim; 0: all
+    concept_evidence: float = _float(0.0, high=16.0)  # weight of concepts on the logits of their words, in decoding
     concept_tokens: int = _int(12, high=256)  # the best concepts become vision tokens
     query_pooling: str = _choice("mean", "learned")
 

@@ -151,6 +151,7 @@ def _float_shapes(config: ModelConfig) -> Iterator[tuple[str, Shape]]:
     if config.concepts:
         for name in ("strength", "offset"):
             yield f"{CONCEPTS}.{name}", (d,)
+        yield f"{CONCEPTS}.prior", (config.concepts,)
     if config.memory_integration != "off":
         yield from _memory_floats(config)
     if isinstance(config.vision_tower, VisionTowerConfig):

@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 import torch.nn as nn
 from torch import Tensor
+from transformers import LogitsProcessor
 
+HEARD, SUREST = 0.15, 0.99  # concepts that score less are no evidence; log-odds go no farther
 WORD_IDS = 6  # token ids of a concept's word, at most
 
 
@@ -27,11 +29,12 @@ class ConceptBank(nn.Module):
     class_bias: Tensor
     class_concepts: Tensor
     words: Tensor
+    prior: Tensor
 
     def __init__(self, config) -> None:
         super().__init__()
         k, n, d = config.concepts, config.concept_classes, config.hidden_size
-        self.tokens = config.concept_tokens
+        self.tokens, self.weight = config.concept_tokens, config.concept_evidence
         own, width = config.concept_keys or k, config.concept_class_width or config.vision_dim
         self.register_buffer("keys", torch.zeros(own, config.vision_dim))
         self.register_buffer("bias", torch.zeros(own))
@@ -39,6 +42,7 @@ class ConceptBank(nn.Module):
         self.register_buffer("class_bias", torch.zeros(n))
         self.register_buffer("class_concepts", torch.full((n,), -1.0))  # -1: no concept
         self.register_buffer("words", torch.full((k, WORD_IDS), -1.0))  # -1: padding
+        self.register_buffer("prior", torch.zeros(k))  # log-odds of every concept in any photo
         self.values = nn.Parameter(torch.zeros(k, d))
         self.strength = nn.Parameter(torch.zeros(d))
         self.offset = nn.Parameter(torch.zeros(d))
@@ -91,3 +95,30 @@ class ConceptBank(nn.Module):
         ridge = 0.05 * passed.square().sum() / len(passed) * torch.eye(len(passed))
         values = target @ passed @ torch.linalg.inv(passed.T @ passed + ridge)
         self.values.copy_(size * values / values.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6))
+
+    def evidence(self, ids: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Concepts (B, k) with their scores -> the tokens that they speak for and the bonus of each (B, k).
+
+        The weight of the evidence: log-odds here less log-odds in any photo; 0 for a concept that is hardly heard.
+        """
+        heard = scores.clamp(max=SUREST)
+        bonus = self.weight * ((heard / (1 - heard)).log() - self.prior[ids])
+        return self.words[ids, 0].long(), bonus * (scores >= HEARD)
+
+
+class ConceptEvidence(LogitsProcessor):
+    """Raises the logits of what a photo speaks for, until it is written.
+
+    ids, bonus (B, k); of equal ids the first counts.
+    """
+
+    def __init__(self, ids: Tensor, bonus: Tensor) -> None:
+        again = (ids.unsqueeze(2) == ids.unsqueeze(1)).tril(-1).any(2)
+        self.ids, self.bonus = ids, bonus.masked_fill(again, 0.0)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Written tokens (B, T) and logits (B, V) -> logits (B, V)."""
+        times = len(scores) // len(self.ids)  # beams, or several sequences of one photo
+        ids, bonus = (x.repeat_interleave(times, 0) for x in (self.ids, self.bonus))
+        said = (input_ids.unsqueeze(1) == ids.unsqueeze(2)).any(2)
+        return scores.scatter_add(1, ids, bonus.masked_fill(said, 0.0).to(scores.dtype))

@@ -20,7 +20,8 @@ class BitMarConfig(PretrainedConfig):
             pooling (1 = none); vision_hidden: width between the two layers of the vision MLP (section 3.2).
         concepts: K_c, concepts in the bank (0: none), of which the concept_tokens best are told to the text as vision
             tokens; concept_keys: those with keys of their own, the first ones (0: all); concept_classes: keys of the
-            backbone's own classes, which read the last concept_class_width channels of the features (0: all).
+            backbone's own classes, which read the last concept_class_width channels of the features (0: all);
+            concept_evidence: by how much of their log-odds concepts raise the logits of their words in `generate`.
         query_pooling: "mean" or "learned". memory_slots: K. memory_dim: C. memory_alpha: write rate of eq. 1.
         memory_decay: factor on a slot's usage at each write. memory_segment: tokens between two writes.
         write_rule: "address" or "literal" (eq. 1 unchanged).
@@ -69,6 +70,7 @@ class BitMarConfig(PretrainedConfig):
         concept_classes: int = 0,
         concept_keys: int = 0,
         concept_class_width: int = 0,
+        concept_evidence: float = 0.0,
         concept_tokens: int = 12,
         query_pooling: str = "mean",
         memory_slots: int = 512,
@@ -109,6 +111,7 @@ class BitMarConfig(PretrainedConfig):
         self.concept_classes = concept_classes
         self.concept_keys = concept_keys
         self.concept_class_width = concept_class_width
+        self.concept_evidence = concept_evidence
         self.concept_tokens = concept_tokens
         self.query_pooling = query_pooling
         self.memory_slots = memory_slots

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation import GenerationMixin
+from transformers.generation import GenerationMixin, LogitsProcessorList
 from transformers.generation.configuration_utils import GenerationMode
 
 from .cache import BitMarCache, own_cache
+from .concepts import ConceptEvidence
 from .outputs import CACHE
 
 _PICTURE = ("pixel_values", "vision_features", "concept_ids", "concept_scores", "image_mask")
@@ -23,7 +25,29 @@ _KEPT = (
 
 
 class BitMarGenerationMixin(GenerationMixin):
-    """`generate` with a `BitMarCache`; the model gives `self.model.new_cache()`."""
+    """`generate` with a `BitMarCache`, which the model gives as `self.model.new_cache()`, and with its concepts' evidence."""
+
+    def generate(self, *args, logits_processor=None, **kwargs):
+        """As everywhere in transformers; beside an image, what its concepts speak for is likelier until it is said."""
+        evidence = self._evidence(kwargs)
+        if evidence is not None:
+            logits_processor = LogitsProcessorList([evidence, *(logits_processor or ())])
+        return super().generate(*args, logits_processor=logits_processor, **kwargs)
+
+    @torch.no_grad()
+    def _evidence(self, inputs: dict) -> ConceptEvidence | None:
+        bank = self.model.concepts
+        if bank is None or not bank.weight:
+            return None
+        ids, scores = inputs.get("concept_ids"), inputs.get("concept_scores")
+        if ids is None or scores is None:
+            features, pixels = inputs.get("vision_features"), inputs.get("pixel_values")
+            if features is None and pixels is not None and self.model.vision_tower is not None:
+                features = self.model.vision_tower(pixels)
+            if features is None:
+                return None
+            ids, scores = bank.find(features)
+        return ConceptEvidence(*bank.evidence(ids, scores))
 
     def _prepare_cache_for_generation(self, generation_config, model_kwargs, mode=None, *_, **__) -> None:
         cache = own_cache(model_kwargs.get("cache"), model_kwargs.pop("past_key_values", None))

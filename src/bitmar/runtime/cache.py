@@ -14,18 +14,24 @@ from bitmar.runtime.memory import MemoryState, QueryCarry
 I64 = npt.NDArray[np.int64]
 
 
+Evidence = tuple[I64, F32]
+NO_EVIDENCE: Evidence = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
 @dataclass(frozen=True, slots=True)
 class ImageTokens:
     """An image as texts need it: vision tokens (N, d), and what the engine that encoded them has prepared.
 
     pooled: the tower's features of the whole photo (D_v,), the mean over its patches, where they are known.
-    concepts: the score of every concept of the model's bank (K,), where it has one.
+    concepts: the score of every concept of the model's bank (K,), where it has one. evidence: the token ids that the
+    best of them speak for, and by how much each logit rises in decoding until the token is written, (n,) each.
     """
 
     tokens: F32
     prepared: object
     pooled: F32 | None = None
     concepts: F32 | None = None
+    evidence: Evidence = NO_EVIDENCE
 
     def __reduce__(self) -> tuple[type[ImageTokens], tuple[F32, None, F32 | None]]:
         """Copied and pickled by value: an engine prepares the tokens of another one anew."""

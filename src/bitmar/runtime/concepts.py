@@ -11,9 +11,13 @@ from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container
 from bitmar.core.tensors import CONCEPTS, scale_name
 from bitmar.core.ternary import F32, I8, quantize_activations
+from bitmar.runtime.cache import NO_EVIDENCE, Evidence
 from bitmar.runtime.layers import Weights
 
 I32 = npt.NDArray[np.int32]
+HEARD = 0.15  # a concept that scores less is no evidence
+_SUREST = 0.99  # log-odds go no farther
+
 RowsDot = Callable[[I8, I8], I32]
 
 
@@ -39,6 +43,7 @@ class ConceptBank:
         self.words = tensors[part("words")]
         self._values, self._value_scale = tensors[part("values")], tensors[scale_name(part("values"))]
         self._strength, self._offset = weights.array(part("strength")), weights.array(part("offset"))
+        self._prior = weights.array(part("prior"))
         self._dot = rows_dot or exact_dot
 
     @property
@@ -67,6 +72,21 @@ class ConceptBank:
         values: F32 = self._values[best] * self._value_scale[best]
         tokens: F32 = values + scores[best, None] * self._strength + self._offset
         return tokens
+
+    def evidence(self, scores: F32) -> Evidence:
+        """The tokens that the best concepts speak for, each once, and by how much: the weight of the evidence.
+
+        That is the log-odds of a concept here less its log-odds in any photo (Good, 1950): Bayes' rule for a word that
+        the model knows how to place, from the tower that has seen it.
+        """
+        if not self.config.concept_evidence:
+            return NO_EVIDENCE
+        best = np.argsort(-scores, kind="stable")[: self.config.concept_tokens]
+        best = best[scores[best] >= HEARD]
+        ids, first = np.unique(self.words[best, 0], return_index=True)
+        heard = np.clip(scores[best[first]], None, _SUREST).astype(np.float64)
+        bonus = self.config.concept_evidence * (np.log(heard / (1 - heard)) - self._prior[best[first]])
+        return ids.astype(np.int64), bonus.astype(np.float32)
 
 
 def exact_dot(rows: I8, codes: I8) -> I32:

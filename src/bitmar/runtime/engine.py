@@ -23,7 +23,7 @@ from bitmar.runtime.concepts import ConceptBank
 from bitmar.runtime.layers import Weights, activate, log_softmax, rms_norm
 from bitmar.runtime.memory import EpisodicMemory, MemoryState, Write
 from bitmar.runtime.options import GenerationOptions
-from bitmar.runtime.sampling import choose, largest, penalize
+from bitmar.runtime.sampling import choose, heed, largest, penalize
 from bitmar.runtime.tower import Tower, from_pixels, imported_tower, mean_features
 from bitmar.runtime.vision import BitVit, VisionProjector
 
@@ -97,16 +97,17 @@ class Engine:
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
-        tokens, pooled, scores = self.projector(features), mean_features(features), None
-        if self.concepts is not None:
-            scores = self.concepts.scores(pooled)
-            tokens = np.concatenate((tokens, self.concepts.tokens(scores)))
-        return replace(self.fusion.prepare(tokens), pooled=pooled, concepts=scores)
+        tokens, pooled = self.projector(features), mean_features(features)
+        if self.concepts is None:
+            return replace(self.fusion.prepare(tokens), pooled=pooled)
+        scores = self.concepts.scores(pooled)
+        image = self.fusion.prepare(np.concatenate((tokens, self.concepts.tokens(scores))))
+        return replace(image, pooled=pooled, concepts=scores, evidence=self.concepts.evidence(scores))
 
     def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> DecodingState:
         """An empty sequence about `image`, reading `memory` (M_0 when None)."""
         if image is not None and not isinstance(image.prepared, tuple):
-            image = self.fusion.prepare(image.tokens)  # another engine encoded it
+            image = replace(image, prepared=self.fusion.prepare(image.tokens).prepared)  # another engine encoded it
         if memory is None and self.memory is not None:
             memory = self.memory.initial_state()
         return DecodingState(self.config, image, memory)
@@ -142,14 +143,18 @@ class Engine:
         """Take in `token` if there is one, and choose the next."""
         if token is not None:
             self.forward(np.array([[token]]), state)
-        logits = penalize(self.head(self._hidden(state)), state.written, options.repetition_penalty)
+        logits = penalize(self._heeded(state), state.written, options.repetition_penalty)
         return choose(logits[0], options, u)
 
     def candidates(self, state: DecodingState, count: int, penalty: float) -> tuple[I64, F32]:
         """The likeliest continuations of each sequence, best first: ids and log-probabilities (B, count)."""
-        scores = penalize(log_softmax(self.head(self._hidden(state))), state.written, penalty)
+        scores = penalize(log_softmax(self._heeded(state)), state.written, penalty)
         best = largest(scores, count)
         return best, np.take_along_axis(scores, best, axis=-1)
+
+    def _heeded(self, state: DecodingState) -> F32:
+        logits = self.head(self._hidden(state))
+        return logits if state.image is None else heed(logits, state.written, state.image.evidence)
 
     def branch(self, state: DecodingState, sources: I64, tokens: I64) -> None:
         """Replace the sequences by those numbered `sources` (B',), each followed by its token (B',)."""

@@ -13,7 +13,7 @@ from bitmar.core.container import Container
 from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import F32
 from bitmar.runtime.backend import engine_hint
-from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.cache import I64, NO_EVIDENCE, ImageTokens
 from bitmar.runtime.concepts import ConceptBank
 from bitmar.runtime.memory import MemoryState, Write
 from bitmar.runtime.options import GenerationOptions
@@ -66,11 +66,12 @@ class NativeEngine:
 
     def encode_features(self, features: F32) -> ImageTokens:
         """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
-        tokens, pooled, scores = self.model.project(np.ascontiguousarray(features)), mean_features(features), None
-        if self.concepts is not None:
-            scores = self.concepts.scores(pooled)
-            tokens = np.concatenate((tokens, self.concepts.tokens(scores)))
-        return ImageTokens(tokens, self.model.image(tokens), pooled, scores)
+        tokens, pooled = self.model.project(np.ascontiguousarray(features)), mean_features(features)
+        if self.concepts is None:
+            return ImageTokens(tokens, self.model.image(tokens, *NO_EVIDENCE), pooled)
+        scores = self.concepts.scores(pooled)
+        tokens, evidence = np.concatenate((tokens, self.concepts.tokens(scores))), self.concepts.evidence(scores)
+        return ImageTokens(tokens, self.model.image(tokens, *evidence), pooled, scores, evidence)
 
     def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> _native.State:
         """The state of an empty sequence about `image`, reading `memory` (M_0 when None)."""
@@ -81,7 +82,7 @@ class NativeEngine:
             return None
         if isinstance(image.prepared, _native.Image):
             return image.prepared
-        return self.model.image(np.ascontiguousarray(image.tokens))  # another engine encoded it
+        return self.model.image(np.ascontiguousarray(image.tokens), *image.evidence)  # another engine encoded it
 
     def _memory(self, memory: MemoryState) -> _native.MemoryState:
         slots, usage = (np.ascontiguousarray(x[0], np.float32) for x in memory)

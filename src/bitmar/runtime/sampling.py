@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from bitmar.core.ternary import F32
-from bitmar.runtime.cache import I64
+from bitmar.runtime.cache import I64, Evidence
 from bitmar.runtime.options import GenerationOptions
 
 
@@ -29,6 +29,18 @@ def choose(logits: F32, options: GenerationOptions, u: float) -> int:
         shares = shares[before < options.top_p * shares.sum()]
     passed = np.cumsum(shares)
     return int(order[min(np.searchsorted(passed, u * passed[-1], side="right"), len(passed) - 1)])
+
+
+def heed(logits: F32, written: Sequence[Collection[int]], evidence: Evidence) -> F32:
+    """Raise the logits (B, V) of what the image speaks for, where a sequence has not written it yet."""
+    ids, bonus = evidence
+    if not len(ids):
+        return logits
+    logits = logits.copy()
+    for row, tokens in zip(logits, written, strict=True):
+        new = np.array([int(i) not in tokens for i in ids])
+        np.add.at(row, ids[new], bonus[new])
+    return logits
 
 
 def penalize(scores: F32, written: Sequence[Collection[int]], penalty: float) -> F32:
