@@ -65,7 +65,7 @@ class ConceptBank(nn.Module):
             return own
         if self.class_concepts.dtype != torch.float32:
             raise TypeError(
-                f"the concepts' numbers were rounded to {self.class_concepts.dtype} on loading, as transformers 4 does: "
+                f"the concepts' numbers became {self.class_concepts.dtype} on loading, as transformers 4 does; "
                 "load in float32, and convert the model afterwards"
             )
         seen = p[:, -self.class_keys.shape[1] :]

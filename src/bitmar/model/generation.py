@@ -25,7 +25,7 @@ _KEPT = (
 
 
 class BitMarGenerationMixin(GenerationMixin):
-    """`generate` with a `BitMarCache`, which the model gives as `self.model.new_cache()`, and with its concepts' evidence."""
+    """`generate` with a `BitMarCache`, which is the model's `self.model.new_cache()`, and its concepts' evidence."""
 
     def generate(self, *args, logits_processor=None, **kwargs):
         """As everywhere in transformers; beside an image, what its concepts speak for is likelier until it is said."""
