@@ -44,8 +44,9 @@ def test_a_caption_streams_in(server: Any, png: Any) -> None:
 
 def test_a_question(server: Any, model: Path, png: Any) -> None:
     answer = server.client.post("/v1/ask", params={"question": "What is it"}, content=png(), headers=PNG).json()
-    expected = load(model, engine="numpy").complete("What is it?", png(), max_tokens=16)
-    assert answer["answer"] == expected.partition("\n")[0].strip()
+    expected = load(model, engine="numpy").ask(png(), "What is it")
+    assert answer["answer"] == expected.text and answer["guess"] == expected.guess
+    assert answer["confidence"] == pytest.approx(expected.confidence)
 
 
 def test_a_name_is_remembered_recalled_recited_and_forgotten(server: Any, png: Any, refused: Refused) -> None:
@@ -105,6 +106,7 @@ def test_without_a_file_it_remembers_as_long_as_it_runs(serve: Any, png: Any) ->
         ("caption", {"image": "IMAGE", "beam": 2}, "did you mean 'beams'"),
         ("ask", {"image": "IMAGE"}, "question"),
         ("ask", {"image": "IMAGE", "question": ""}, "question"),
+        ("ask", {"image": "IMAGE", "question": " ? "}, "question"),
         ("ask", {"image": "IMAGE", "question": "q" * 100_000}, "question"),
         ("remember", {}, "nothing to remember"),
         ("remember", {"text": "   "}, "nothing to remember"),

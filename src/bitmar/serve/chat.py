@@ -29,7 +29,7 @@ from bitmar.serve.schemas import (
     ModelList,
     TextPart,
 )
-from bitmar.serve.writing import Task, Written, check_length, embed, question_task, write
+from bitmar.serve.writing import Task, Written, check_length, embed, write
 
 router = APIRouter(tags=["OpenAI"])
 Here = Annotated[Context, Depends(get_context)]
@@ -128,15 +128,12 @@ async def _task(body: ChatRequest, here: Context) -> Task:
     if not photos:
         if not said:
             raise ApiError(400, "there is no text to go on with and no photo", code="invalid_value", param="messages")
-        return Task("\n".join(said), None, options, body.stops, body.memory)
+        return Task("\n".join(said), options=options, stops=body.stops, memory=body.memory)
     photo = await photo_of(photos[0], here.settings)
     text = _text(next(message for message in reversed(body.messages) if message.role == "user")).strip()
     if not text or _DESCRIBE.search(text):
-        return Task("", photo, options, body.stops, body.memory)
-    if text.endswith("?"):
-        asked = question_task(text, photo, **options)
-        return Task(asked.text, photo, options, [*asked.stops, *body.stops], memory=False)
-    return Task(text, photo, options, body.stops, body.memory)
+        text = ""
+    return Task(text, photo, text.endswith("?"), options, body.stops, body.memory)
 
 
 def _parts(messages: list[Message]) -> list[Any]:

@@ -12,6 +12,8 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from bitmar.runtime.api import Generation
+from bitmar.runtime.ask import Answer
 from bitmar.serve.context import Context, error_answers, event_stream, get_context, sse, with_first
 from bitmar.serve.errors import ApiError, of_validation
 from bitmar.serve.pictures import photo_of
@@ -32,7 +34,7 @@ from bitmar.serve.schemas import (
     SlotsAnswer,
     SlotsRequest,
 )
-from bitmar.serve.writing import Task, Written, check_length, question_task, write
+from bitmar.serve.writing import Task, Written, check_length, write
 from bitmar.session.session import Episode, Recalled, Session
 
 router = APIRouter(tags=["BitMar"])
@@ -105,7 +107,7 @@ async def caption(
         raise ApiError(400, "beam search knows its text only at the end: stream with beams=1", param="beams")
     served = here.home.now
     options = {**body.chosen(), "max_tokens": body.max_tokens, "beams": body.beams}
-    task = Task("", photo, options, memory=body.memory)
+    task = Task("", photo, options=options, memory=body.memory)
     if not body.stream:
         written = await here.pool.finish(lambda: write(here.home, served, task))
         return Caption.model_validate(_caption(written, served.id, here))
@@ -123,12 +125,13 @@ async def caption(
 
 def _caption(written: Written, model: str, here: Context) -> dict[str, Any]:
     here.usage(written)
-    made = written.generation
-    assert made is not None  # a caption has no stop texts
+    made = written.made
+    assert isinstance(made, Generation)  # a caption has no stop texts
     return {
         "caption": written.text,
         "finish_reason": written.finish_reason,
-        "confidence": None,
+        "confidence": made.confidence,
+        "general": made.general,
         "recited": made.recited,
         "recalled": None if made.recalled is None else _recalled(made.recalled).model_dump(),
         "model": model,
@@ -138,13 +141,14 @@ def _caption(written: Written, model: str, here: Context) -> dict[str, Any]:
 
 @router.post("/v1/ask", responses=_ERRORS, **photo_route(AskRequest, "A question about a photo"))
 async def ask(asked: Annotated[tuple[AskRequest, bytes], Depends(body_of(AskRequest))], here: Here) -> AskAnswer:
-    """The answer in a word or a few: colours, numbers, actions, yes and no are what the model was trained on."""
+    """Yes or no, how many, what color, what it is, what is done: a word or a few, or "I cannot tell"."""
     body, photo = asked
     served = here.home.now
-    task = question_task(body.question, photo, max_tokens=body.max_tokens)
-    written = await here.pool.finish(lambda: write(here.home, served, task))
+    written = await here.pool.finish(lambda: write(here.home, served, Task(body.question, photo, asks=True)))
     here.usage(written)
-    return AskAnswer(answer=written.text, model=served.id)
+    made = written.made
+    assert isinstance(made, Answer)
+    return AskAnswer(answer=made.text, confidence=made.confidence, gain=made.gain, guess=made.guess, model=served.id)
 
 
 @router.post(

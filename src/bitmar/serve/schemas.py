@@ -234,7 +234,6 @@ class AskRequest(Body):
 
     image: str = Field(description=IMAGE)
     question: str = Field(min_length=1, max_length=2000)
-    max_tokens: int = Field(default=16, ge=1, le=256)
 
 
 class RememberRequest(Body):
@@ -283,12 +282,13 @@ class RecalledOut(BaseModel):
 
 
 class Caption(BaseModel):
-    """confidence: from 0 to 1, null where the model has none. recited: characters at the beginning that are copied from
-    `recalled`."""
+    """confidence: the chance that it is about the right thing, null where nothing is known of that. general: what is
+    sure of the photo in general. recited: characters at the beginning that are copied from `recalled`."""
 
     caption: str
     finish_reason: Literal["stop", "length"]
-    confidence: float | None = None
+    confidence: float | None
+    general: str | None
     recited: int
     recalled: RecalledOut | None
     model: str
@@ -296,10 +296,13 @@ class Caption(BaseModel):
 
 
 class AskAnswer(BaseModel):
-    """confidence: from 0 to 1, null where the model has none."""
+    """answer: "I cannot tell" where the photo makes the likeliest answer (`guess`) no likelier than the question alone
+    does. confidence: the guess's probability. gain: nats by which the photo made it likelier."""
 
     answer: str
-    confidence: float | None = None
+    confidence: float
+    gain: float
+    guess: str
     model: str
 
 

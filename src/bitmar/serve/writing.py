@@ -9,6 +9,7 @@ from typing import Any
 
 from bitmar import BitMar
 from bitmar.runtime.api import Generation
+from bitmar.runtime.ask import Answer
 from bitmar.runtime.text import encode
 from bitmar.serve.errors import ApiError
 from bitmar.serve.home import Home, Served
@@ -18,10 +19,12 @@ _CHARACTERS = 64  # of a token at most: a longer text is refused before it is to
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """text: to go on with. photo: its file's bytes. stops: texts that end it. memory: read what is remembered."""
+    """text: to go on with; a question about the photo where `asks`. photo: its file's bytes. stops: texts that end what
+    is written. memory: read what is remembered."""
 
     text: str = ""
     photo: bytes | None = None
+    asks: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     stops: Sequence[str] = ()
     memory: bool = True
@@ -29,14 +32,17 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of a task. prompt, tokens: counted. seconds: from its turn to its end."""
+    """What came of a task. prompt, tokens: counted. seconds: from its turn to its end.
+
+    made: an answer of `ask`, or what was generated; None where a stop text ended it.
+    """
 
     text: str
     finish_reason: str
     prompt: int
     tokens: int
     seconds: float
-    generation: Generation | None
+    made: Generation | Answer | None
 
 
 def write(home: Home, served: Served, task: Task) -> Generator[str, None, Written]:
@@ -46,6 +52,11 @@ def write(home: Home, served: Served, task: Task) -> Generator[str, None, Writte
     image = None if task.photo is None else model.encode_image(task.photo)
     if image is not None:
         prompt += len(image.tokens)
+    if task.asks and image is not None:
+        answer = model.ask(image, task.text)
+        yield answer.text
+        tokens = len(encode(model.tokenizer, answer.text))
+        return Written(answer.text, "stop", prompt, tokens, perf_counter() - start, answer)
     begun = _begin(home, served, task, image)
     stop, text, result = StopAt(task.stops), "", None
     while not stop.found:
@@ -81,11 +92,6 @@ def _at_once(home: Home, served: Served, task: Task, image: Any) -> Generator[st
             whole = served.model.generate(task.text, image, memory=session, **task.options)
     yield whole.text
     return whole
-
-
-def question_task(question: str, photo: bytes, max_tokens: int, **options: Any) -> Task:
-    """A question about a photo, as the model was trained on it: "What color is the dog?" goes on with " brown"."""
-    return Task(f"{question.strip().rstrip('?').rstrip()}?", photo, {"max_tokens": max_tokens, **options}, ["\n"])
 
 
 def check_length(served: Served, text: str) -> int:
