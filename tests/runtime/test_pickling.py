@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import multiprocessing
 import pickle
 import shutil
@@ -54,6 +55,15 @@ def test_pickles_and_copies_write_the_same(model: BitMar) -> None:
     image_copy = copy.deepcopy(image)
     image_copy.tokens[:] = 0
     assert image.tokens.any()
+
+
+def test_an_image_keeps_all_but_what_its_engine_prepared() -> None:
+    for field in dataclasses.fields(ImageTokens):
+        if field.name != "prepared":
+            arrays = {"tokens": np.zeros((1, 2), np.float32), "prepared": object()} | {field.name: np.ones((1, 2))}
+            again = pickle.loads(pickle.dumps(ImageTokens(**arrays)))
+            np.testing.assert_array_equal(getattr(again, field.name), arrays[field.name])
+            assert again.prepared is None
 
 
 def test_a_model_that_was_replaced_is_not_taken_for_the_pickled_one(

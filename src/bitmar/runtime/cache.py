@@ -33,9 +33,9 @@ class ImageTokens:
     concepts: F32 | None = None
     evidence: Evidence = NO_EVIDENCE
 
-    def __reduce__(self) -> tuple[type[ImageTokens], tuple[F32, None, F32 | None]]:
+    def __reduce__(self) -> tuple[type[ImageTokens], tuple[F32, None, F32 | None, F32 | None]]:
         """Copied and pickled by value: an engine prepares the tokens of another one anew."""
-        return ImageTokens, (self.tokens, None, self.pooled)
+        return ImageTokens, (self.tokens, None, self.pooled, self.concepts)
 
 
 class DecodingState:
