@@ -86,3 +86,17 @@ def test_an_unfinished_run_has_nothing_to_export(fails: Callable[..., str], tmp_
 
 def test_a_caption_by_the_name_of_the_run(cli: Cli, trained: Path, photo: Path) -> None:
     assert cli("caption", photo, "--model", trained).exit_code == 0
+
+
+def test_unpack_is_the_way_back_from_export(cli: Cli, fails: Callable[..., str], trained: Path, tmp_path: Path) -> None:
+    result = cli("unpack", trained / "model.bitmar", tmp_path / "again")
+    assert result.exit_code == 0 and result.stdout.strip() == str(tmp_path / "again"), result.output
+    assert cli("export", tmp_path / "again", tmp_path / "again.bitmar").exit_code == 0
+    first, again = (open_container(path).tensors for path in (trained / "model.bitmar", tmp_path / "again.bitmar"))
+    assert all(
+        (again[name] == first[name]).all()
+        for name in linear_shapes(open_container(trained / "model.bitmar").config)
+        if name in again
+    )
+    (tmp_path / "notes.bitmar").write_text("no model")
+    assert "notes.bitmar" in fails("unpack", tmp_path / "notes.bitmar", tmp_path / "out")

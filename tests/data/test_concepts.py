@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from bitmar.core.errors import FormatError
 from bitmar.data.concepts import (
     IMAGENET_CLASSES,
     Labels,
@@ -15,6 +18,7 @@ from bitmar.data.concepts import (
     imagenet_nouns,
     label_table,
 )
+from bitmar.data.concepts.bank import ConceptBank
 from bitmar.data.concepts.questions import label_questions
 from bitmar.data.concepts.rewrite import CaptionPool, replace_noun, with_article
 
@@ -119,3 +123,35 @@ def test_questions_of_labels_and_boxes() -> None:
     counted = [q for kind in label_questions(["cat"], [], [middle, middle, right]) for q in kind]
     assert "How many cats are there? 2" in counted and not any(q.startswith("Where") for q in counted)
     assert label_questions([], []) == []
+
+
+def small_bank() -> ConceptBank:
+    """Three concepts in features of two; classes 0 and 2 stand for the first."""
+    keys = np.array([[1, 0], [0, 1], [0, 0]], np.float32)
+    bias = np.array([0, 0, -20], np.float32)
+    classes = np.array([[3, 0], [0, 3], [3, 0]], np.float32)
+    return ConceptBank(("cat", "dog", "red car"), keys, bias, classes, np.zeros(3, np.float32), np.array([0, -1, 0]))
+
+
+def test_a_bank_adds_up_the_classes_of_a_concept_and_takes_the_surer_key() -> None:
+    pooled = np.array([[2, 0], [0, 2]], np.float32)
+    shares = np.exp(pooled @ small_bank().class_keys.T)
+    shares /= shares.sum(1, keepdims=True)
+    scores = small_bank().scores(pooled)
+    np.testing.assert_allclose(scores[:, 0], np.maximum(1 / (1 + np.exp([-2, 0])), shares[:, 0] + shares[:, 2]), 1e-5)
+    np.testing.assert_allclose(scores[:, 1], 1 / (1 + np.exp([0, -2])), rtol=1e-5)
+    assert (scores[:, 2] < 1e-6).all()
+
+
+def test_a_bank_is_read_as_it_was_written(tmp_path: Path) -> None:
+    bank, path = small_bank(), tmp_path / "bank.safetensors"
+    bank.save(path)
+    again = ConceptBank.load(path)
+    assert again.names == bank.names
+    for name in ("keys", "bias", "class_keys", "class_bias", "class_concepts"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(FormatError, match="no concept bank"):
+        ConceptBank.load(path)
+    with pytest.raises(FormatError, match="no concept bank"):
+        ConceptBank.load(tmp_path / "absent.safetensors")

@@ -1,4 +1,4 @@
-"""`bitmar info` and `bitmar export`: from a run or a checkpoint to a `.bitmar` file, and what is in any of them."""
+"""`bitmar export`, `unpack` and `info`: from a run or a checkpoint to a `.bitmar` file and back; what is in them."""
 
 from __future__ import annotations
 
@@ -50,6 +50,19 @@ def export(
         write_json(about)
     else:
         typer.echo(f"{out}: {megabytes(about['bytes'])}, {about['parameters']:,} parameters, from {folder}")
+
+
+@command("bitmar unpack model.bitmar out/model", panel=MAKE)
+def unpack(
+    model: Annotated[Path, typer.Argument(metavar="FILE", help="A .bitmar file.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Where to write the checkpoint.", show_default=False)
+    ],
+) -> None:
+    """Turn a .bitmar file back into a checkpoint, to fine-tune it or to load it in transformers; print its folder."""
+    from bitmar.unpack import unpack as to_checkpoint
+
+    typer.echo(to_checkpoint(model, folder))
 
 
 @command("bitmar info", "bitmar info model.bitmar --json", "bitmar info runs/default", panel=USE)

@@ -9,63 +9,20 @@ concept. The score of a concept is the larger of the two.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import save_file
 from torch import Tensor
 
 from bitmar.data.concepts import Labels, Vocabulary, class_concepts
+from bitmar.data.concepts.bank import F32, ConceptBank
 from bitmar.data.features import FeatureStore
-
-F32 = npt.NDArray[np.float32]
 
 _STEPS, _RATE, _ROWS, _DROPOUT = 400, 1e-3, 512, 0.8  # chosen by the mean average precision on validation captions
 _SURE = 0.3  # from here on a class probability casts doubt on a caption's silence
 _SILENT = 0.2  # weight of "not there" where only a label was given
 _UNSEEN = -20.0  # bias of a concept that no photo has shown
-
-
-@dataclass(frozen=True)
-class ConceptBank:
-    """names: K concepts. keys (K, D_v), bias (K,); class_keys (n, D_v), class_bias (n,), class_concepts (n,)."""
-
-    names: tuple[str, ...]
-    keys: F32
-    bias: F32
-    class_keys: F32
-    class_bias: F32
-    class_concepts: npt.NDArray[np.int64]
-
-    def class_scores(self, pooled: F32) -> F32:
-        """Mean patch features (n, D_v) -> what the classes say of every concept (n, K)."""
-        logits = pooled @ self.class_keys.T + self.class_bias
-        p = np.exp(logits - logits.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        scores = np.zeros((len(pooled), len(self.names)), np.float32)
-        known = self.class_concepts >= 0
-        np.add.at(scores.T, self.class_concepts[known], p.T[known])
-        return scores
-
-    def scores(self, pooled: F32) -> F32:
-        """Mean patch features (n, D_v) -> scores in [0, 1] (n, K)."""
-        own = 1 / (1 + np.exp(-(pooled @ self.keys.T + self.bias)))
-        return np.maximum(own, self.class_scores(pooled)).astype(np.float32)
-
-    def save(self, path: str | Path) -> None:
-        """As safetensors; the names stand in the metadata."""
-        tensors = {
-            "keys": self.keys,
-            "bias": self.bias,
-            "class_keys": self.class_keys,
-            "class_bias": self.class_bias,
-            "class_concepts": self.class_concepts.astype(np.int32),
-        }
-        save_file(tensors, path, {"names": "\n".join(self.names)})
 
 
 def pooled_features(store: FeatureStore, views: int) -> F32:
@@ -110,7 +67,7 @@ def fit_bank(
     classes. A model that is trained on scores of photos which their own captions had shaped would trust them too much:
     so a training photo's scores come from the bank that has not seen it.
     """
-    classes = class_concepts(vocabulary)
+    classes = class_concepts(vocabulary)[: len(classifier[1])]  # a backbone may have none
     k, d = len(vocabulary), captioned[0].shape[-1]
     empty = ConceptBank(
         vocabulary.names, np.zeros((k, d), np.float32), np.full(k, _UNSEEN, np.float32), *classifier, classes

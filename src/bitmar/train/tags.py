@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitmar.data.concepts import Vocabulary
-from bitmar.train.concepts import F32, ConceptBank
+from bitmar.data.concepts.bank import F32, ConceptBank
 
 I64 = npt.NDArray[np.int64]
 

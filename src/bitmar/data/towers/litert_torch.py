@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bitmar.core.errors import ConfigError, FormatError
+from bitmar.data.towers import CLASSES
 from bitmar.data.towers.litert import open_interpreter, patch_tensor
 
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
@@ -183,7 +184,7 @@ class LiteRTTorch(nn.Module):
                 scale, zero = details[int(op["inputs"][1])]["quantization"]
                 steps = torch.from_numpy(weight.astype(np.float32) - zero).flatten(1)
                 return steps * scale, torch.from_numpy(bias.astype(np.float32)) * (source["quantization"][0] * scale)
-        raise FormatError(f"{self.path}: no classifier behind the pooling; set the weight of the class loss to 0")
+        raise FormatError(f"{self.path}: no classifier after the pooling; set the weight of the class loss to 0")
 
     def hint_tensor(self, grid: int) -> int:
         """The residual stream's last map at `grid` x `grid`: of the narrowest maps of that side, the last."""
@@ -257,3 +258,8 @@ class LiteRTTorchTower:
         with torch.inference_mode():
             features = self._model(torch.from_numpy(photos).to(self._device))
         return np.asarray(features.cpu())
+
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """The file's last layer: weight (1000, dim), bias (1000,). A background before the classes is left out."""
+        weight, bias = (tensor.numpy() for tensor in self._model.classifier())
+        return (weight[1:], bias[1:]) if len(weight) == CLASSES + 1 else (weight, bias)

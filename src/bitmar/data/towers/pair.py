@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 from bitmar.core.errors import ConfigError
-from bitmar.data.towers import VisionTower, load_tower
+from bitmar.data.towers import VisionTower, classifier, load_tower
 
 
 class PairTower:
@@ -37,3 +37,9 @@ class PairTower:
         """uint8 (B, size, size, 3) -> float32 (B, grid^2, dim)."""
         one, two = (tower(photos) for tower in self.towers)
         return np.concatenate((one, two * np.float32(self.gain)), axis=-1)
+
+    def classifier(self) -> tuple[np.ndarray, np.ndarray]:
+        """The mean of what both say: weight (1000, dim), bias (1000,). ConfigError where one of them has no classes."""
+        (first, bias), (second, other) = (classifier(tower) for tower in self.towers)
+        weight = np.concatenate((first, second / np.float32(self.gain)), axis=1) / 2
+        return weight.astype(np.float32), ((bias + other) / 2).astype(np.float32)
