@@ -50,7 +50,7 @@ def serve(
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, max=256, help="Requests in the engine at once. Default: cores.")
     ] = None,
-    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that wait; more are refused (429).")] = 16,
+    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that wait; more are refused (429).")] = 8,
     max_body: Annotated[int, typer.Option("--max-body", min=1, help="Megabytes of a request, at most.")] = 16,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for a request, at most.")] = 60.0,
 ) -> None:

@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
             allow_headers=["Authorization", "Content-Type", "X-Request-ID"],
             expose_headers=["X-Request-ID", "Retry-After"],
         )
-    app.add_middleware(Guard, settings=settings, metrics=context.metrics)
+    app.add_middleware(Guard, settings=settings, pool=pool, metrics=context.metrics)
     _describe(app, settings)
     return app
 

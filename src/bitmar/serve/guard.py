@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bitmar.serve.errors import ApiError, busy
 from bitmar.serve.metrics import Metrics
+from bitmar.serve.pool import Pool
 from bitmar.serve.settings import Settings
 
 log = logging.getLogger("bitmar.serve")
@@ -39,8 +40,8 @@ _HEADERS = {
 class Guard:
     """The outermost layer. A body is read here, whole and within its limits, so nothing further in meets a slow one."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics) -> None:
-        self.app, self.settings, self.metrics = app, settings, metrics
+    def __init__(self, app: ASGIApp, settings: Settings, pool: Pool, metrics: Metrics) -> None:
+        self.app, self.settings, self.pool, self.metrics = app, settings, pool, metrics
         self.inside = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -91,6 +92,8 @@ class Guard:
             return
         if self.inside > self.settings.requests:
             raise busy(f"{self.settings.requests} requests are being answered")
+        if scope["path"].startswith("/v1/"):
+            self.pool.check()  # before a photo is taken in that nobody will look at
         await self.app(scope, replayed(await self._body(headers, receive), receive), send)
 
     def _check_host(self, headers: Headers) -> None:

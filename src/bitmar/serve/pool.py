@@ -34,11 +34,15 @@ class Pool:
         self._most, self.held, self._lock = threads + queue, 0, threading.Lock()
         self._executor = ThreadPoolExecutor(threads, "engine")
 
+    def check(self) -> None:
+        """Raise ApiError (429) where too many wait already."""
+        if self.held >= self._most:
+            raise busy(f"{self.held} requests are before this one, more than this server keeps waiting")
+
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Raises ApiError (429) where too many wait already."""
         with self._lock:
-            if self.held >= self._most:
-                raise busy(f"{self.held} requests are before this one, more than this server keeps waiting")
+            self.check()
             self.held += 1
         future = self._executor.submit(work)
         future.add_done_callback(self._release)  # also when it was cancelled before its turn

@@ -31,7 +31,7 @@ class Settings:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = LOOPBACK
     threads: int = min(os.cpu_count() or 1, 8)
-    queue: int = 16
+    queue: int = 8
     requests: int = 128
     max_body: int = 16 << 20
     upload_seconds: float = 20.0
