@@ -79,7 +79,8 @@ class State : Room {
 
   SamplingRoom& sampling_room() { return sampling_; }
   const Model& model() const { return *model_; }
-  const Evidence& evidence() const { return image_ ? image_->evidence : kNone; }
+  // What the image speaks for, from the second token on: a sentence begins as sentences do.
+  const Evidence& evidence() const { return image_ && seen_ > 1 ? image_->evidence : kNone; }
   int batch() const { return static_cast<int>(sequences_.size()); }
   int64_t seen() const { return seen_; }
   std::shared_ptr<const MemoryState> memory(int sequence) const { return sequences_[sequence].memory; }

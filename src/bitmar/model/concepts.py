@@ -118,6 +118,8 @@ class ConceptEvidence(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Written tokens (B, T) and logits (B, V) -> logits (B, V)."""
+        if input_ids.shape[1] < 2:  # a sentence begins as sentences do
+            return scores
         times = len(scores) // len(self.ids)  # beams, or several sequences of one photo
         ids, bonus = (x.repeat_interleave(times, 0) for x in (self.ids, self.bonus))
         said = (input_ids.unsqueeze(1) == ids.unsqueeze(2)).any(2)

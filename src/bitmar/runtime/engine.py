@@ -154,7 +154,9 @@ class Engine:
 
     def _heeded(self, state: DecodingState) -> F32:
         logits = self.head(self._hidden(state))
-        return logits if state.image is None else heed(logits, state.written, state.image.evidence)
+        if state.image is None or state.seen < 2:  # a sentence begins as sentences do
+            return logits
+        return heed(logits, state.written, state.image.evidence)
 
     def branch(self, state: DecodingState, sources: I64, tokens: I64) -> None:
         """Replace the sequences by those numbered `sources` (B',), each followed by its token (B',)."""
