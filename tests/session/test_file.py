@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from bitmar.core.errors import MemoryFileError
 from bitmar.session.file import MemoryFile
-from bitmar.session.layout import PAGE, Shape, Vectors
+from bitmar.session.layout import PAGE, Layout, Shape, Vectors
 from bitmar.session.pages import FilePages, RamPages
 
 MODEL = "ab" * 32
@@ -35,7 +35,7 @@ def contents(file: MemoryFile) -> dict[int, tuple[str, list[float], list[float]]
     """All that can be read, every checksum checked."""
     live = file.live()
     columns = [file.column(name, live).tolist() for name in ("value", "image", "text")]
-    return {int(slot): (file.record(int(slot)).text, *rest) for slot, *rest in zip(live, *columns, strict=True)}
+    return {int(slot): (file.episode(int(slot)).text, *rest) for slot, *rest in zip(live, *columns, strict=True)}
 
 
 def opened(path: Path, shape: Shape = SMALL, model: str = MODEL, *, salvage: bool = False) -> MemoryFile:
@@ -45,20 +45,20 @@ def opened(path: Path, shape: Shape = SMALL, model: str = MODEL, *, salvage: boo
 def filled(path: Path, count: int = 3, shape: Shape = SMALL) -> MemoryFile:
     file = opened(path, shape)
     for i in range(count):
-        file.write(vectors(i, shape), f"episode {i}", photo=i)
+        file.write(vectors(i, shape), f"episode {i}", photo=f"{i:016x}")
     file.close()
     return file
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = opened(tmp_path / "a.mem")
-    assert file.write(vectors(1), "a dög", photo=2**64 - 1, when=5.0) == 0
+    assert file.write(vectors(1), "a dög", photo="f" * 16, when=5.0) == 0
     assert file.write(vectors(2, image=False), "") == 1
     again = opened(tmp_path / "a.mem")
     assert contents(again) == contents(file)
-    record = again.record(0)
-    assert (record.text, record.time, record.photo, record.cut, record.lost) == ("a dög", 5.0, 2**64 - 1, False, None)
-    assert again.record(1).photo is None
+    record = again.episode(0)
+    assert (record.text, record.time, record.photo, record.cut, record.lost) == ("a dög", 5.0, "f" * 16, False, None)
+    assert again.episode(1).photo is None
     assert again.has("image").tolist() == [True, False, False] and again.has("text").tolist() == [True, True, False]
     np.testing.assert_array_equal(again.column("value", again.live())[0], vectors(1).value)
 
@@ -84,7 +84,7 @@ def test_it_behaves_as_a_dictionary_that_forgets_the_least_used(steps: list[tupl
             free = [slot for slot in range(slots) if slot not in model]
             expected = free[0] if free else used[0]
             slot = file.write(vectors(number, shape), f"text {number}")
-            lost = file.record(slot).lost
+            lost = file.episode(slot).lost
             assert slot == expected and (lost.text if lost else None) == model.get(slot)
             model[slot] = f"text {number}"
             used = [*(x for x in used if x != slot), slot]
@@ -97,8 +97,8 @@ def test_it_behaves_as_a_dictionary_that_forgets_the_least_used(steps: list[tupl
             used = [*(x for x in used if x != number), number]
         elif name == "reopen":
             file = MemoryFile(pages, shape, MODEL)
-        assert {slot: file.record(slot).text for slot in file.live().tolist()} == model
-    usage = file.usage(0.9)
+        assert {slot: file.episode(slot).text for slot in file.live().tolist()} == model
+    usage = file.usage()
     assert [slot for slot in np.argsort(usage, kind="stable").tolist() if slot in model] == used
     assert not used or 0 < usage[used[-1]] <= 1
 
@@ -107,7 +107,7 @@ def test_it_behaves_as_a_dictionary_that_forgets_the_least_used(steps: list[tupl
 def test_a_text_is_cut_between_characters(text: str) -> None:
     file = MemoryFile(RamPages(), SMALL, MODEL)
     file.write(vectors(0), text.encode("utf-8", "replace").decode())
-    record = file.record(0)
+    record = file.episode(0)
     assert text.encode("utf-8", "replace").decode().startswith(record.text)
     assert len(record.text.encode()) <= 512 and record.cut == (len(text.encode("utf-8", "replace")) > 512)
 
@@ -287,7 +287,7 @@ def test_a_damaged_directory(tmp_path: Path) -> None:
     path = tmp_path / "a.mem"
     filled(path)
     data = bytearray(path.read_bytes())
-    data[PAGE + 3] ^= 1  # the entry of slot 0, which is not the newest
+    data[Layout(SMALL).directory + 3] ^= 1  # the entry of slot 0, which is not the newest
     path.write_bytes(data)
     with pytest.raises(MemoryFileError, match=r"1 episodes cannot be read.*--salvage"):
         opened(path)
@@ -366,7 +366,7 @@ def test_a_reader_that_was_overtaken_reads_again(tmp_path: Path) -> None:
         if next(overtaken):
             writer.forget(live)
             writer.write(vectors(5), "later")
-        return [reader.record(slot).text for slot in live]
+        return [reader.episode(slot).text for slot in live]
 
     assert reader.consistently(read) == ["later"]
 
@@ -432,5 +432,5 @@ def test_only_the_pages_in_question_are_touched() -> None:
         return real(offset, length)
 
     pages.read = counted  # type: ignore[method-assign]
-    MemoryFile(pages, shape, MODEL).record(0)
+    MemoryFile(pages, shape, MODEL).episode(0)
     assert sum(read) < 16 * PAGE

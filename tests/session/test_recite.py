@@ -13,9 +13,10 @@ from PIL import Image
 
 from bitmar.core.errors import ConfigError
 from bitmar.runtime.api import BitMar, load
-from bitmar.session.calibrate import LEAST, background, with_background
-from bitmar.session.recite import SURE, rest_of, to_recite
-from bitmar.session.session import Episode, Recalled
+from bitmar.session.calibrate import LEAST, background, pooled_views, with_background
+from bitmar.session.layout import Episode
+from bitmar.session.recite import SURE, as_sentence, rest_of, to_recite
+from bitmar.session.session import Recalled
 
 
 def picture(seed: int) -> Image.Image:
@@ -29,7 +30,8 @@ def path(make_pair: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
     file = tmp_path_factory.mktemp("calibrated") / "m.bitmar"
     shutil.copy(make_pair(tower="two stages").bitmar.path, file)
     plain = load(file)
-    return with_background(plain.container, background(plain.encode_image(picture(i)) for i in range(LEAST)), file)
+    views = (pooled_views(plain, picture(i), np.random.default_rng(i)) for i in range(LEAST))
+    return with_background(plain.container, background(views), file)
 
 
 @pytest.fixture(params=["numpy", "native"])
@@ -39,16 +41,15 @@ def model(path: Path, request: pytest.FixtureRequest) -> BitMar:
     return load(path, engine="numpy" if request.param == "numpy" else None)
 
 
-def test_a_name_is_said_and_the_model_goes_on(model: BitMar) -> None:
+def test_a_name_is_said_as_a_sentence_and_nothing_is_added(model: BitMar) -> None:
     memory = model.memory()
     memory.remember("our dog Rex", picture(1000))
     written = model.generate("", picture(1000), memory=memory, max_tokens=40)
-    assert written.text.startswith("Our dog Rex") and written.recited == len("Our dog Rex")
-    assert not written.text[written.recited :][:1].isalnum()  # the name grew no ending
+    assert (written.text, written.recited, written.finish_reason) == ("Our dog Rex.", len("Our dog Rex"), "stop")
     assert written.recalled is not None and written.recalled.episode.text == "our dog Rex"
     assert model.tokenizer.decode(list(written.tokens)) == written.text
     assert "".join(model.stream("", picture(1000), memory=memory, max_tokens=40)) == written.text
-    assert model.caption(picture(1000), memory=memory, beams=2).startswith("Our dog Rex")
+    assert model.caption(picture(1000), memory=memory, beams=2) == "Our dog Rex."
 
 
 def test_it_can_be_switched_off(model: BitMar) -> None:
@@ -79,6 +80,20 @@ def test_the_prompt_counts_as_begun(model: BitMar) -> None:
     memory.remember("our dog Rex on the beach.", picture(1000))
     assert model.complete("This is our dog", picture(1000), memory=memory) == " Rex on the beach."
     assert model.generate("A red car", picture(1000), memory=memory, max_tokens=5).recited == 0
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_turned_photo_is_known(model: BitMar, turn: int) -> None:
+    memory = model.memory()
+    memory.remember("our dog Rex", picture(1000))
+    assert model.caption(picture(1000).rotate(turn, expand=True), memory=memory) == "Our dog Rex."
+
+
+def test_a_correction_takes(model: BitMar) -> None:
+    memory = model.memory()
+    memory.remember("our dog Rex", picture(1000))
+    memory.remember("our dog Max", picture(1000))
+    assert model.caption(picture(1000), memory=memory) == "Our dog Max."
 
 
 @pytest.mark.parametrize("most", [1, 2, 5])
@@ -136,3 +151,22 @@ def test_what_is_left_to_say(remembered: str, begun: str, rest: str) -> None:
 def test_only_what_is_sure(confidence: float | None, said: str) -> None:
     assert to_recite(Recalled(Episode(0, "Rex", 0.0, None, 1.0), 0.9, None, confidence)) == said
     assert to_recite(None) == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "copied"),
+    [
+        ("Our dog Rex", "Our dog Rex.", 11),
+        ("Our dog Rex, ", "Our dog Rex.", 11),
+        ("Our dog Rex -", "Our dog Rex.", 11),
+        ("Is it Rex?", "Is it Rex?", 10),
+        ('He said "Rex!" ', 'He said "Rex!"', 14),
+        ("Rex\u2026", "Rex\u2026", 4),
+        ("\u72ac\u3002", "\u72ac\u3002", 2),
+        (" Rex", " Rex.", 4),
+        ("", "", 0),
+        (" - ", "", 0),
+    ],
+)
+def test_it_ends_as_a_sentence(words: str, sentence: str, copied: int) -> None:
+    assert as_sentence(words) == (sentence, copied)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import os
+import pickle
+import stat
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import bitmar
 from bitmar import BitMar
 from bitmar.core.errors import ConfigError, ImageError, MemoryFileError
 from bitmar.session.recall import FEW, Index, KeySpace, Words
-from bitmar.session.session import Episode, Session, thumbnail_hash
+from bitmar.session.session import Session, thumbnail_hash
 
 SLOTS = 8  # of the tiny models
 
@@ -113,8 +118,8 @@ def test_the_least_used_is_overwritten_and_named(model: BitMar) -> None:
     assert memory.recall(image=picture(0))[0].episode.slot == 0  # used now, so 1 is the least used
     after = memory.remember("the newcomer", picture(99))
     assert after.slot == 1 and after.lost is not None and after.lost[0] == "number 1"
-    assert memory.inspect()[0] == after and after.usage == 1
-    assert memory.recall(image=picture(99))[0].episode == after
+    assert after.change == "new" and memory.inspect()[0] == replace(after, change=None) and after.usage == 1
+    assert memory.recall(image=picture(99))[0].episode == replace(after, change=None)
 
 
 def test_many_more_episodes_than_slots(model: BitMar) -> None:
@@ -215,6 +220,96 @@ def test_no_folder(model: BitMar, tmp_path: Path) -> None:
         model.memory(tmp_path / "card" / "home.mem")
 
 
+# The same again.
+
+
+def test_a_correction_takes_the_same_slot(model: BitMar) -> None:
+    memory = model.memory()
+    assert memory.remember("Rex", picture(0)).change == "new"
+    corrected = memory.remember("Max", picture(0))
+    assert (corrected.slot, corrected.change, corrected.lost and corrected.lost.text) == (0, "updated", "Rex")
+    assert len(memory) == 1 and memory.recall(image=picture(0))[0].episode.text == "Max"
+    assert memory.recall(text="Max")[0].episode.text == "Max"
+
+
+def test_the_same_again_changes_nothing_but_its_use(model: BitMar) -> None:
+    memory = model.memory()
+    first = memory.remember("Rex", picture(0))
+    memory.remember("something else", picture(1))
+    for text in ("Rex", " Rex ", ""):
+        again = memory.remember(text, picture(0))
+        assert (again.slot, again.change, again.text, again.time) == (0, "unchanged", "Rex", first.time)
+    assert len(memory) == 2 and again.usage == 1
+    assert memory.remember("words alone").change == "new"
+    assert memory.remember("words alone").change == "unchanged" and len(memory) == 3
+    long = "a long text " * 100
+    assert memory.remember(long, picture(2)).cut and memory.remember(long, picture(2)).change == "unchanged"
+
+
+def test_prepared_tokens_know_themselves(model: BitMar) -> None:
+    memory, image = model.memory(), model.encode_image(picture(0))
+    memory.remember("Rex", image)
+    assert memory.remember("Max", image).change == "updated" and len(memory) == 1
+    assert memory.remember("Tom", model.encode_image(picture(1))).change == "new"
+
+
+def test_of_one_photo_the_later_text_is_imported(model: BitMar, tmp_path: Path) -> None:
+    old, new = model.memory(), model.memory()
+    old.remember("Rex", picture(0))
+    new.remember("Max", picture(0))
+    old.export(tmp_path / "old.jsonl")
+    new.export(tmp_path / "new.jsonl")
+    assert old.import_(tmp_path / "new.jsonl").updated == 1 and old.recall(image=picture(0))[0].episode.text == "Max"
+    assert new.import_(tmp_path / "old.jsonl").known == 1 and new.recall(image=picture(0))[0].episode.text == "Max"
+
+
+# Threads, copies, permissions.
+
+
+def test_threads_share_a_session(model: BitMar, tmp_path: Path) -> None:
+    memory = model.memory(tmp_path / "home.mem")
+    images = [model.encode_image(picture(i)) for i in range(SLOTS)]
+
+    def work(number: int) -> None:
+        for i in range(SLOTS)[number::2]:
+            memory.remember(f"number {i}", images[i])
+            memory.recall(image=images[i])
+            memory.state_for(model)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    memory.close()
+    again = model.memory(tmp_path / "home.mem")
+    assert sorted(episode.text for episode in again.inspect()) == [f"number {i}" for i in range(SLOTS)]
+    for i, image in enumerate(images):
+        assert again.recall(image=image)[0].episode.text == f"number {i}"
+
+
+@pytest.mark.parametrize("copy", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_session_says_why_it_is_not_copied(model: BitMar, copy: Callable[[Any], Any]) -> None:
+    with pytest.raises(ConfigError, match=r"open the same path with model\.memory"):
+        copy(model.memory())
+
+
+@pytest.mark.parametrize("wait", [-1, float("nan"), float("inf"), "5", True])
+def test_what_cannot_be_waited_for(model: BitMar, tmp_path: Path, wait: Any) -> None:
+    with pytest.raises(ConfigError, match="how many seconds"):
+        model.memory(tmp_path / "a.mem", wait=wait)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX systems")
+def test_files_are_their_owners_alone(model: BitMar, tmp_path: Path) -> None:
+    memory = model.memory(tmp_path / "home.mem")
+    memory.remember("secret")
+    memory.export(tmp_path / "out.jsonl")
+    memory.import_(tmp_path / "out.jsonl")  # rewrites the file
+    for name in ("home.mem", "out.jsonl"):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    (tmp_path / "open.jsonl").touch(0o644)
+    memory.export(tmp_path / "open.jsonl")
+    assert stat.S_IMODE((tmp_path / "open.jsonl").stat().st_mode) == 0o600
+
+
 # Moving.
 
 
@@ -266,6 +361,10 @@ def test_merging_keeps_the_most_used(model: BitMar) -> None:
         lambda lines: [*lines, ["no object"]],
         lambda lines: [*lines, {**lines[1], "time": "noon"}],
         lambda lines: [*lines, {**lines[1], "time": 1e300}],
+        lambda lines: [*lines, {**lines[1], "time": True}],
+        lambda lines: [*lines, {**lines[1], "text": "half a character: \ud800"}],
+        lambda lines: [lines[0], {**lines[1], "text": "first"}, {**lines[1], "text": "\udfff"}, *lines[1:]],
+        lambda lines: [{**lines[0], "model": "ef" * 32}, lines[1], {**lines[1], "text": "\ud800"}],
         lambda lines: [*lines, {**lines[1], "photo": "xyz"}],
         lambda lines: [*lines, {**lines[1], "vectors": {"value": "!"}}],
         lambda lines: [*lines, {**lines[1], "vectors": {}}],
@@ -347,11 +446,7 @@ def test_a_thumbnail_hash_survives_recompression() -> None:
     copy = Image.open(file)
 
     def distance(a: Image.Image, b: Image.Image) -> int:
-        return bin(thumbnail_hash(a) ^ thumbnail_hash(b)).count("1")
+        return bin(int(thumbnail_hash(a), 16) ^ int(thumbnail_hash(b), 16)).count("1")
 
     assert distance(photo, copy) <= 6 < 15 < distance(photo, picture(4, (200, 160)))
-    assert 0 <= thumbnail_hash(photo) < 2**64
-
-
-def test_the_public_names() -> None:
-    assert bitmar.BitMar.memory.__doc__ and Episode.__doc__
+    assert len(thumbnail_hash(photo)) == 16

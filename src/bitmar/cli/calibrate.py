@@ -14,7 +14,7 @@ from bitmar.console import Skipped, megabytes, progress, say
 from bitmar.core.errors import ImageError
 
 if TYPE_CHECKING:
-    from bitmar.runtime.cache import ImageTokens
+    from bitmar.core.ternary import F32
 
 
 @command("bitmar calibrate model.bitmar out/sure.bitmar --data 'flickr8k-train-*.tar'", panel=MAKE, shards=True)
@@ -32,27 +32,31 @@ def calibrate(
     """Show a model photos, so that it learns how much strangers resemble each other, and keep that in its file.
 
     Without it a memory needs eight episodes before recall knows how sure it is, and captions recite nothing until then.
-    The photos should be of the training data, none of them twice. `bitmar train` does this by itself.
+    The photos should be as different as those that the model will meet, none of them twice: name shards of several
+    kinds, of which it takes equally many. `bitmar train` does this by itself.
     """
     from bitmar import load
+    from bitmar.core.image import load_photo
+    from bitmar.data.augment import view_rng
     from bitmar.data.sources import iter_webdataset
-    from bitmar.session.calibrate import ENOUGH, background, with_background
+    from bitmar.session.calibrate import ENOUGH, background, pooled_views, with_background
 
     loaded = load(model)
     if loaded.engine.tower is None:
         raise ImageError("this model has no vision tower: `bitmar train` calibrates it with the features it trains on")
     with progress() as bar:
         skipped, total = Skipped(bar), photos or ENOUGH
-        samples = islice(iter_webdataset(data, skipped), total)
+        share = -(-total // len(data))  # of each, so that no kind of photo is left out
+        samples = (sample for shards in data for sample in islice(iter_webdataset([shards], skipped), share))
 
-        def pictures() -> Iterator[ImageTokens]:
+        def seen() -> Iterator[F32]:
             for sample in bar.track(samples, total=total, description="photos"):
                 try:
-                    yield loaded.encode_image(sample.image)
+                    yield pooled_views(loaded, load_photo(sample.image), view_rng(0, sample.key, 0))
                 except ImageError as error:
                     skipped(sample.key, str(error))
 
-        known = background(pictures())
+        known = background(seen())
     with_background(loaded.container, known, out)
     say(f"{out}: {megabytes(out.stat().st_size)}; {skipped}")
     if skipped.reasons:

@@ -16,13 +16,17 @@ from bitmar.core.errors import ConfigError, MemoryFileError
 
 if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar
-    from bitmar.session.session import Episode, Recalled, Session
+    from bitmar.session.layout import Episode
+    from bitmar.session.session import Recalled, Session
     from bitmar.session.transfer import Moved
 
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm")
 
 Home = Annotated[Path, typer.Option("--memory", metavar="FILE.mem", help="The memory.", show_default=False)]
 File = Annotated[Path, typer.Argument(metavar="FILE.mem", show_default=False)]
+Wait = Annotated[
+    float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait for another program that writes the memory.")
+]
 
 memories = make_group(
     "memory",
@@ -44,26 +48,32 @@ def remember(
     text: Annotated[
         str, typer.Argument(metavar="TEXT", help="What there is to say on the photo.", show_default=False)
     ] = "",
+    wait: Wait = 0.0,
     model: Model = None,
     as_json: Json = False,
 ) -> None:
     """Remember a photo, a text, or a text on a photo, at once and for good.
 
-    Makes the file at first. When all its slots are taken the least used episode is overwritten, and named here.
+    Makes the file at first. The same photo with another text corrects what was said of it. When all slots are taken the
+    least used episode is overwritten, and named here.
     """
     photo = photo_or_text(what)
     if photo is None and text:
         raise ConfigError(f"{what!r} is no photo on this disk: give a photo and a text, or one text in quotes")
-    with open_memory(model, memory, make=True) as session:
+    with open_memory(model, memory, make=True, wait=wait) as session:
         episode = session.remember(text or ("" if photo else what), photo)
     if as_json:
         write_json(_document(episode))
         return
-    typer.echo(f"slot {episode.slot}: {_line(episode)}")
+    typer.echo(f"slot {episode.slot}: {episode.change}  {_line(episode)}")
+    if episode.change == "unchanged":
+        say("it was remembered before")
+        return
     if episode.cut:
         say("the text is kept in part: it is longer than a record")
     if episode.lost:
-        say(f"overwritten, the least used: {episode.lost[0]!r} of {_date(episode.lost[1])}")
+        what = "corrected" if episode.change == "updated" else "overwritten, the least used"
+        say(f"{what}: {episode.lost.text!r} of {_date(episode.lost.time)}")
 
 
 @command(
@@ -101,7 +111,7 @@ def show(memory: File, model: Model = None, as_json: Json = False) -> None:
         write_json([_document(episode) for episode in episodes])
         return
     for episode in episodes:
-        lost = f"  (overwrote {episode.lost[0]!r})" if episode.lost else ""
+        lost = f"  (overwrote {episode.lost.text!r})" if episode.lost else ""
         typer.echo(f"{episode.slot:5}  {episode.usage:4.2f}  {_line(episode)}{lost}")
     say(f"{len(episodes)} episodes")
 
@@ -125,12 +135,13 @@ def forget(
         list[int] | None, typer.Argument(metavar="SLOT...", help="As `show` numbers them.", show_default=False)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Forget everything.")] = False,
+    wait: Wait = 0.0,
     model: Model = None,
 ) -> None:
     """Forget episodes and wipe them from the file."""
     if bool(slots) == everything:
         raise ConfigError("name the slots to forget, or --all")
-    with open_memory(model, memory) as session:
+    with open_memory(model, memory, wait=wait) as session:
         gone = session.file.live().tolist() if everything else slots or []
         session.forget(*gone)
     say(f"{len(gone)} forgotten")
@@ -140,11 +151,12 @@ def forget(
 def merge(
     memory: File,
     others: Annotated[list[Path], typer.Argument(metavar="OTHER.mem...", show_default=False)],
+    wait: Wait = 0.0,
     model: Model = None,
 ) -> None:
     """Copy in the episodes of other memories of the same model."""
     loaded = _load(model)
-    with open_memory(loaded, memory, make=True) as session:
+    with open_memory(loaded, memory, make=True, wait=wait) as session:
         for other in others:
             say(f"{other}: {_moved(session.merge(open_memory(loaded, other)))}")
 
@@ -164,7 +176,7 @@ def export_memory(
     """Write all episodes to a file of JSON lines, for `import` on another machine or with another model."""
     from bitmar.session.transfer import export_memory
 
-    count, damaged = export_memory(open_memory(model, memory, salvage=salvage), out)
+    count, damaged = export_memory(open_memory(model, memory, salvage=salvage).file, out)
     say(f"{count} episodes in {out}" + (f"; {damaged} damaged ones left out" if damaged else ""))
 
 
@@ -172,20 +184,24 @@ def export_memory(
 def import_memory(
     memory: File,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", show_default=False)],
+    wait: Wait = 0.0,
     model: Model = None,
 ) -> None:
-    """Take over what `export` wrote; of another model's episodes the texts, remembered anew."""
-    with open_memory(model, memory, make=True) as session:
+    """Take over what `export` wrote, all of it or nothing; of another model's episodes the texts, remembered anew."""
+    with open_memory(model, memory, make=True, wait=wait) as session:
         say(_moved(session.import_(source)))
 
 
-def open_memory(model: BitMar | str | None, path: Path, *, make: bool = False, salvage: bool = False) -> Session:
+def open_memory(
+    model: BitMar | str | None, path: Path, *, make: bool = False, salvage: bool = False, wait: float = 0.0
+) -> Session:
     """A session in a file that is there, or with `make` may come to be."""
     from bitmar.session.session import Session
 
     if not make and not path.exists():
         raise MemoryFileError(f"{path}: no such memory; `bitmar remember PHOTO TEXT --memory {path}` makes it")
-    return Session(_load(model) if model is None or isinstance(model, str) else model, path, salvage=salvage)
+    loaded = _load(model) if model is None or isinstance(model, str) else model
+    return Session(loaded, path, salvage=salvage, wait=wait)
 
 
 def photo_or_text(word: str) -> str | None:
@@ -214,7 +230,7 @@ def _load(model: str | None) -> BitMar:
 
 
 def _document(episode: Episode) -> dict[str, Any]:
-    lost = {"text": episode.lost[0], "time": episode.lost[1]} if episode.lost else None
+    lost = episode.lost._asdict() if episode.lost else None
     return {**asdict(episode), "usage": _round(episode.usage), "lost": lost}
 
 
@@ -239,6 +255,7 @@ def _trust(best: Recalled) -> str:
 
 def _moved(moved: Moved) -> str:
     parts = {
+        "corrected": moved.updated,
         "there already": moved.known,
         "without their photos, as another model wrote them": moved.text_only,
         "of another model and without text left out": moved.left_out,

@@ -163,7 +163,7 @@ def check_preprocessing(vision: Mapping[str, Any], image_size: int | None) -> No
 
 def _check_tensors(tensors: Tensors, config: ModelConfig) -> None:
     expected = expected_tensors(config)
-    background = background_tensors(config)
+    background = background_tensors(config, tensors)
     if background.keys() & tensors.keys():
         expected |= background
     if config.concepts and CONFIDENCE in tensors:

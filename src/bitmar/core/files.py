@@ -10,9 +10,10 @@ from pathlib import Path
 from bitmar.core.errors import OutputError
 
 
-def write_atomically(path: str | Path, data: bytes) -> None:
+def write_atomically(path: str | Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write `data` to a temporary file in the same folder, fsync it and rename it over `path`.
 
+    mode: the permissions, less what the process's umask takes away.
     Raises OutputError if the folder is missing, the disk is full or writing is not allowed; `path` is then
     untouched.
     """
@@ -20,7 +21,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         try:
-            with temporary.open("xb") as file:
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+            with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

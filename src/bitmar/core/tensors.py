@@ -6,7 +6,7 @@ is folded into one factor (`norm.weight`) and one offset (`norm.bias`) per chann
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from bitmar.core.config import ModelConfig, VisionTowerConfig
@@ -23,9 +23,10 @@ CONFIDENCE = "confidence.weights"
 EVIDENCE = 6  # weights of what speaks for a caption (`runtime.confidence`)
 WORD_IDS = 6  # token ids of a concept's word, at most
 
-BACKGROUND_MEAN, BACKGROUND_WHITEN, BACKGROUND_STRANGERS = (
-    f"recall.{part}" for part in ("mean", "whiten", "strangers")
+BACKGROUND_MEAN, BACKGROUND_PROJECT, BACKGROUND_STRANGERS = (
+    f"recall.{part}" for part in ("mean", "project.weight", "strangers")
 )
+BACKGROUND_WHITEN = "recall.whiten"  # of files made before recall went by the tower's features
 STRANGERS = 11  # resemblances that one strange photo in 1, 10^0.5, 10, ... 10^5 exceeds
 
 
@@ -80,12 +81,24 @@ def imported_tensors(tower: ConvTowerConfig | VitTowerConfig) -> dict[str, Tenso
     return {name: TensorSpec(dtype, shape) for name, dtype, shape in shapes}
 
 
-def background_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
-    """What a file may hold besides, all of it or nothing: how strange photos look (`session.recall.Background`)."""
+def background_tensors(config: ModelConfig, names: Iterable[str] = ()) -> dict[str, TensorSpec]:
+    """What a file may hold besides, all of it or nothing: how strange photos look (`session.recall.Background`).
+
+    names: of the file's tensors, which tell an earlier form from today's.
+    """
     d = config.hidden_size
+    if BACKGROUND_WHITEN in names:
+        return {
+            BACKGROUND_MEAN: TensorSpec("F32", (d,)),
+            BACKGROUND_WHITEN: TensorSpec("F32", (d, d)),
+            BACKGROUND_STRANGERS: TensorSpec("F32", (STRANGERS,)),
+        }
+    seen = config.vision_dim
+    width = background_width(seen)
     return {
-        BACKGROUND_MEAN: TensorSpec("F32", (d,)),
-        BACKGROUND_WHITEN: TensorSpec("F32", (d, d)),
+        BACKGROUND_MEAN: TensorSpec("F32", (seen,)),
+        BACKGROUND_PROJECT: TensorSpec("I8", (width, seen)),
+        scale_name(BACKGROUND_PROJECT): TensorSpec("F32", (width, 1)),
         BACKGROUND_STRANGERS: TensorSpec("F32", (STRANGERS,)),
     }
 
@@ -93,6 +106,11 @@ def background_tensors(config: ModelConfig) -> dict[str, TensorSpec]:
 def confidence_tensors() -> dict[str, TensorSpec]:
     """What a file with concepts may hold besides: how far its captions can be trusted."""
     return {CONFIDENCE: TensorSpec("F32", (EVIDENCE,))}
+
+
+def background_width(vision_dim: int) -> int:
+    """Values of a photo's key."""
+    return min(192, vision_dim)
 
 
 def scale_name(weight: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, TextIO
@@ -31,7 +30,7 @@ from bitmar.runtime.memory import EpisodicMemory, MemoryState
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.reading import Passage, Reader, read_stream
 from bitmar.runtime.text import TextStream, check_ids, encode
-from bitmar.session.recite import copy, rest_of, to_recite
+from bitmar.session.recite import as_sentence, rest_of, to_recite
 from bitmar.session.session import Recalled, Session
 
 
@@ -82,15 +81,12 @@ class Caption(str):
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """The state that generation continues from: after the prompt, and after what was recited following it.
-
-    tokens: of the recited text, and one that leads on from it. ended: nothing need follow. recited: in characters.
-    """
+    """Where writing begins: after the prompt; or what is recited instead, `recited` characters of it remembered."""
 
     state: Any
     recalled: Recalled | None
     tokens: tuple[int, ...] = ()
-    ended: bool = False
+    whole: bool = True  # the tokens are not cut
     recited: int = 0
 
 
@@ -180,8 +176,10 @@ class BitMar:
         return array
 
     def _image(self, image: PhotoSource | ImageTokens | None) -> ImageTokens | None:
-        if image is None:
-            return None
+        return None if image is None else self.image_tokens(image)
+
+    def image_tokens(self, image: PhotoSource | ImageTokens) -> ImageTokens:
+        """A photo encoded; `ImageTokens` as they are, if they are this model's. Raises ImageError."""
         if not isinstance(image, ImageTokens):
             return self.encode_image(image)
         if image.tokens.shape != (self.config.vision_tokens, self.config.hidden_size):
@@ -242,8 +240,8 @@ class BitMar:
 
         memory: a session (see `memory`), or what `remember` returned; it is read, not written, but the episode that a
         session recalls for the picture counts as used.
-        recite: where the session is sure that it has seen this picture, say what was remembered with it word for word
-        and go on from there (`recitation`). Without, its slots only colour what the model says.
+        recite: where the session is sure that it has seen this picture, say what was remembered with it, word for word
+        and as a sentence (`session.recite`). Without, its slots only colour what the model says.
         options: as in `GenerationOptions`. Raises ImageError, TokenizerError, ConfigError.
         """
         chosen = GenerationOptions.of(**options)
@@ -254,15 +252,14 @@ class BitMar:
         image_done = perf_counter()
         begun = self._begin(text, seen, memory, recite, chosen)
         prompt_done = perf_counter()
-        tokens, ended = begun.tokens, begun.ended
-        if not ended and (room := chosen.less(len(tokens))):
+        tokens, ended = begun.tokens, begun.whole
+        if not tokens:
             if chosen.beams > 1:
-                best = beam_search(self.engine, begun.state, eos, room)
-                written, ended = best.tokens[:-1] if best.ended else best.tokens, best.ended
+                best = beam_search(self.engine, begun.state, eos, chosen)
+                tokens, ended = best.tokens[:-1] if best.ended else best.tokens, best.ended
             else:
-                written = tuple(sample(self.engine, begun.state, eos, room))
-                ended = len(written) < room.max_tokens
-            tokens += written
+                tokens = tuple(sample(self.engine, begun.state, eos, chosen))
+                ended = len(tokens) < chosen.max_tokens
         timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
         return self._generation(begun, tokens, ended, timings, None if text else seen)
 
@@ -308,20 +305,16 @@ class BitMar:
         recite: bool,
         options: GenerationOptions,
     ) -> _Begun:
-        prompt, state = self._prompt(text), self._start(image, memory)
+        prompt, state, recalled = self._prompt(text), self._start(image, memory), None
+        if image is not None and isinstance(memory, Session):
+            recalled = next(iter(memory.recall(image=image)), None)
+            words, recited = as_sentence(rest_of(to_recite(recalled), text)) if recite else ("", 0)
+            if words:
+                tokens = encode(self.tokenizer, words)
+                most = options.max_tokens
+                return _Begun(state, recalled, tuple(tokens[:most]), len(tokens) <= most, recited)
         self.engine.read(prompt, state)
-        if image is None or not isinstance(memory, Session):
-            return _Begun(state, None)
-        recalled = next(iter(memory.recall(image=image)), None)
-        words = rest_of(to_recite(recalled), text) if recite else ""
-        if not words:
-            return _Begun(state, recalled)
-        eos = self.config.eos_token_id
-        draft = list(sample(self.engine, state, eos, GenerationOptions()))
-        state = self._start(image, memory)
-        self.engine.read(prompt, state)
-        tokens, ended = copy(self.engine, state, self.tokenizer, eos, words, draft, options)
-        return _Begun(state, recalled, tokens, ended, len(words))
+        return _Begun(state, recalled)
 
     def stream(
         self,
@@ -345,32 +338,39 @@ class BitMar:
         image_done = perf_counter()
         begun = self._begin(text, seen, memory, recite, chosen)
         prompt_done = perf_counter()
-        room = None if begun.ended else chosen.less(len(begun.tokens))
 
         def pieces() -> Generator[str, None, Generation]:
             written, tokens = TextStream(self.tokenizer), list[int]()
-            own = sample(self.engine, begun.state, self.config.eos_token_id, room) if room else ()
-            for token in chain(begun.tokens, own):
+            own = sample(self.engine, begun.state, self.config.eos_token_id, chosen)
+            for token in begun.tokens or own:
                 tokens.append(token)
                 if piece := written.push(token):
                     yield piece
             if rest := written.finish():
                 yield rest
             timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
-            ended = begun.ended or len(tokens) < chosen.max_tokens
+            ended = begun.whole if begun.tokens else len(tokens) < chosen.max_tokens
             return self._generation(begun, tuple(tokens), ended, timings, None if text else seen)
 
         return pieces()
 
     # Remembering and scoring.
 
-    def memory(self, path: str | Path | None = None) -> Session:
+    def memory(self, path: str | Path | None = None, *, wait: float = 0.0) -> Session:
         """The memory of this device: a session in the file `path`, made at the first `remember`, or in RAM.
 
+        wait: seconds that a write waits for another program to let go of the file. Threads may share the session.
         Raises ConfigError for a model that was built without a memory, MemoryFileError for a file that is damaged or
         another model's.
         """
-        return Session(self, path)
+        return Session(self, path, wait=wait)
+
+    def query(self, text: str, image: PhotoSource | ImageTokens | None = None) -> F32:
+        """What the memory is asked with after a text, about a picture or not: q (C,) of eq. 2, with an empty memory.
+
+        The model must have a memory. Raises ImageError, TokenizerError.
+        """
+        return self.engine.query(self._prompt(text), self._start(image, None))
 
     def logits(
         self,

@@ -76,12 +76,6 @@ class GenerationOptions:
             if not met:
                 raise ConfigError(f"generation needs {rule}")
 
-    def less(self, tokens: int) -> GenerationOptions | None:
-        """These options with N tokens already written; None if nothing may follow."""
-        if tokens >= self.max_tokens:
-            return None
-        return dataclasses.replace(self, max_tokens=self.max_tokens - tokens)
-
     @classmethod
     def of(cls, **values: Any) -> GenerationOptions:
         """From keyword arguments. Raises ConfigError for an unknown name, with the nearest known one."""

@@ -1,54 +1,132 @@
-"""Teach a packed model how photos in general look to it, so that it knows how much a resemblance is worth.
+"""Teach a packed model how photos look to its tower, so that recall knows what a resemblance is worth.
 
-A memory of one episode cannot tell a familiar photo from a strange one. A thousand training photos can: their keys'
-mean and covariance, and how often two of them resemble each other by chance. With these in its file (little more than
-4 d^2 bytes), a model's recall is calibrated from the first episode on.
+A memory of one episode cannot tell a familiar photo from a strange one. A thousand photos can, each in several views:
+what changes from view to view tells no photos apart, what differs between photos does (linear discriminant analysis),
+and how often one photo resembles another's episode by chance says how sure a resemblance is. With that in its file, in
+at most half a megabyte, a model's recall is calibrated from the first episode on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from bitmar.core.container import Container, write_container
 from bitmar.core.errors import DataError
-from bitmar.core.tensors import BACKGROUND_MEAN, BACKGROUND_STRANGERS, BACKGROUND_WHITEN, STRANGERS
-from bitmar.core.ternary import F32
-from bitmar.runtime.cache import ImageTokens
-from bitmar.session.recall import Background, KeySpace, whitening
-from bitmar.session.session import image_key
+from bitmar.core.tensors import (
+    BACKGROUND_MEAN,
+    BACKGROUND_PROJECT,
+    BACKGROUND_STRANGERS,
+    BACKGROUND_WHITEN,
+    STRANGERS,
+    background_width,
+    scale_name,
+)
+from bitmar.core.ternary import F32, quantize_rows
+from bitmar.session.recall import F64, TURNS, Background, TurnedKeys, spread, whitening
+from bitmar.session.session import Model
 
 LEAST, ENOUGH = 256, 1200  # photos: fewer say nothing of rare resemblances, more change little
-_FLOOR = 1e-2  # of the mean variance; chosen on training photos, where 0.003 to 0.03 give the same within a percent
+_FLOOR = 0.3  # of the mean variance between views, which a few views underrate; 0.03 to 1 do much the same
+_KEPT = 320  # directions in which photos differ the most, among which the projection is looked for
 
 
-def background(images: Iterable[ImageTokens]) -> Background:
-    """From photos that are as different as those that the model will meet. Fewer than `LEAST`: DataError."""
-    found = [image_key(image) for image in images]
+def views(photo: Image.Image, rng: np.random.Generator) -> Iterator[Image.Image]:
+    """The four quarter turns that an episode keeps, the photo itself first; then four ways to meet it again."""
+    yield photo
+    for turn in (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270):
+        yield photo.transpose(turn)
+    yield _crop(photo, rng.uniform(0.55, 0.9), rng)
+    yield photo.rotate(rng.choice([-1, 1]) * rng.uniform(5, 15))
+    small = photo.resize((max(photo.width // 4, 1), max(photo.height // 4, 1)))
+    yield small.filter(ImageFilter.GaussianBlur(0.5)) if rng.random() < 0.3 else small
+    light = ImageEnhance.Brightness(photo).enhance(rng.choice([0.5, 1.5]))
+    yield ImageOps.mirror(_jpeg(light if rng.random() < 0.5 else photo.convert("L").convert("RGB")))
+
+
+def _crop(photo: Image.Image, side: float, rng: np.random.Generator) -> Image.Image:
+    width, height = max(round(photo.width * side), 1), max(round(photo.height * side), 1)
+    left, top = int(rng.integers(photo.width - width + 1)), int(rng.integers(photo.height - height + 1))
+    return photo.crop((left, top, left + width, top + height))
+
+
+def _jpeg(photo: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    photo.save(file, "JPEG", quality=40)
+    return Image.open(file).convert("RGB")
+
+
+def pooled_views(model: Model, photo: Image.Image, rng: np.random.Generator) -> F32:
+    """The pooled features of a photo's `views`, (V, D_v). Raises ImageError for a model without a tower."""
+    found = [model.image_tokens(view).pooled for view in views(photo, rng)]
+    return np.stack([pooled for pooled in found if pooled is not None])
+
+
+def background(photos: Iterable[F32]) -> Background:
+    """From photos that are as different as those that the model will meet.
+
+    photos: of each, the pooled features of its views (V, D_v), V >= 1 and the same for all: the photo as an episode
+    keeps it, in its `TURNS` if there are more views than these, then others. Fewer photos than `LEAST`: DataError.
+    """
+    found = [spread(one) for one in photos]
     if len(found) < LEAST:
         raise DataError(f"{len(found)} photos are too few to tell how rare a resemblance is: give at least {LEAST}")
-    keys: F32 = np.stack(found)
-    exact = keys.astype(np.float64)
-    mean = exact.mean(axis=0)
-    covariance = (exact - mean).T @ (exact - mean) / len(exact)
-    spread = float(np.trace(covariance)) / len(mean) or 1.0
-    whiten = whitening((1 - _FLOOR) * covariance + _FLOOR * spread * np.eye(len(mean)))
-    shape = Background(mean.astype(np.float32), whiten.astype(np.float32), np.zeros(STRANGERS, np.float32))
-    pairs = KeySpace(keys, shape).among()[np.triu_indices(len(keys), 1)]
-    strangers = np.quantile(pairs, 1 - 10 ** (-np.arange(STRANGERS) / 2))
-    return Background(shape.mean, shape.whiten, strangers.astype(np.float32))
+    seen: F32 = np.stack(found)  # (n, V, D_v)
+    mean = seen[:, 0].mean(axis=0)
+    whiten = _project(seen - mean)
+    codes, scale = quantize_rows(np.ascontiguousarray(whiten.T, np.float32))
+    known = Background(mean.astype(np.float32), (codes * scale).T, np.zeros(STRANGERS, np.float32))
+    turns = TURNS if seen.shape[1] > TURNS else 1
+    keys = (seen[:, :turns] - mean) @ known.whiten
+    keys /= np.maximum(np.linalg.norm(keys, axis=-1, keepdims=True), 1e-12)
+    kept = np.pad(keys, ((0, 0), (0, TURNS - turns), (0, 0)))
+    resemblance = TurnedKeys(kept.reshape(len(kept), -1)).among()
+    pairs = resemblance[~np.eye(len(kept), dtype=bool)]
+    strangers = np.maximum.accumulate(np.quantile(pairs, 1 - 10 ** (-np.arange(STRANGERS) / 2)))
+    return Background(known.mean, known.whiten, strangers.astype(np.float32))
+
+
+def _project(centred: F32) -> F64:
+    """(D_v, r): where photos differ and views do not, each direction as wide as every other."""
+    width = background_width(centred.shape[-1])
+    first = centred[:, 0]
+    main = _main_directions(first, max(_KEPT, width)).astype(np.float64)
+    photos = first @ main
+    changes = ((centred[:, 1:] - centred[:, :1]) @ main).reshape(-1, main.shape[1])
+    between, within = photos.T @ photos / len(photos), changes.T @ changes / max(len(changes), 1)
+    floor = _FLOOR * np.trace(within) / len(within) or 1.0
+    steady = whitening(within + floor * np.eye(len(within)))
+    variances, axes = np.linalg.eigh(steady.T @ between @ steady)
+    best = axes[:, ::-1][:, :width] / np.sqrt(np.maximum(variances[::-1][:width], 1e-6 * variances[-1] + 1e-12))
+    projected: F64 = main @ steady @ best
+    padded: F64 = np.pad(projected, ((0, 0), (0, width - projected.shape[1])))
+    return padded
+
+
+def _main_directions(x: F32, count: int) -> F32:
+    """Orthonormal directions (w, count or fewer) in which rows of x (n, w) vary the most, by subspace iteration."""
+    count = min(count, *x.shape)
+    directions: F32 = np.random.default_rng(0).standard_normal((x.shape[1], count)).astype(np.float32)
+    for _ in range(4):
+        directions, _ = np.linalg.qr(x.T @ (x @ directions))
+    return directions
 
 
 def with_background(container: Container, known: Background, out: str | Path) -> Path:
     """Write the model with this background in place of any that it has. Another checksum makes it another model."""
+    codes, scale = quantize_rows(np.ascontiguousarray(known.whiten.T))
     tensors = {
         **container.tensors,
         BACKGROUND_MEAN: known.mean,
-        BACKGROUND_WHITEN: known.whiten,
+        BACKGROUND_PROJECT: codes,
+        scale_name(BACKGROUND_PROJECT): scale,
         BACKGROUND_STRANGERS: known.strangers,
     }
+    tensors.pop(BACKGROUND_WHITEN, None)
     write_container(
         out,
         tensors,

@@ -5,23 +5,26 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bitmar.core.ternary import F32
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had no seals; it is read, and rewritten before the first write
 PAGE = 4096
 TEXT_BYTES, LOST_BYTES = 512, 120
 MAX_SLOTS = 1 << 20
 MAX_TIME = 2.5e11  # seconds since 1970: the year 9892
+MAX_SEQUENCE = (1 << 32) - 1
 COLUMNS = ("value", "image", "text", "record")
 
 MAGIC = b"BITMAR\0M"
 HEADER = struct.Struct("<8sIIIIII64sd")  # magic, version, slots, three widths, text bytes, model's checksum, time made
+CRC = struct.Struct("<I")
 LOST = struct.Struct("<d")
+USE = struct.Struct("<II")
 ENTRY = np.dtype(
     [
         ("sequence", "<u8"), ("slot", "<u4"), ("flags", "<u4"), ("time", "<f8"), ("photo", "<u8"),
@@ -43,8 +46,7 @@ class Shape(NamedTuple):
     text: int
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """What an episode has overwritten: the beginning of its text, and when it was written (seconds since 1970)."""
 
     text: str
@@ -52,25 +54,94 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
-    """What stands beside an episode's vectors.
+class Episode:
+    """Something that was remembered.
 
-    photo: hash of its thumbnail, None for an episode without a photo. cut: the text was longer than TEXT_BYTES.
+    time: seconds since 1970. photo: hash of the photo's thumbnail, 16 hexadecimal digits; None without a photo. usage:
+    1 is just used; the least used is overwritten first. cut: the text was too long for its record and ends early.
+    lost: what this one has overwritten. change: what the `remember` that returned it has done; None from elsewhere.
     """
 
+    slot: int
     text: str
     time: float
-    photo: int | None = None
+    photo: str | None = None
+    usage: float = 1.0
     cut: bool = False
     lost: Lost | None = None
+    change: Literal["new", "updated", "unchanged"] | None = None
 
 
 class Vectors(NamedTuple):
-    """value (C,): what the model reads. image (d,), text (C,): keys to recall by, None where there is none."""
+    """value (C,): what the model reads. image (w,), text (C,): keys to recall by, None where there is none."""
 
     value: F32
     image: F32 | None
     text: F32 | None
+
+
+class Layout:
+    """Where the parts of a file begin; all of them on a page.
+
+    seals: of the two that announce a write, in turns, and of the one that closes it; () in version 1. columns: name ->
+    (begin, bytes a cell). head: bytes before the columns.
+    """
+
+    def __init__(self, shape: Shape, version: int = FORMAT_VERSION) -> None:
+        self.version, self.cells = version, shape.slots + 1
+        self.seals: tuple[int, ...] = () if version == 1 else (PAGE, 2 * PAGE, 3 * PAGE)
+        widths = (2 * shape.value, 2 * shape.image, 2 * shape.text, TEXT_BYTES + LOST.size + LOST_BYTES)
+        sizes = [ENTRY.itemsize * self.cells, USE.size * shape.slots, *(width * self.cells for width in widths)]
+        first = PAGE * (1 + len(self.seals))
+        starts = np.cumsum([first, *(-(-size // PAGE) * PAGE for size in sizes)]).tolist()
+        self.directory, self.uses, *begins, self.size = starts
+        self.columns = dict(zip(COLUMNS, zip(begins, widths, strict=True), strict=True))
+        self.head = begins[0]
+
+
+class Seal(NamedTuple):
+    """What the directory is with one write in it, to be checked against what is found there.
+
+    It is written twice, in pages of their own: before the write's entry, and after. sequence, live: of the write: its
+    number, and the slots that hold an episode. cell: where its entry stands. others: CRC-32 of the directory with that
+    entry as zeros. entry: the entry's checksum.
+    """
+
+    sequence: int
+    live: int
+    cell: int
+    others: int
+    entry: int
+
+    def pack(self) -> bytes:
+        """28 bytes, the last four of them the CRC-32 of the others."""
+        body = _SEAL.pack(*self)
+        return body + CRC.pack(zlib.crc32(body))
+
+    @classmethod
+    def read(cls, raw: bytes, start: int) -> Seal | None:
+        """None where there is none, or a damaged one."""
+        body = raw[start : start + _SEAL.size]
+        if len(body) < _SEAL.size or raw[start + _SEAL.size :][: CRC.size] != CRC.pack(zlib.crc32(body)):
+            return None
+        return cls(*_SEAL.unpack(body))
+
+    @classmethod
+    def of(cls, entries: Any, cell: int, entry: Any) -> Seal:
+        """For the directory `entries` with this entry in this cell."""
+        return cls(
+            int(entry["sequence"]), int(entry["live"]), cell, others_checksum(entries, cell), int(entry["checksum"])
+        )
+
+
+_SEAL = struct.Struct("<QIIII")
+
+
+def others_checksum(entries: Any, cell: int) -> int:
+    """CRC-32 of the directory with one entry as zeros."""
+    data = bytearray(entries.tobytes())
+    data[cell * ENTRY.itemsize : (cell + 1) * ENTRY.itemsize] = bytes(ENTRY.itemsize)
+    return zlib.crc32(data)
 
 
 def entry_checksum(entry: Any) -> int:
@@ -80,7 +151,7 @@ def entry_checksum(entry: Any) -> int:
 
 def use_checksum(slot: int, number: int) -> int:
     """CRC-32 of when a slot was last recalled."""
-    return zlib.crc32(struct.pack("<II", slot, number))
+    return zlib.crc32(USE.pack(slot, number))
 
 
 def cut_text(text: str, limit: int) -> tuple[bytes, bool]:

@@ -1,8 +1,9 @@
 """Which of the remembered episodes a picture or a text resembles, and how sure that is.
 
 Keys are centred and whitened (Mahalanobis cosine): what most photos share tells no two of them apart. How photos look
-in general a model may know from its training (`Background`); without that, and for texts, it is learned from the
-episodes themselves. While these are few, mean and covariance are drawn towards "no knowledge": 0, isotropic.
+in general, and how one photo's features change from view to view, a model may know from its calibration
+(`Background`); without that, and for texts, it is learned from the episodes themselves. While these are few, mean and
+covariance are drawn towards "no knowledge": 0, isotropic.
 """
 
 from __future__ import annotations
@@ -16,8 +17,17 @@ import numpy as np
 import numpy.typing as npt
 
 from bitmar.core.container import Container
-from bitmar.core.tensors import BACKGROUND_MEAN, BACKGROUND_STRANGERS, BACKGROUND_WHITEN, STRANGERS
+from bitmar.core.errors import ImageError
+from bitmar.core.tensors import (
+    BACKGROUND_MEAN,
+    BACKGROUND_PROJECT,
+    BACKGROUND_STRANGERS,
+    BACKGROUND_WHITEN,
+    STRANGERS,
+    scale_name,
+)
 from bitmar.core.ternary import F32
+from bitmar.runtime.cache import ImageTokens
 
 FEW = 8  # episodes from which on strangers among them say what a chance resemblance is
 _PRIOR = 16  # the covariance counts as much as "isotropic" at this many episodes
@@ -27,31 +37,88 @@ _RARER = 10.0  # a photo that resembles another perfectly is taken to be so much
 F64 = npt.NDArray[np.float64]
 
 
+TURNS = 4  # quarter turns of a photo that are remembered, so that it is known however the camera was held
+
+
 @dataclass(frozen=True, slots=True)
 class Background:
-    """How the keys of photos in general are spread; a model's file may hold it (`bitmar.session.calibrate` makes it).
+    """How photos in general look to a model; its file may hold it (`bitmar.session.calibrate` makes it).
 
-    mean (w,), whiten (w, w): a key becomes (key - mean) @ whiten. strangers (STRANGERS,): the resemblance that two
-    different photos exceed in one case of 1, 10^0.5, 10, ... 10^5.
+    mean (w,), whiten (w, r): what a photo is recognised by, x, becomes (x - mean) @ whiten. strangers (STRANGERS,): the
+    resemblance to an episode that a photo of something else exceeds in one case of 1, 10^0.5, 10, ... 10^5. features: x
+    is made of the tower's features; else of the vision tokens, as in files of an earlier format.
     """
 
     mean: F32
     whiten: F32
     strangers: F32
+    features: bool = True
 
     @classmethod
     def of(cls, container: Container) -> Background | None:
         """The model's own, None if its file has none."""
         tensors = container.tensors
-        if BACKGROUND_MEAN not in tensors:
+        if BACKGROUND_STRANGERS not in tensors:
             return None
-        return cls(tensors[BACKGROUND_MEAN], tensors[BACKGROUND_WHITEN], tensors[BACKGROUND_STRANGERS])
+        mean, strangers = tensors[BACKGROUND_MEAN], tensors[BACKGROUND_STRANGERS]
+        if BACKGROUND_WHITEN in tensors:
+            return cls(mean, tensors[BACKGROUND_WHITEN], strangers, features=False)
+        codes, scale = tensors[BACKGROUND_PROJECT], tensors[scale_name(BACKGROUND_PROJECT)]
+        return cls(mean, np.ascontiguousarray((codes * scale).T), strangers)
 
     def chance(self, resemblance: float) -> float:
-        """How often two different photos resemble each other more than this."""
+        """How often a photo of something else resembles an episode more than this."""
         seen = np.log(10) / 2 * np.arange(STRANGERS)
         rarity = np.interp(resemblance, [*self.strangers, 1.0], [*seen, seen[-1] + np.log(_RARER)])
         return float(np.exp(-rarity))
+
+
+class Recognizer:
+    """What photos are recalled by.
+
+    With a background of the tower's features: those of the photo, where only what tells photos apart is left, and to
+    remember it by, of its four quarter turns. Without: the mean of the vision tokens.
+    """
+
+    def __init__(self, background: Background | None, hidden_size: int) -> None:
+        self.background = background
+        self.turns = TURNS if background is not None and background.features else 1
+        one = hidden_size if self.turns == 1 or background is None else background.whiten.shape[1]
+        self.width = self.turns * one  # values that an episode keeps
+
+    def key(self, image: ImageTokens) -> F32:
+        """What a photo is looked up by."""
+        if self.background is None or not self.background.features:
+            return token_key(image)
+        if image.pooled is None:
+            raise ImageError("these ImageTokens do not say what the tower has seen: encode the photo with encode_image")
+        white = (spread(image.pooled) - self.background.mean) @ self.background.whiten
+        key: F32 = (white / np.maximum(np.linalg.norm(white), 1e-12)).astype(np.float32)
+        return key
+
+    def keys(self, images: Sequence[ImageTokens]) -> F32:
+        """What an episode keeps of a photo (width,): the keys of its turns, as many as there are, the rest zeros."""
+        keys = np.concatenate([self.key(image) for image in images[: self.turns]])
+        kept: F32 = np.pad(keys, (0, self.width - len(keys)))
+        return kept
+
+
+def spread(pooled: F32) -> F32:
+    """The mean features of photos (..., D_v), of length 1 after the square root, under which frequent features count
+    less (the Hellinger distance)."""
+    root = np.sign(pooled) * np.sqrt(np.abs(pooled))
+    unit: F32 = root / np.maximum(np.linalg.norm(root, axis=-1, keepdims=True), np.float32(1e-12))
+    return unit
+
+
+def token_key(image: ImageTokens) -> F32:
+    """The mean of a picture's vision tokens (d,), of root mean square 1.
+
+    The mean neither knows where something stands nor which way it looks, so a crop or a mirror image stays near.
+    """
+    mean = image.tokens.mean(axis=0)
+    key: F32 = mean / np.maximum(np.sqrt(np.mean(mean * mean)), np.float32(1e-12))
+    return key
 
 
 class KeySpace:
@@ -130,6 +197,22 @@ class Words:
         return float(np.sqrt(sum(self._weight(word) ** 2 for word in words)))
 
 
+class TurnedKeys:
+    """Photos by the keys of their quarter turns (n, TURNS r); of a photo's turns the nearest counts."""
+
+    def __init__(self, keys: F32) -> None:
+        self.keys = keys.astype(np.float64).reshape(len(keys), TURNS, -1)
+
+    def resemblance(self, key: F32) -> F64:
+        """Cosine of one key (r,) to all photos (n,)."""
+        cosine: F64 = (self.keys @ key.astype(np.float64)).max(axis=1)
+        return cosine
+
+    def among(self) -> F64:
+        """Of all pairs (n, n), each looked up as it stood."""
+        return np.stack([self.resemblance(key) for key in self.keys[:, 0]])
+
+
 class Index:
     """The episodes that have a key of one kind: by picture, or by text (half its vector, half its words)."""
 
@@ -141,7 +224,9 @@ class Index:
         background: Background | None = None,
     ) -> None:
         self.slots = slots
-        self._space, self._background = KeySpace(keys, background), background
+        turned = background is not None and background.features
+        self._space: KeySpace | TurnedKeys = TurnedKeys(keys) if turned else KeySpace(keys, background)
+        self._background = background
         self._words = Words(texts) if texts is not None else None
         self._strangers: F64 | None = None
 

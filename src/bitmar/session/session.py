@@ -3,49 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import math
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
+from bitmar.core.config import ModelConfig
+from bitmar.core.container import Container
 from bitmar.core.errors import ConfigError, ImageError, MemoryFileError
 from bitmar.core.image import PhotoSource, load_photo
 from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import MemoryState
+from bitmar.session import transfer
 from bitmar.session.file import MemoryFile
-from bitmar.session.layout import Ints, Shape, Vectors
+from bitmar.session.keep import keep
+from bitmar.session.layout import Episode, Ints, Shape, Vectors
 from bitmar.session.pages import FilePages, RamPages
-from bitmar.session.recall import Background, Index
-
-if TYPE_CHECKING:
-    from bitmar.runtime.api import BitMar
-    from bitmar.session.transfer import Moved
+from bitmar.session.recall import Background, Index, Recognizer
 
 _SLOTS = "model.memory.slots"  # M_0, what an empty slot holds
 _FLAT = 4  # grey levels between the darkest and the brightest spot of a photo that shows nothing
 
 
-@dataclass(frozen=True, slots=True)
-class Episode:
-    """Something that was remembered.
+class Model(Protocol):
+    """What a session needs of a model; `BitMar` is one."""
 
-    time: seconds since 1970. photo: hash of the photo's thumbnail, 16 hexadecimal digits that stay almost the same
-    for a smaller or recompressed copy; None without a photo. usage: 1 is just used; the least used is
-    overwritten first. cut: the text was too long for its record and ends early. lost: what this one has overwritten
-    (text, time).
-    """
+    container: Container
+    config: ModelConfig
 
-    slot: int
-    text: str
-    time: float
-    photo: str | None
-    usage: float
-    cut: bool = False
-    lost: tuple[str, float] | None = None
+    def image_tokens(self, image: PhotoSource | ImageTokens) -> ImageTokens:
+        """A photo encoded; tokens checked."""
+        ...
+
+    def query(self, text: str, image: ImageTokens | None = None) -> F32:
+        """The memory's query q (C,) after a text, about a picture or not, with nothing remembered."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,33 +66,44 @@ class Recalled:
 
 
 class Session:
-    """What `BitMar.memory` returns. Writing is for one program at a time; reading for any number.
+    """What `BitMar.memory` returns. Several threads may share one; of several programs one writes, any number read.
 
-    The lock is taken at the first write and kept until `close` (or the end of a `with`). Not for several threads.
+    The lock is taken at the first write, waiting for it as long as `wait` says (seconds), and kept until `close` (or
+    the end of a `with`). After os.fork() both processes may go on: each takes the lock for itself. A session cannot be
+    copied or pickled; another process opens the file anew.
     """
 
-    def __init__(self, model: BitMar, path: str | Path | None = None, *, salvage: bool = False) -> None:
+    def __init__(
+        self, model: Model, path: str | Path | None = None, *, salvage: bool = False, wait: float = 0.0
+    ) -> None:
         config = model.config
         if config.memory_integration == "off":
             raise ConfigError('this model has no memory (memory_integration is "off")')
-        self.model, self.path = model, None if path is None else Path(path)
+        if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
+            raise ConfigError(f"wait is how many seconds to wait for another program, at least 0, not {wait!r:.80}")
+        self.model, self.path = model, None if path is None else Path(os.path.abspath(path))
         if self.path is not None and not self.path.parent.is_dir():
-            raise MemoryFileError(f"{self.path}: there is no folder {self.path.parent}: make it, or put its disk back")
-        shape = Shape(config.memory_slots, config.memory_dim, config.hidden_size, config.memory_dim)
-        pages = RamPages() if self.path is None else FilePages(self.path)
-        self.file = MemoryFile(pages, shape, model.container.checksum, salvage=salvage)
+            raise MemoryFileError(f"{path}: there is no folder {Path(str(path)).parent}: make it, or put its disk back")
         self._background = Background.of(model.container)
+        self._recognizer = Recognizer(self._background, config.hidden_size)
+        shape = Shape(config.memory_slots, config.memory_dim, self._recognizer.width, config.memory_dim)
+        pages = RamPages() if path is None else FilePages(path, wait=wait)
+        checksum = model.container.checksum
+        self.file = MemoryFile(pages, shape, checksum, decay=config.memory_decay, salvage=salvage)
         self._indices: dict[str, Index | None] = {}
         self._state: MemoryState | None = None
         self._version = -1  # of the file, for which these two hold
         self._uses: dict[int, None] = {}  # slots recalled since the last write, the latest last
+        self._lock = threading.RLock()
+        _sessions.add(self)
 
     def __repr__(self) -> str:
         return f"Session({str(self.path) if self.path else 'in RAM'}, {len(self)} of {self.file.shape.slots} slots)"
 
     def __len__(self) -> int:
-        self.file.refresh()
-        return len(self.file.live())
+        with self._lock:
+            self.file.refresh()
+            return len(self.file.live())
 
     def __enter__(self) -> Session:
         return self
@@ -100,66 +113,99 @@ class Session:
     ) -> None:
         self.close()
 
+    def __reduce__(self) -> Any:
+        raise ConfigError(
+            "a Session holds an open file and cannot be pickled or copied: in the other process load the model and "
+            "open the same path with model.memory(path)"
+        )
+
     # Writing.
 
     def remember(self, text: str = "", image: PhotoSource | ImageTokens | None = None) -> Episode:
         """Write an episode at once: a picture, a text, or a text on a picture. It lasts when this returns.
 
-        Without a free slot it overwrites the least used episode, which `Episode.lost` then names. Raises ImageError,
-        also for a photo of one colour; ConfigError if there is neither; MemoryFileError.
+        `Episode.change` says what became of it: "new"; "updated", the same photo had another text, which
+        `Episode.lost` then names; "unchanged", the same photo with this text, or with none given now, or the same text
+        alone is there already. Without a free slot a new one overwrites the least used episode, which `Episode.lost`
+        names. Raises ImageError, also for a photo of one colour; ConfigError if there is neither; TokenizerError;
+        MemoryFileError.
         """
         text = text.strip()
         if not text and image is None:
             raise ConfigError("there is nothing to remember: give a text, a photo, or both")
-        tokens, photo = self._look(image)
-        self._keep_uses()
-        return self._episode(self.file.write(self.encode(text, tokens), text, photo=photo))
+        seen, photo = self._look(image, self._recognizer.turns)
+        vectors = self._encode(text, seen)
+        with self._lock:
+            self._keep_uses()
+            return keep(self.file, vectors, text, photo=photo)
 
     def note(self, text: str, query: F32) -> Episode:
-        """Write an episode of a text that the model has just read: `query` (C,) is its memory's query behind it.
+        """Write an episode of a text that the model has just read: `query` (C,) is its memory's query after it.
 
-        Without a second reading; otherwise as `remember`.
+        Without a second reading, and always as a new episode; otherwise as `remember`.
         """
-        self._keep_uses()
-        return self._episode(self.file.write(Vectors(query, None, query), text.strip()))
+        with self._lock:
+            self._keep_uses()
+            slot = self.file.write(Vectors(query, None, query), text.strip())
+            return replace(self.file.episode(slot), change="new")
 
-    def encode(self, text: str, image: ImageTokens | None) -> Vectors:
-        """What is stored of an episode: the model's query on both, and the keys to recall it by."""
-        engine, prompt = self.model.engine, self.model._prompt(text)
-        value = engine.query(prompt, engine.start(image))
+    def _encode(self, text: str, seen: list[ImageTokens]) -> Vectors:
+        """What is stored of an episode: the model's query on both, and the keys to recall it by.
+
+        seen: the photo, and its turns.
+        """
+        value = self.model.query(text, seen[0] if seen else None)
         alone = None
         if text:
-            alone = value if image is None else engine.query(prompt, engine.start())
-        return Vectors(value, None if image is None else image_key(image), alone)
+            alone = self.model.query(text) if seen else value
+        return Vectors(value, self._recognizer.keys(seen) if seen else None, alone)
 
     def forget(self, *slots: int) -> None:
         """Empty these slots and wipe what they held. Raises MemoryFileError for a slot that is empty."""
-        self._keep_uses()
-        self.file.forget(slots)
+        with self._lock:
+            self._keep_uses()
+            self.file.forget(slots)
 
-    def merge(self, other: Session) -> Moved:
-        """Take over another session's episodes; see `transfer`."""
-        from bitmar.session.transfer import merge_memory
+    def merge(self, other: Session) -> transfer.Moved:
+        """Take over another session's episodes, all of them or none; see `transfer`."""
+        with other._lock:
+            parcels, _ = other.file.consistently(lambda: transfer.pack(other.file))
+        same_model = other.file.model == self.file.model
+        with self._lock:
+            return transfer.take(self.file, parcels, None if same_model else self._encode_text)
 
-        return merge_memory(self, other)
-
-    def import_(self, path: str | Path) -> Moved:
+    def import_(self, path: str | Path) -> transfer.Moved:
         """Take over what `export` wrote, also on another machine or with another model; see `transfer`."""
-        from bitmar.session.transfer import import_memory
-
-        return import_memory(self, path)
+        with self._lock:
+            return transfer.import_memory(self.file, path, self._encode_text)
 
     def export(self, path: str | Path) -> int:
-        """Write all episodes to a file of JSON lines: how many."""
-        from bitmar.session.transfer import export_memory
+        """Write all episodes to a file of JSON lines, for its owner alone: how many."""
+        with self._lock:
+            return transfer.export_memory(self.file, path)[0]
 
-        return export_memory(self, path)[0]
+    def _encode_text(self, text: str) -> Vectors:
+        return self._encode(text, [])
 
     def close(self) -> None:
         """Let another program write, and note what was recalled if nothing is in the way. It may be used again."""
-        with contextlib.suppress(MemoryFileError):  # a reader on a read-only disk has done nothing wrong
-            self._keep_uses()
-        self.file.close()
+        with self._lock:
+            # A reader on a read-only disk, or beside a writer, has done nothing wrong.
+            with contextlib.suppress(MemoryFileError), self._without_waiting():
+                self._keep_uses()
+            self.file.close()
+
+    @contextmanager
+    def _without_waiting(self) -> Iterator[None]:
+        pages = self.file.pages
+        if not isinstance(pages, FilePages):
+            yield
+            return
+        wait, pages.wait = pages.wait, 0.0
+        try:
+            yield
+        finally:
+            pages.wait = wait
 
     def _keep_uses(self) -> None:
         uses, self._uses = self._uses, {}
@@ -176,26 +222,25 @@ class Session:
         """The k episodes nearest to a picture or to a text, the best first; fewer where there are fewer.
 
         A picture finds episodes with a picture, a text those with a text. The best one counts as used. Raises
-        ConfigError for both or neither, ImageError, MemoryFileError.
+        ConfigError for both or neither, ImageError, TokenizerError, MemoryFileError.
         """
         if (image is None) == (text is None or not text.strip()):
             raise ConfigError("recall needs either a photo or a text, and not both")
         if type(k) is not int or k < 1:
             raise ConfigError(f"k is how many episodes to recall, at least 1, not {k!r:.80}")
         if image is not None:
-            tokens, _ = self._look(image)
-            assert tokens is not None
-            kind, key, words = "image", image_key(tokens), ""
+            (tokens, *_), _ = self._look(image)
+            kind, key, words = "image", self._recognizer.key(tokens), ""
         else:
             assert text is not None
             words = text.strip()
-            key = self.model.engine.query(self.model._prompt(words), self.model.engine.start())
-            kind = "text"
-        found = self.file.consistently(lambda: self._nearest(kind, key, words, k))
-        if found:
-            slot = found[0].episode.slot
-            self._uses.pop(slot, None)
-            self._uses[slot] = None
+            kind, key = "text", self.model.query(words)
+        with self._lock:
+            found = self.file.consistently(lambda: self._nearest(kind, key, words, k))
+            if found:
+                slot = found[0].episode.slot
+                self._uses.pop(slot, None)
+                self._uses[slot] = None
         return found
 
     def _nearest(self, kind: str, key: F32, words: str, k: int) -> list[Recalled]:
@@ -210,38 +255,42 @@ class Session:
             rival = best[0 if rank else 1] if len(best) > 1 else None
             score = float(best[rank])
             margin = None if rival is None else score - float(rival)
-            found.append(Recalled(self._episode(int(index.slots[place])), score, margin, index.confidence(score)))
+            episode = self.file.episode(int(index.slots[place]))
+            found.append(Recalled(episode, score, margin, index.confidence(score)))
         return found
 
     def inspect(self) -> list[Episode]:
         """All episodes, the latest first. Raises MemoryFileError."""
 
         def read() -> list[Episode]:
-            return [self._episode(int(slot)) for slot in self.file.live()]
+            return [self.file.episode(int(slot)) for slot in self.file.live()]
 
-        return sorted(self.file.consistently(read), key=lambda episode: -episode.time)
+        with self._lock:
+            return sorted(self.file.consistently(read), key=lambda episode: -episode.time)
 
     def stats(self) -> dict[str, Any]:
         """Numbers on the whole memory, ready for JSON."""
-        self.file.refresh()
-        live = self.file.live()
-        return {
-            "file": None if self.path is None else str(self.path),
-            "bytes": self.file.size,
-            "slots": self.file.shape.slots,
-            "episodes": len(live),
-            "with_photo": int(self.file.has("image").sum()),
-            "with_text": int(self.file.has("text").sum()),
-            "damaged": self.file.damaged,
-            "made": self.file.made,
-            "model": self.file.model,
-        }
+        with self._lock:
+            self.file.refresh()
+            live = self.file.live()
+            return {
+                "file": None if self.path is None else str(self.path),
+                "bytes": self.file.size,
+                "slots": self.file.shape.slots,
+                "episodes": len(live),
+                "with_photo": int(self.file.has("image").sum()),
+                "with_text": int(self.file.has("text").sum()),
+                "damaged": self.file.damaged,
+                "made": self.file.made,
+                "model": self.file.model,
+            }
 
-    def state_for(self, model: BitMar) -> MemoryState:
+    def state_for(self, model: Model) -> MemoryState:
         """What `model` reads while it writes: its own M_0 with the episodes in their slots. Raises ConfigError."""
         if model.container.checksum != self.file.model:
             raise ConfigError("this memory belongs to another model: open it with `memory` of the model that reads it")
-        return self.file.consistently(self._read_state)
+        with self._lock:
+            return self.file.consistently(self._read_state)
 
     def _read_state(self) -> MemoryState:
         self._fresh()
@@ -249,7 +298,7 @@ class Session:
             live = self.file.live()
             slots = self.model.container.tensors[_SLOTS].copy()
             slots[live] = self.file.column("value", live)
-            self._state = MemoryState(slots[None], self.file.usage(self.model.config.memory_decay)[None])
+            self._state = MemoryState(slots[None], self.file.usage()[None])
         return self._state
 
     def _index(self, kind: str) -> Index | None:
@@ -258,7 +307,7 @@ class Session:
             slots: Ints = np.flatnonzero(self.file.has(kind))
             self._indices[kind] = None
             if len(slots):
-                texts = [self.file.record(int(slot)).text for slot in slots] if kind == "text" else None
+                texts = [self.file.episode(int(slot)).text for slot in slots] if kind == "text" else None
                 background = self._background if kind == "image" else None
                 self._indices[kind] = Index(slots, self.file.column(kind, slots), texts, background)
         return self._indices[kind]
@@ -268,36 +317,49 @@ class Session:
         if self._version != self.file.version:
             self._indices, self._state, self._version = {}, None, self.file.version
 
-    def _episode(self, slot: int) -> Episode:
-        record = self.file.record(slot)
-        usage = float(self.file.usage(self.model.config.memory_decay)[slot])
-        photo = None if record.photo is None else f"{record.photo:016x}"
-        lost = None if record.lost is None else (record.lost.text, record.lost.time)
-        return Episode(slot, record.text, record.time, photo, usage, record.cut, lost)
-
-    def _look(self, image: PhotoSource | ImageTokens | None) -> tuple[ImageTokens | None, int | None]:
-        """A picture as the model sees it, and the hash of its thumbnail; prepared tokens have none."""
-        if image is None or isinstance(image, ImageTokens):
-            return self.model._image(image), None
+    def _look(self, image: PhotoSource | ImageTokens | None, turns: int = 1) -> tuple[list[ImageTokens], str | None]:
+        """A picture as the model sees it, with its quarter turns, and the hash of its thumbnail; prepared tokens have
+        neither.
+        """
+        if image is None:
+            return [], None
+        if isinstance(image, ImageTokens):
+            return [self.model.image_tokens(image)], None
         photo = load_photo(image)
         low, high = photo.resize((32, 32)).convert("L").getextrema()
         if float(high) - float(low) < _FLAT:  # type: ignore[arg-type]  # two numbers in a picture of one band
             raise ImageError("the photo shows one colour and nothing else: there is nothing to remember it by")
-        return self.model.encode_image(photo), thumbnail_hash(photo)
+        turned = [photo, *(photo.transpose(turn) for turn in _TURNS[: turns - 1])]
+        return [self.model.image_tokens(one) for one in turned], thumbnail_hash(photo)
 
 
-def image_key(image: ImageTokens) -> F32:
-    """What a picture is recalled by: the mean of its vision tokens (d,), of root mean square 1.
+_TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 
-    The mean neither knows where something stands nor which way it looks, so a crop or a mirror image stays near.
+
+def thumbnail_hash(photo: Image.Image) -> str:
+    """16 hexadecimal digits that stay almost the same for a smaller or recompressed copy: in each row of a grey
+    thumbnail of 9 x 8, whether a pixel is brighter than its right neighbour.
     """
-    mean = image.tokens.mean(axis=0)
-    key: F32 = mean / np.maximum(np.sqrt(np.mean(mean * mean)), np.float32(1e-12))
-    return key
-
-
-def thumbnail_hash(photo: Image.Image) -> int:
-    """64 bits: in each row of a grey thumbnail of 9 x 8, whether a pixel is brighter than its right neighbour."""
     grey = np.asarray(photo.convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
     bits = (grey[:, :-1] > grey[:, 1:]).reshape(-1)
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+    return np.packbits(bits).tobytes().hex()
+
+
+# A fork comes between two operations of a session, never into one: its child would go on from the middle.
+_sessions: weakref.WeakSet[Session] = weakref.WeakSet()
+_held: list[Any] = []  # their locks
+
+
+def _hold() -> None:
+    for session in list(_sessions):
+        session._lock.acquire()
+        _held.append(session._lock)
+
+
+def _let_go() -> None:
+    while _held:
+        _held.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_let_go)

@@ -1,4 +1,4 @@
-"""Moving episodes between memories: from one session into another, or through a file of JSON lines.
+"""Moving episodes between memories: from one file into another, or through a file of JSON lines.
 
 The first line says what the file is and of which model its vectors are; each other line is an episode.
 """
@@ -8,112 +8,121 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bitmar.core.errors import BitMarError, MemoryFileError
 from bitmar.core.files import write_atomically
 from bitmar.core.ternary import F32
-from bitmar.session.layout import COLUMNS, MAX_TIME, Vectors
-from bitmar.session.session import Session
+from bitmar.session.file import MemoryFile
+from bitmar.session.keep import keep, same
+from bitmar.session.layout import COLUMNS, MAX_TIME, Episode, Vectors
 
 FORMAT, VERSION = "bitmar memory", 1
+_OWNER_ONLY = 0o600
 _MAX_LINE = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{16}")
 _MODEL = re.compile(r"[0-9a-f]{64}")
 
+Encode = Callable[[str], Vectors]
+"""What a text is remembered as, without a photo."""
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
+
+class Parcel(NamedTuple):
     """An episode on its way, with the vectors of the model that made it."""
 
-    text: str
-    time: float
-    photo: str | None
+    episode: Episode
     vectors: Vectors
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """added: episodes; known: were there already; text_only: of these added, without their photo, because another model
-    wrote them; left_out: could not be taken over, for they were of another model and had no text; lost: overwritten.
+    """added: episodes; updated: corrected one of the same photo; known: were there already; text_only: of those taken
+    over, without their photo, because another model wrote them; left_out: could not be taken over, for they were of
+    another model and had no text; lost: overwritten.
     """
 
     added: int
+    updated: int
     known: int
     text_only: int
     left_out: int
     lost: int
 
 
-def export_memory(session: Session, path: str | Path) -> tuple[int, int]:
-    """Write all episodes, the least used first: how many were written, and how many were too damaged to be.
+def export_memory(file: MemoryFile, path: str | Path) -> tuple[int, int]:
+    """Write all episodes, the least used first, for their owner alone: how many were written, and how many were too
+    damaged to be.
 
-    Only a session opened with `salvage` leaves damaged ones out; else they are a MemoryFileError.
+    Only a file opened with `salvage` leaves damaged ones out; else they are a MemoryFileError.
     """
-    header = {"format": FORMAT, "version": VERSION, "model": session.file.model}
-    parcels, damaged = session.file.consistently(lambda: _pack(session))
+    header = {"format": FORMAT, "version": VERSION, "model": file.model}
+    parcels, damaged = file.consistently(lambda: pack(file))
     lines = [json.dumps(header), *(json.dumps(_to_json(parcel), ensure_ascii=False) for parcel in parcels)]
-    write_atomically(path, "\n".join([*lines, ""]).encode())
+    write_atomically(path, "\n".join([*lines, ""]).encode(), mode=_OWNER_ONLY)
     return len(parcels), damaged
 
 
-def import_memory(session: Session, path: str | Path) -> Moved:
-    """Take over what `export_memory` wrote. Episodes of another model come without their photos: their texts are
-    remembered anew. The whole file is checked before the first is written. Raises MemoryFileError.
+def import_memory(file: MemoryFile, path: str | Path, encode: Encode) -> Moved:
+    """Take over what `export_memory` wrote, all of it or nothing. Episodes of another model come without their photos:
+    their texts are remembered anew. Raises MemoryFileError.
     """
     model, parcels = _read(Path(path))
-    same = model == session.file.model
-    widths = session.file.shape[1:]
-    if same and any(
-        x is not None and len(x) != n for parcel in parcels for x, n in zip(parcel.vectors, widths, strict=True)
-    ):
-        raise MemoryFileError(f"{path}: holds vectors of another width: export it again")
-    return _take(session, parcels, same_model=same)
+    same_model = model == file.model
+    for number, (_, vectors) in enumerate(parcels, 2):
+        widths = [None if vector is None else len(vector) for vector in vectors]
+        if same_model and any(n not in (None, width) for n, width in zip(widths, file.shape[1:], strict=True)):
+            raise MemoryFileError(f"{path}: line {number} holds vectors of another width: export it again")
+    return take(file, parcels, None if same_model else encode)
 
 
-def merge_memory(session: Session, other: Session) -> Moved:
-    """Take over another session's episodes. Raises MemoryFileError."""
-    parcels, _ = other.file.consistently(lambda: _pack(other))
-    return _take(session, parcels, same_model=other.file.model == session.file.model)
+def take(file: MemoryFile, parcels: Iterable[Parcel], encode: Encode | None) -> Moved:
+    """Take these over, all of them or none. encode: for another model's, whose vectors mean nothing here.
 
-
-def _take(session: Session, parcels: Iterable[Parcel], *, same_model: bool) -> Moved:
-    file = session.file
-    file.begin()
-    known = {(episode.text, episode.time, episode.photo) for episode in session.inspect()}
-    before = len(session)
-    added = repeated = text_only = left_out = 0
-    for parcel in parcels:
-        if (parcel.text, parcel.time, parcel.photo) in known:
-            repeated += 1
-            continue
-        vectors, photo = parcel.vectors, parcel.photo
-        if not same_model:
-            if not parcel.text:
-                left_out += 1
-                continue
+    Of one photo the later episode stands.
+    """
+    ready, text_only, left_out = [], 0, 0
+    for episode, vectors in parcels:
+        if encode is None:
+            ready.append((episode, episode.photo, vectors))
+        elif episode.text:
             text_only += vectors.image is not None
-            vectors, photo = session.encode(parcel.text, None), None
-        known.add((parcel.text, parcel.time, parcel.photo))
-        file.write(vectors, parcel.text, photo=None if photo is None else int(photo, 16), when=parcel.time)
-        added += 1
-    return Moved(added, repeated, text_only, left_out, before + added - len(session))
+            ready.append((episode, None, encode(episode.text)))
+        else:
+            left_out += 1
+    counts = {"new": 0, "updated": 0, "unchanged": 0}
+    lost = 0
+    with file.at_once():
+        known = {(episode.text, episode.time, episode.photo) for episode in _episodes(file)}
+        for episode, photo, vectors in ready:
+            older = same(file, vectors, episode.text, photo)
+            if (episode.text, episode.time, photo) in known or (older and older.time >= episode.time):
+                counts["unchanged"] += 1
+                continue
+            before = len(file.live())
+            change = keep(file, vectors, episode.text, photo=photo, when=episode.time).change
+            counts[change or "new"] += 1
+            lost += change == "new" and len(file.live()) == before
+    return Moved(counts["new"], counts["updated"], counts["unchanged"], text_only, left_out, lost)
 
 
-def _pack(session: Session) -> tuple[list[Parcel], int]:
+def _episodes(file: MemoryFile) -> list[Episode]:
+    return [file.episode(int(slot)) for slot in file.live()]
+
+
+def pack(file: MemoryFile) -> tuple[list[Parcel], int]:
     """Everything, the least used first, so that a smaller memory keeps the most used; and how many are damaged."""
-    file, parcels, damaged = session.file, [], session.file.damaged
+    parcels, damaged = [], file.damaged
     has = {name: file.has(name) for name in ("image", "text")}
     live = file.live()
-    for slot in live[np.argsort(file.usage(session.model.config.memory_decay)[live], kind="stable")]:
+    for slot in live[np.argsort(file.usage()[live], kind="stable")]:
         one = np.array([slot])
         try:
-            record = file.record(int(slot))
+            episode = file.episode(int(slot))
             value = file.column("value", one)[0]
             keys = [file.column(name, one)[0] if has[name][slot] else None for name in ("image", "text")]
         except MemoryFileError:
@@ -121,8 +130,7 @@ def _pack(session: Session) -> tuple[list[Parcel], int]:
                 raise
             damaged += 1
             continue
-        photo = None if record.photo is None else f"{record.photo:016x}"
-        parcels.append(Parcel(record.text, record.time, photo, Vectors(value, *keys)))
+        parcels.append(Parcel(episode, Vectors(value, *keys)))
     return parcels, damaged
 
 
@@ -131,7 +139,8 @@ def _to_json(parcel: Parcel) -> dict[str, Any]:
         name: None if vector is None else base64.b64encode(vector.astype("<f2").tobytes()).decode()
         for name, vector in zip(COLUMNS, parcel.vectors, strict=False)
     }
-    return {"text": parcel.text, "time": parcel.time, "photo": parcel.photo, "vectors": vectors}
+    episode = parcel.episode
+    return {"text": episode.text, "time": episode.time, "photo": episode.photo, "vectors": vectors}
 
 
 def _read(path: Path) -> tuple[str, list[Parcel]]:
@@ -146,8 +155,8 @@ def _read(path: Path) -> tuple[str, list[Parcel]]:
         return model, [_from_json(line, number) for number, line in enumerate(lines[1:], 2)]
     except BitMarError as error:
         raise MemoryFileError(f"{path}: {error}") from None
-    except OSError as error:
-        raise MemoryFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # ValueError: a path with a null character
+        raise MemoryFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -165,24 +174,52 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _from_json(line: dict[str, Any], number: int) -> Parcel:
     text, time, photo, vectors = (line.get(key) for key in ("text", "time", "photo", "vectors"))
     damaged = MemoryFileError(f"line {number} is damaged: export it again")
-    if not isinstance(text, str) or not isinstance(time, (int, float)) or not 0 <= time < MAX_TIME:
+    if (
+        not isinstance(text, str)
+        or isinstance(time, bool)
+        or not isinstance(time, (int, float))
+        or not 0 <= time < MAX_TIME
+    ):
         raise damaged
-    if not isinstance(vectors, dict) or not (photo is None or _HASH.fullmatch(str(photo))):
+    if not isinstance(vectors, dict) or not (photo is None or (isinstance(photo, str) and _HASH.fullmatch(photo))):
         raise damaged
     try:
+        text.encode()  # half a character (a lone surrogate) is no text
         value, image, key = (_vector(vectors.get(name)) for name in COLUMNS[:3])
     except ValueError:
         raise damaged from None
     if value is None:
         raise damaged
-    return Parcel(text, float(time), photo, Vectors(value, image, key))
+    return Parcel(Episode(-1, text, float(time), photo), Vectors(value, image, key))
 
 
 def _vector(text: object) -> F32 | None:
     """Any width: vectors of another model are not used. Raises ValueError."""
     if text is None:
         return None
-    vector: F32 = np.frombuffer(base64.b64decode(str(text), validate=True), "<f2").astype(np.float32)
+    if isinstance(time, bool) or not isinstance(time, (int, float)) or not 0 <= time < MAX_TIME:
+        raise damaged
+    if not isinstance(text, str):
+        raise damaged
+    if not isinstance(vectors, dict) or not (photo is None or (isinstance(photo, str) and _HASH.fullmatch(photo))):
+        raise damaged
+    try:
+        text.encode()  # half a character (a lone surrogate) is no text
+        value, image, key = (_vector(vectors.get(name)) for name in COLUMNS[:3])
+    except ValueError:
+        raise damaged from None
+    if value is None:
+        raise damaged
+    return Parcel(Episode(-1, text, float(time), photo), Vectors(value, image, key))
+
+
+def _vector(text: object) -> F32 | None:
+    """Any width: vectors of another model are not used. Raises ValueError."""
+    if text is None:
+        return None
+    if not isinstance(text, str):
+        raise ValueError("not base64")
+    vector: F32 = np.frombuffer(base64.b64decode(text, validate=True), "<f2").astype(np.float32)
     if not np.isfinite(vector).all():
         raise ValueError("not finite")
     return vector

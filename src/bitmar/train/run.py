@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.files import write_atomically
 from bitmar.train.ranks import is_main, wait
@@ -14,7 +16,7 @@ from bitmar.train.recipe import Distill, Fit, Recipe, domains
 from bitmar.train.workspace import Workspace
 
 if TYPE_CHECKING:
-    from bitmar.runtime.cache import ImageTokens
+    from bitmar.core.ternary import F32
 
 FINISHED = "finished.json"
 
@@ -92,23 +94,33 @@ def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> 
 
 
 def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:
-    """Teaches the packed model how the stage's photos look to it."""
+    """Teaches the packed model how the stage's photos look to it: in views of its own, or with another network's
+    features in those that were extracted."""
+    from bitmar.core.image import load_photo
+    from bitmar.data.augment import view_rng
     from bitmar.runtime.api import load
-    from bitmar.session.calibrate import ENOUGH, LEAST, background, with_background
+    from bitmar.runtime.tower import mean_features
+    from bitmar.session.calibrate import ENOUGH, LEAST, background, pooled_views, with_background
 
     model, patterns = load(path), stage.captions or workspace.recipe.data.captions
-    pictures: Iterator[ImageTokens]
-    if stage.tower is not None:
-        features = workspace.features("train", patterns, stage.tower, workspace.recipe.data.views)
-        total = len(features)
-        pictures = (model.encode_image(features=features.features(i)) for i in _spread(total, ENOUGH))
-    else:
+    seen: Iterator[F32]
+    if model.engine.tower is not None:
         photos = workspace.photos("train", patterns)
         total = len(photos)
-        pictures = (model.encode_image(photos.photo(i)) for i in _spread(total, ENOUGH))
+        seen = (
+            pooled_views(model, load_photo(photos.photo(i)), view_rng(0, str(i), 0)) for i in _spread(total, ENOUGH)
+        )
+    else:
+        assert stage.tower is not None
+        features = workspace.features("train", patterns, stage.tower, workspace.recipe.data.views)
+        total = len(features)
+        seen = (
+            np.stack([mean_features(features.features(i, view)) for view in range(features.views)])
+            for i in _spread(total, ENOUGH)
+        )
     if total < LEAST or model.config.memory_integration == "off":
         return
-    with_background(model.container, background(pictures), path)
+    with_background(model.container, background(seen), path)
 
 
 def _spread(total: int, most: int) -> range:
