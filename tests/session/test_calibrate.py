@@ -70,15 +70,6 @@ def test_more_episodes_make_a_resemblance_worth_less() -> None:
         assert many.confidence(score) == pytest.approx((one.confidence(score) or 0) ** 64)
 
 
-def test_what_changes_from_view_to_view_counts_little() -> None:
-    known = calibrated()
-    space = known.whiten / np.linalg.norm(known.whiten)
-    spread_of = [np.linalg.norm(direction / np.linalg.norm(direction) @ space) for direction in COMMON]
-    others = np.random.default_rng(5).standard_normal((50, WIDTH))
-    usual = [np.linalg.norm(direction / np.linalg.norm(direction) @ space) for direction in others]
-    assert max(spread_of) < 0.7 * np.median(usual)
-
-
 def test_of_the_turns_the_nearest_counts() -> None:
     recognizer = Recognizer(known := calibrated(), 36)
     turns = [image(one) for one in photos(TURNS, seed=4)]

@@ -35,7 +35,8 @@ from bitmar.serve.schemas import (
     SlotsRequest,
 )
 from bitmar.serve.writing import Task, Written, check_length, write
-from bitmar.session.session import Episode, Recalled, Session
+from bitmar.session.layout import Episode
+from bitmar.session.session import Recalled, Session
 
 router = APIRouter(tags=["BitMar"])
 Here = Annotated[Context, Depends(get_context)]

@@ -260,7 +260,8 @@ class SlotsRequest(Body):
 
 class EpisodeOut(BaseModel):
     """Something remembered. time: seconds since 1970. photo: a hash of its thumbnail. usage: 1 is just used; the least
-    used is overwritten first. lost: the text that this one has overwritten."""
+    used is overwritten first. lost: the text that this one has overwritten. change: what remembering it has done: new,
+    updated (the same photo had another text) or unchanged; null elsewhere."""
 
     slot: int
     text: str
@@ -269,6 +270,7 @@ class EpisodeOut(BaseModel):
     usage: float
     cut: bool
     lost: str | None
+    change: str | None
 
 
 class RecalledOut(BaseModel):

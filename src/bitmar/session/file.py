@@ -88,8 +88,12 @@ class MemoryFile:
 
     def refresh(self) -> None:
         """Take in what another program has written since. A writer is alone, and whatever has changed is an error."""
-        if self.pages.renew():
-            self._raw, self._writing = None, False
+        try:
+            if self.pages.renew():
+                self.close()
+        except MemoryFileError:
+            self.close()
+            raise
         raw = self.pages.read(0, self._head_bytes)
         if self._raw is not None and raw == self._raw:
             return

@@ -174,29 +174,6 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _from_json(line: dict[str, Any], number: int) -> Parcel:
     text, time, photo, vectors = (line.get(key) for key in ("text", "time", "photo", "vectors"))
     damaged = MemoryFileError(f"line {number} is damaged: export it again")
-    if (
-        not isinstance(text, str)
-        or isinstance(time, bool)
-        or not isinstance(time, (int, float))
-        or not 0 <= time < MAX_TIME
-    ):
-        raise damaged
-    if not isinstance(vectors, dict) or not (photo is None or (isinstance(photo, str) and _HASH.fullmatch(photo))):
-        raise damaged
-    try:
-        text.encode()  # half a character (a lone surrogate) is no text
-        value, image, key = (_vector(vectors.get(name)) for name in COLUMNS[:3])
-    except ValueError:
-        raise damaged from None
-    if value is None:
-        raise damaged
-    return Parcel(Episode(-1, text, float(time), photo), Vectors(value, image, key))
-
-
-def _vector(text: object) -> F32 | None:
-    """Any width: vectors of another model are not used. Raises ValueError."""
-    if text is None:
-        return None
     if isinstance(time, bool) or not isinstance(time, (int, float)) or not 0 <= time < MAX_TIME:
         raise damaged
     if not isinstance(text, str):
