@@ -112,7 +112,7 @@ def test_generating_commands_read_it(cli: Cli, home: list[str]) -> None:
     written = cli("complete", "The dog", *home, "--max-tokens", 9).stdout
     assert written == "The dog" + model.complete("The dog", memory=memory, max_tokens=9) + "\n"
     Path("text.txt").write_text("The dog runs over the grass.\n" * 3)
-    assert cli("stream", "text.txt", *home, "--json", "-").exit_code == 0
+    assert cli("read", "text.txt", *home, "--json", "-").exit_code == 0
 
 
 @pytest.mark.parametrize(

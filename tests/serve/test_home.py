@@ -97,9 +97,9 @@ def test_asked_to_reload(path: Path) -> None:
 
 def test_after_a_write_another_program_may_write(path: Path, tmp_path: Path) -> None:
     one, two = home(path, memory=tmp_path / "home.mem"), home(path, memory=tmp_path / "home.mem")
-    for made in (one, two, one):
+    for i, made in enumerate((one, two, one)):
         with made.memory(made.now, write=True) as session:
-            session.remember("a thing")
+            session.remember(f"thing {i}")
     assert len(load(path).memory(tmp_path / "home.mem")) == 3
 
 

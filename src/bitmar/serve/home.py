@@ -51,7 +51,7 @@ class Home:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.started, self.reloads = settings, time.time(), 0
         self.trouble: str | None = None
-        self._lock = Lock()  # a session is not for several threads
+        self._lock = Lock()  # the model in use, and a session between its write and its close
         self._asked = False
         self._stamp = self._seen = self._look()
         self.now = self._load()
