@@ -45,5 +45,8 @@ class FakeScorer:
         written = np.array([self.vectors[text] for text in texts], np.float32)
         return written, np.array([np.asarray(image)[0] for image in images], np.float32)
 
+    def evidence(self, question: str, answer: str, picture: object) -> float:
+        return 0.0
+
     def remembered(self, text: str) -> np.ndarray | None:
         return self.slots + len(text)

@@ -10,7 +10,7 @@ import pytest
 
 from bitmar.core.errors import ConfigError, ImageError
 from bitmar.runtime import ask as module
-from bitmar.runtime.ask import CANNOT_TELL, ask, is_polar, tidy
+from bitmar.runtime.ask import CANNOT_TELL, ask, evidence_for, is_polar, tidy
 from bitmar.runtime.options import GenerationOptions
 
 
@@ -56,7 +56,7 @@ class Words:
 def answer(monkeypatch: pytest.MonkeyPatch, seen: tuple[float, float], blind: tuple[float, float]) -> Any:
     monkeypatch.setattr(module, "encode", lambda tokenizer, text: tokenizer.encode(text).ids)
     table = {(True, 5): seen[0], (True, 6): seen[1], (False, 5): blind[0], (False, 6): blind[1]}
-    return ask(Pretender(table), Words(), 1, 2, "Is there a dog?", object())  # type: ignore[arg-type]
+    return ask(Pretender(table), Words(), None, 1, 2, "Is there a dog?", object())  # type: ignore[arg-type]
 
 
 def test_yes_and_no_are_weighed_against_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,6 +69,29 @@ def test_yes_and_no_are_weighed_against_each_other(monkeypatch: pytest.MonkeyPat
 def test_an_answer_that_the_photo_does_not_move_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer(monkeypatch, seen=(-1.0, -3.0), blind=(-1.0, -3.0))
     assert (found.text, found.guess, found.told) == (CANNOT_TELL, "yes", False)
+
+
+class Told:
+    def weights_of_evidence(self, text: str, scores: object) -> list[float]:
+        return [2.0 for word in ("dog", "brown") if word in text]
+
+
+class Seen:
+    concepts = np.ones(1)
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "nats"),
+    [
+        ("Is there a dog?", "yes", 2.0),
+        ("Is there a dog?", "no", 0.0),
+        ("What color is the dog?", "brown", 2.0),
+        ("What color is the dog?", "red", 0.0),
+    ],
+)
+def test_concepts_speak_for_yes_or_for_the_answer(question: str, answer: str, nats: float) -> None:
+    assert evidence_for(answer, question, Seen(), Told()) == nats  # type: ignore[arg-type]
+    assert evidence_for(answer, question, Seen(), None) == 0.0  # type: ignore[arg-type]
 
 
 def test_a_model_answers_or_says_that_it_cannot(make_pair: Callable[..., Any]) -> None:

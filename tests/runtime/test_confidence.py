@@ -18,6 +18,7 @@ NAMES = ("dog", "cat", "grass", "running", "car", "white")
 
 class Bank:
     class_nouns = np.array([0, 1, 4])
+    prior = np.full(6, -2.0, np.float32)
 
 
 class File:
@@ -45,6 +46,11 @@ def test_what_the_photo_shows_speaks_for_a_caption() -> None:
     assert named.confidence("A dog.", -1.0, right) == pytest.approx(0.9, abs=1e-3)
     assert named.confidence("A dog.", -1.0, wrong) == pytest.approx(0.02, abs=1e-3)
     assert witness().confidence("A dog.", -1.0, right) is None  # not calibrated
+
+
+def test_a_text_is_weighed_by_what_it_names() -> None:
+    weights = witness().weights_of_evidence("Is there a dog on grass?", scores(dog=0.5, grass=0.02))
+    assert weights == pytest.approx([2.0, log_odds(0.02) + 2.0])
 
 
 def test_evidence_tells_kin_from_strangers() -> None:

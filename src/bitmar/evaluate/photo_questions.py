@@ -115,8 +115,11 @@ def evaluate_photo_questions(
         some = [each for each in asked if start <= each.photo < start + _AT_ONCE]
         texts = [f"{each.question} {answer}" for each in some for answer in answers[each.kind]]
         shown = [pictures[each.photo] for each in some for _ in answers[each.kind]]
-        seen += _points(some, answers, model.loglikelihood(texts, shown))
-        blind += _points(some, answers, model.loglikelihood(texts))
+        asked_of = [(each.question, answer) for each in some for answer in answers[each.kind]]
+        spoken = [model.evidence(*of, picture) for of, picture in zip(asked_of, shown, strict=True)]
+        scores = model.loglikelihood(texts, shown)
+        seen += _points(some, answers, [s.sum(dtype="float64") + e for s, e in zip(scores, spoken, strict=True)])
+        blind += _points(some, answers, [s.sum(dtype="float64") for s in model.loglikelihood(texts)])
         if on_progress is not None:
             on_progress(min(start + _AT_ONCE, len(pictures)))
     kinds = {}
@@ -136,10 +139,10 @@ def evaluate_photo_questions(
 
 
 def _points(
-    asked: Sequence[PhotoQuestion], answers: dict[str, tuple[str, ...]], scores: Sequence[np.ndarray[Any, Any]]
+    asked: Sequence[PhotoQuestion], answers: dict[str, tuple[str, ...]], scores: Sequence[float]
 ) -> list[float]:
     """1 where the right answer is the likeliest, 1/m where it is one of m that are, else 0."""
-    totals = iter(float(score.sum(dtype="float64")) for score in scores)
+    totals = iter(scores)
     points = []
     for each in asked:
         found = {answer: next(totals) for answer in answers[each.kind]}

@@ -14,6 +14,7 @@ from bitmar.core.image import PhotoSource
 from bitmar.core.ternary import F32
 from bitmar.evaluate.continuation import Continuation, check_write, compare, write
 from bitmar.runtime.api import BitMar, load
+from bitmar.runtime.ask import evidence_for
 from bitmar.runtime.backend import NUMPY
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.diagnosis import native_paths
@@ -80,6 +81,10 @@ class PictureScorer(Scorer, Protocol):
 
     def embed(self, texts: Sequence[str] = (), images: Sequence[Picture] = ()) -> tuple[F32, F32]:
         """Texts (n, d) and pictures (m, d) in the space of the contrastive loss, all of length 1."""
+        ...
+
+    def evidence(self, question: str, answer: str, picture: Picture) -> float:
+        """Nats by which a photo's concepts speak for an answer (`runtime.ask`); 0 where the model has none."""
         ...
 
     def remembered(self, text: str) -> F32 | None:
@@ -157,6 +162,9 @@ class RuntimeScorer:
     def embed(self, texts: Sequence[str] = (), images: Sequence[Picture] = ()) -> tuple[F32, F32]:
         shown = [self.model.embed(image=self._encode(image)) for image in images]
         return self.model.embed_texts(texts), np.array(shown, np.float32).reshape(-1, self.model.config.hidden_size)
+
+    def evidence(self, question: str, answer: str, picture: Picture) -> float:
+        return evidence_for(answer, question, self._encode(picture), self.model.witness)
 
     def remembered(self, text: str) -> F32 | None:
         if self.model.config.memory_integration == "off":

@@ -143,6 +143,10 @@ class TorchScorer:
                 shown[some] = F.normalize(body.vision(self._features(images[some])).float().mean(1), dim=-1).cpu()
         return written.numpy(), shown.numpy()
 
+    def evidence(self, question: str, answer: str, picture: Picture) -> float:
+        """None: the concepts' words are the packed model's."""
+        return 0.0
+
     def remembered(self, text: str) -> F32 | None:
         if self.model.config.memory_integration == "off":
             return None

@@ -221,7 +221,8 @@ class BitMar:
         if seen is None:
             raise ImageError("ask needs a photo; `complete` goes on with a text alone")
         config = self.config
-        return ask(self.engine, self.tokenizer, config.bos_token_id, config.eos_token_id, question, seen)
+        ends = config.bos_token_id, config.eos_token_id
+        return ask(self.engine, self.tokenizer, self.witness, *ends, question, seen)
 
     def complete(self, text: str, image: PhotoSource | ImageTokens | None = None, **options: Any) -> str:
         """How the text goes on, without the text itself. options: as in `GenerationOptions`."""

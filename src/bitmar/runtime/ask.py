@@ -2,7 +2,8 @@
 
 The model has met questions in training as text: "What color is the dog? brown". An answer is worth something only if
 the photo moved it: the question is asked without the photo too, and where the answer is no likelier with it, there is
-none.
+none. What the photo's concepts say counts as evidence by Bayes' rule: for yes, that of the things asked about; for any
+other answer, that of the answer.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import F32
 from bitmar.runtime.backend import Backend
 from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.confidence import Witness
 from bitmar.runtime.generate import sample
 from bitmar.runtime.options import GenerationOptions
 from bitmar.runtime.text import encode
@@ -58,7 +60,24 @@ def is_polar(question: str) -> bool:
     return question.split(" ", 1)[0].lower() in _POLAR and " or " not in question
 
 
-def ask(backend: Backend, tokenizer: Tokenizer, bos: int, eos: int, question: str, image: ImageTokens) -> Answer:
+def evidence_for(answer: str, question: str, image: ImageTokens, witness: Witness | None) -> float:
+    """Nats by which the concepts of a photo speak for an answer; 0 without a concept bank."""
+    if witness is None or image.concepts is None:
+        return 0.0
+    if is_polar(question):
+        return sum(witness.weights_of_evidence(question, image.concepts)) if answer == "yes" else 0.0
+    return max(witness.weights_of_evidence(answer, image.concepts), default=0.0)
+
+
+def ask(
+    backend: Backend,
+    tokenizer: Tokenizer,
+    witness: Witness | None,
+    bos: int,
+    eos: int,
+    question: str,
+    image: ImageTokens,
+) -> Answer:
     """See `BitMar.ask`."""
     asked = tidy(question)
     prompt = np.array([bos, *encode(tokenizer, asked)])
@@ -76,9 +95,10 @@ def ask(backend: Backend, tokenizer: Tokenizer, bos: int, eos: int, question: st
     seen, blind = (
         np.array([_likelihood(backend, prompt, end, each) for end in ends], np.float64) for each in (image, None)
     )
+    seen += [evidence_for(choice, asked, image, witness) for choice in choices]
     best = int(np.argmax(seen))
     if len(choices) == 1:
-        confidence, gain = float(np.exp(seen[0])), float(seen[0] - blind[0])
+        confidence, gain = float(np.exp(min(seen[0], 0.0))), float(seen[0] - blind[0])
     else:
         shares, before = (np.exp(x - np.logaddexp.reduce(x)) for x in (seen, blind))
         confidence, gain = float(shares[best]), float(np.log(shares[best] / before[best]))

@@ -43,7 +43,7 @@ class ConceptBank:
         self.words = tensors[part("words")]
         self._values, self._value_scale = tensors[part("values")], tensors[scale_name(part("values"))]
         self._strength, self._offset = weights.array(part("strength")), weights.array(part("offset"))
-        self._prior = weights.array(part("prior"))
+        self.prior = weights.array(part("prior"))
         self._dot = rows_dot or exact_dot
 
     @property
@@ -85,7 +85,7 @@ class ConceptBank:
         best = best[scores[best] >= HEARD]
         ids, first = np.unique(self.words[best, 0], return_index=True)
         heard = np.clip(scores[best[first]], None, _SUREST).astype(np.float64)
-        bonus = self.config.concept_evidence * (np.log(heard / (1 - heard)) - self._prior[best[first]])
+        bonus = self.config.concept_evidence * (np.log(heard / (1 - heard)) - self.prior[best[first]])
         return ids.astype(np.int64), bonus.astype(np.float32)
 
 

@@ -35,6 +35,7 @@ class Witness:
         weights = container.tensors.get(CONFIDENCE)
         self.weights: F32 | None = None if weights is None else np.asarray(weights)
         self._classed = set(bank.class_nouns.tolist())
+        self._prior = bank.prior
 
     @cached_property
     def _notions(self) -> list[dict[str, list[int]]]:
@@ -80,6 +81,10 @@ class Witness:
         if self.weights is None:
             return None
         return float(1 / (1 + np.exp(-self.evidence(caption, likelihood, scores) @ self.weights)))
+
+    def weights_of_evidence(self, text: str, scores: F32) -> list[float]:
+        """For each concept that a text names: by how many nats the photo speaks for it, or against it."""
+        return [log_odds(float(scores[c])) - float(self._prior[c]) for c in self.vocabulary.find(text)]
 
     def general(self, scores: F32) -> str | None:
         """What is sure of a photo in general: "an animal on grass"; None where not even that is."""
