@@ -10,7 +10,7 @@ import pytest
 
 from bitmar.core.errors import ConfigError, ImageError
 from bitmar.runtime import ask as module
-from bitmar.runtime.ask import CANNOT_TELL, ask, evidence_for, is_polar, tidy
+from bitmar.runtime.ask import CANNOT_TELL, ask, choices_of, evidence_for, is_polar, tidy
 from bitmar.runtime.options import GenerationOptions
 
 
@@ -25,6 +25,11 @@ from bitmar.runtime.options import GenerationOptions
 )
 def test_questions_are_put_as_the_model_knows_them(text: str, tidied: str, polar: bool) -> None:
     assert tidy(text) == tidied and is_polar(tidied) is polar
+
+
+def test_colors_and_numbers_are_chosen_from() -> None:
+    assert "brown" in choices_of("What color is the dog?") and "3" in choices_of("How many dogs are there?")
+    assert choices_of("Is it red?") == ["yes", "no"] and choices_of("What is this?") == []
 
 
 @pytest.mark.parametrize("empty", ["", " ?", "..."])

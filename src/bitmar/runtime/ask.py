@@ -27,13 +27,44 @@ CANNOT_TELL = "I cannot tell"
 
 _LONGEST = 8  # tokens of an answer
 _MOVED = 0.1  # nats an answer must gain by the photo; below it is what anybody would guess
+_CLOSED = {  # questions with answers to choose from, by how they begin
+    "what color": [
+        "black",
+        "white",
+        "red",
+        "blue",
+        "green",
+        "yellow",
+        "brown",
+        "orange",
+        "pink",
+        "purple",
+        "gray",
+        "tan",
+    ],
+    "what colour": [
+        "black",
+        "white",
+        "red",
+        "blue",
+        "green",
+        "yellow",
+        "brown",
+        "orange",
+        "pink",
+        "purple",
+        "gray",
+        "tan",
+    ],
+    "how many": ["0", "1", "2", "3", "4", "5", "6", "7", "8"],
+}
 _POLAR = ("is", "are", "was", "were", "does", "do", "did", "has", "have", "can", "could", "will", "would")
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """text: the answer, or `CANNOT_TELL`. confidence: the answer's probability beside the photo; of yes against no
-    where one of the two was asked for. gain: nats by which the photo made it likelier. guess: the likeliest answer.
+    """text: the answer, or `CANNOT_TELL`. confidence: the answer's probability beside the photo; against the others
+    where there are answers to choose from. gain: nats by which the photo made it likelier. guess: the likeliest answer.
     """
 
     text: str
@@ -60,6 +91,13 @@ def is_polar(question: str) -> bool:
     return question.split(" ", 1)[0].lower() in _POLAR and " or " not in question
 
 
+def choices_of(question: str) -> list[str]:
+    """The answers to choose from: yes and no, colors, numbers; [] where the model says what it likes."""
+    if is_polar(question):
+        return ["yes", "no"]
+    return next((list(known) for start, known in _CLOSED.items() if question.lower().startswith(start)), [])
+
+
 def evidence_for(answer: str, question: str, image: ImageTokens, witness: Witness | None) -> float:
     """Nats by which the concepts of a photo speak for an answer; 0 without a concept bank."""
     if witness is None or image.concepts is None:
@@ -81,14 +119,12 @@ def ask(
     """See `BitMar.ask`."""
     asked = tidy(question)
     prompt = np.array([bos, *encode(tokenizer, asked)])
-    choices: tuple[str, ...]
-    if is_polar(asked):
-        choices = ("yes", "no")
-    else:
+    choices = choices_of(asked)
+    if not choices:
         state = backend.start(image)
         backend.read(prompt, state)
         written = list(sample(backend, state, eos, GenerationOptions(max_tokens=_LONGEST)))
-        choices = (tokenizer.decode(written).strip(),)
+        choices = [tokenizer.decode(written).strip()]
         if not choices[0]:
             return Answer(CANNOT_TELL, 0.0, 0.0, "")
     ends = [np.array([*encode(tokenizer, f" {choice}"), eos]) for choice in choices]
