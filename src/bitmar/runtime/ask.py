@@ -27,36 +27,11 @@ CANNOT_TELL = "I cannot tell"
 
 _LONGEST = 8  # tokens of an answer
 _MOVED = 0.1  # nats an answer must gain by the photo; below it is what anybody would guess
+_COLORS = ("black", "white", "red", "blue", "green", "yellow", "brown", "orange", "pink", "purple", "gray", "tan")
 _CLOSED = {  # questions with answers to choose from, by how they begin
-    "what color": [
-        "black",
-        "white",
-        "red",
-        "blue",
-        "green",
-        "yellow",
-        "brown",
-        "orange",
-        "pink",
-        "purple",
-        "gray",
-        "tan",
-    ],
-    "what colour": [
-        "black",
-        "white",
-        "red",
-        "blue",
-        "green",
-        "yellow",
-        "brown",
-        "orange",
-        "pink",
-        "purple",
-        "gray",
-        "tan",
-    ],
-    "how many": ["0", "1", "2", "3", "4", "5", "6", "7", "8"],
+    "what color": _COLORS,
+    "what colour": _COLORS,
+    "how many": tuple(map(str, range(9))),
 }
 _POLAR = ("is", "are", "was", "were", "does", "do", "did", "has", "have", "can", "could", "will", "would")
 
