@@ -6,6 +6,7 @@
 # make bench     the figures of benchmarks/
 # make figures the figures of README and docs/, written from docs/figures.json; MEASURE='bench recall' first measures these
 # make compat    the model's tests in transformers 4.51.3, in the locked release and in the newest
+# make mutants   faults put in one at a time, tests/mutants.toml: which of them no test notices; ONLY='memory.cpp' picks some
 # make update    locks the newest releases that pyproject.toml allows, in requirements/; BELOW="PACKAGE<VERSION ..." holds one back
 # make clean
 
@@ -14,13 +15,14 @@ export BITMAR_DATA ?= $(abspath $(wildcard ../shared/data))
 PHOTO ?= $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])")/data/astronaut.png
 FUZZ_SECONDS ?= 60
 BELOW ?=
+ONLY ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard native/*.h native/*.cpp)
 INSTALL := pyproject.toml scripts/install.sh requirements/build.txt $(NATIVE)
 
-.PHONY: demo test sanitize fuzz neon bench figures compat update clean
+.PHONY: demo test sanitize fuzz neon bench figures compat mutants update clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/bitmar caption "$(PHOTO)"
@@ -48,6 +50,9 @@ figures: $(VENV)/full.stamp
 
 compat: $(VENV)/full.stamp
 	scripts/compat.sh $(BIN)/python
+
+mutants: $(VENV)/full.stamp
+	$(BIN)/python scripts/mutants.py $(ONLY)
 
 update:
 	scripts/update.sh $(BELOW)

@@ -26,7 +26,7 @@ environment() {  # NAME REQUIREMENT
 version() { "$1" -c 'import transformers; print(transformers.__version__)'; }
 
 status=0 lines=()
-run() {  # WHAT PYTHON OTHER: the tests in PYTHON, those between two releases with OTHER as the second
+run() {  # WHAT PYTHON OTHER: the tests in PYTHON, and those between two releases with OTHER as the second
   local number log summary
   number=$(version "$2") log=$work/$1.log
   echo "== transformers $number, $1: $log"
@@ -41,7 +41,7 @@ run() {  # WHAT PYTHON OTHER: the tests in PYTHON, those between two releases wi
 environment oldest "transformers==$oldest"
 environment newest transformers
 old=$PWD/$work/oldest/bin/python new=$PWD/$work/newest/bin/python
-run oldest "$old" "$locked"
+run oldest "$old" ""  # what is compared between it and the others, these runs compare
 run locked "$locked" "$old"
 if [ "$(version "$new")" = "$(version "$locked")" ]; then
   lines+=("transformers $(version "$new") (newest) is the locked one")

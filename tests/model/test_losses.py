@@ -96,3 +96,16 @@ def test_contrastive_loss_without_groups_and_its_gradient() -> None:
 def test_pairs_of_one_picture_alone_have_nothing_to_tell_apart() -> None:
     loss, _ = contrastive_loss(torch.randn(3, 8), torch.randn(3, 8), torch.tensor(10.0), torch.zeros(3))
     assert loss.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_small_probabilities_outlast_float16() -> None:
+    """Of e^-20, which float16 cannot hold, the loss is 20 all the same."""
+    head = BitLinear(16, 50, "none")
+    with torch.no_grad():
+        head.weight.zero_()[1, 0] = 20
+    hidden = torch.zeros(1, 2, 16)
+    hidden[..., 0] = 1
+    labels = torch.tensor([[0, 0]])
+    exact = language_modelling_loss(hidden, head, labels)
+    half = language_modelling_loss(hidden.half(), head.half(), labels)
+    assert exact.item() == pytest.approx(20, abs=1e-3) and half.item() == pytest.approx(exact.item(), abs=0.02)

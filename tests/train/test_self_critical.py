@@ -175,3 +175,15 @@ def test_wrong_objectives_are_refused(
     recipe["stages"][0] |= change
     with pytest.raises(ConfigError, match=message):
         load_recipe(write(recipe))
+
+
+def test_captions_are_drawn_without_dropout(model: BitMarForCausalLM, tokenizer: Tokenizer) -> None:
+    draw, training = model.generate, []
+
+    def generate(*args: Any, **options: Any) -> Any:
+        training.append([module.training for module in model.modules()])
+        return draw(*args, **options)
+
+    model.generate = generate  # type: ignore[method-assign]
+    self_critical_inputs(model, batch(2), Counting(), tokenizer, samples=2)  # type: ignore[arg-type]
+    assert len(training) == 1 and not any(training[0]) and model.training

@@ -72,3 +72,8 @@ def test_transformers_words(tmp_path) -> None:
 def test_half_precision_needs_a_gpu(tmp_path) -> None:
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         Training(steps=1, precision="fp16").arguments(str(tmp_path))
+
+
+def test_betas_reach_the_optimizer(tmp_path) -> None:
+    arguments = Training(steps=1, betas=(0.8, 0.95), precision="fp32").arguments(str(tmp_path))
+    assert (arguments.adam_beta1, arguments.adam_beta2) == (0.8, 0.95)

@@ -311,3 +311,22 @@ def test_groups_keep_their_ratio() -> None:
         assert slow == pytest.approx(0.05 * fast)
         optimizer.step()
         scheduler.step()
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "chosen"),
+    [
+        ("adamw8bit", "cuda", "adamw_bnb_8bit"),
+        ("adamw8bit", "cpu", "adamw_torch_fused"),
+        ("adamw", "cuda", "adamw_torch_fused"),
+    ],
+)
+def test_adamw_is_of_8_bits_where_a_gpu_has_the_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: str, device: str, chosen: str
+) -> None:
+    made = trainer(tmp_path, optimizer=asked)
+    monkeypatch.setattr(type(made.args), "device", property(lambda _: torch.device(device)))
+    used: list[str] = []
+    monkeypatch.setattr(Trainer, "create_optimizer", lambda self, *_: used.append(self.args.optim))
+    made.create_optimizer()
+    assert [str(getattr(name, "value", name)) for name in used] == [chosen]
