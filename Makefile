@@ -1,4 +1,4 @@
-# make demo      a caption for a sample photograph; installs no PyTorch
+# make demo      captions of four sample photographs, or PHOTO="mine.jpg yours.jpg"; installs no PyTorch
 # make test      everything that continuous integration checks
 # make sanitize  the native engine under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
 # make fuzz      FUZZ_SECONDS of broken models, photos, memories, shards, recipes and options, by default 60
@@ -12,10 +12,13 @@
 
 export PYTHON ?= python3
 export BITMAR_DATA ?= $(abspath $(wildcard ../shared/data))
-PHOTO ?= $(shell $(BIN)/python -c "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])")/data/astronaut.png
+PHOTO ?=
 FUZZ_SECONDS ?= 60
 BELOW ?=
 ONLY ?=
+
+# of scikit-image, in the public domain or CC0
+SAMPLES := astronaut.png chelsea.png coffee.png rocket.jpg
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +28,9 @@ INSTALL := pyproject.toml scripts/install.sh requirements/build.txt $(NATIVE)
 .PHONY: demo test sanitize fuzz neon bench figures compat mutants update clean
 
 demo: $(VENV)/demo.stamp
-	$(BIN)/bitmar caption "$(PHOTO)"
+	@if [ -e "$(PHOTO)" ]; then set -- "$(PHOTO)"; else set -- $(PHOTO); fi; \
+	if [ $$# = 0 ]; then set -- $(SAMPLES); cd "$$($(BIN)/python -c 'import skimage; print(skimage.__path__[0])')/data"; fi; \
+	"$(CURDIR)/$(BIN)/bitmar" caption "$$@"
 
 test: $(VENV)/full.stamp
 	$(BIN)/ruff check

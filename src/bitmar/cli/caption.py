@@ -100,12 +100,14 @@ def caption(
         if "error" in result:
             say(f"skipped {result['error']}")
         elif not as_json:
-            line = _honest(result)
-            typer.echo(line if len(names) == 1 else f"{result['photo']}: {line}")
+            line, sure = _honest(result), _sure(result["confidence"])
+            typer.echo(line if len(names) == 1 else f"{result['photo']}: {line}{sure and f' ({sure})'}")
+            if sure and len(names) == 1:
+                say(sure)
             if found := result.get("recalled"):
-                sure = "" if found["confidence"] is None else f", {found['confidence']:.1%} sure"
+                known = "" if found["confidence"] is None else f", {found['confidence']:.1%} sure"
                 what = "recited" if result["recited"] else "remembered with a photo like this"
-                say(f"{what}: {found['text']!r} (score {found['score']:.3f}{sure})")
+                say(f"{what}: {found['text']!r} (score {found['score']:.3f}{known})")
     if grid and captions:
         from bitmar.plots.grid import Cell, write_grid
 
@@ -153,6 +155,10 @@ def _honest(result: dict[str, Any]) -> str:
         return str(result["caption"])
     sure = f" (surely {result['general']})" if result["general"] else ""
     return f"not sure: {result['caption']}{sure}"
+
+
+def _sure(confidence: float | None) -> str:
+    return "" if confidence is None else f"{confidence:.0%} sure"
 
 
 def _recalled(found: Recalled | None) -> dict[str, Any] | None:
