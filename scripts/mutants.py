@@ -34,10 +34,9 @@ def main() -> int:
     native = any(is_native(mutant) for mutant in run)
     if native:
         build()
-    failing = [tests for tests in sorted({tuple(mutant["tests"]) for mutant in run}) if test(tests) != 0]
-    for tests in failing:
-        print(f"fails without any fault: {' '.join(tests)}", flush=True)
-    if failing:
+    everything = sorted({name for mutant in run for name in mutant["tests"]})
+    if test(everything):
+        print(f"something fails without any fault: {' '.join(everything)}")
         return 1
     counts = {"killed": 0, "survived": 0, "stale": 0, "excused": 0}
     for mutant in mutants:
@@ -88,7 +87,7 @@ def try_one(mutant: dict[str, Any], native: bool) -> str:
         path.write_text(good, encoding="utf-8")
 
 
-def test(tests: tuple[str, ...] | list[str]) -> int:
+def test(tests: list[str]) -> int:
     # -S leaves out the .pth file of an editable install, which would put its own module before the copy's.
     places = [TREE / "src", sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), "PYTHONDONTWRITEBYTECODE": "1"}
