@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bitmar.core.fetch import fetch_photo
     from bitmar.runtime.api import BitMar, load
     from bitmar.session.session import Session
 
 __version__ = "0.1.0"
-__all__ = ["BitMar", "Session", "__version__", "load"]
+__all__ = ["BitMar", "Session", "__version__", "fetch_photo", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,6 +19,10 @@ def __getattr__(name: str) -> Any:
         from bitmar.runtime import api
 
         return getattr(api, name)
+    if name == "fetch_photo":
+        from bitmar.core.fetch import fetch_photo
+
+        return fetch_photo
     if name == "Session":
         from bitmar.session.session import Session
 

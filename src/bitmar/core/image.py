@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 
 from bitmar.core.bands import bands_of, jpeg_coefficients
 from bitmar.core.errors import ImageError
+from bitmar.core.formats import HEAD, no_picture, readable, refuse_raw
 from bitmar.core.rgb import join, rgb_of
 
-PhotoSource = str | Path | bytes | Image.Image | npt.NDArray[np.generic]
+PhotoSource = str | Path | bytes | IO[bytes] | Image.Image | npt.NDArray[np.generic]
 
 MAX_PIXELS = 64_000_000
 _WHOLE = 12_000_000  # pixels up to which a photo is decoded whole whatever its format; above in bands where it can be
 _SHRUNK = 24_000_000  # pixels above which it is made smaller on the way
 _ROOM = 210_000_000  # bytes that decoding may take: the process stays below 300 MB
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}  # in Pillow; of other modes 4
-_COPIES = {"PNG": 1, "WEBP": 5}  # of its pixels that a decoder makes, the result among them; of other formats 2
+# Of its pixels that a decoder makes, the result among them; of other formats 2.
+_COPIES = {"PNG": 1, "WEBP": 5, "AVIF": 3}
+_MAX_STREAM = 256 << 20  # bytes of a file object
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,26 +42,29 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Named, because Pillow would also open EPS (which starts Ghostscript) and much that no camera writes.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 
 
 def load_photo(source: PhotoSource) -> Image.Image:
     """Read a photograph as an upright 8-bit RGB image.
 
-    `source` is a path, the bytes of a file, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
+    `source` is a path or file: URL, the bytes of a file, a file object open for reading bytes (read from where it
+    stands to its end), a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
     CMYK, palette and 16-bit images are converted, transparency is laid on white, an animation gives its first
     frame. A photo of more than 24 megapixels comes at half its size or less, each pixel the mean of several.
-    Raises ImageError, with the path in it, for all that is no whole picture of up to 64 megapixels.
+    Raises ImageError, with the path in it, for all that is no whole picture of up to 64 megapixels, and for an http(s)
+    URL, which `fetch_photo` turns into bytes where that is wanted.
     """
-    name = f"{source!s:.200}" if isinstance(source, (str, Path)) else "the photo"
+    path = source if isinstance(source, (str, Path)) else None
+    name = "the photo" if path is None else f"{path!s:.200}"
     try:
         with contextlib.ExitStack() as opened:
-            return _load(_open(source, opened), fresh=not isinstance(source, (Image.Image, np.ndarray)))
+            image = _open(source, opened)
+            refuse_raw(image, path)
+            return _load(image, fresh=not isinstance(source, (Image.Image, np.ndarray)))
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error.__cause__
     except UnidentifiedImageError as error:
-        raise ImageError(f"{name}: not a picture in a format bitmar reads ({', '.join(_FORMATS)})") from error
+        raise ImageError(f"{name}: {no_picture(path)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(f"{name}: refused as a decompression bomb: {error}") from error
     except Exception as error:  # Pillow's decoders meet a broken file with almost any exception
@@ -87,14 +95,42 @@ def _open(source: PhotoSource, opened: contextlib.ExitStack) -> Image.Image:
         return source
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    if isinstance(source, (bytes, bytearray, memoryview)):
-        if not len(source):
-            raise ImageError("no bytes at all")
-        return Image.open(io.BytesIO(source), formats=_FORMATS)
-    if not isinstance(source, (str, Path)):
+    if isinstance(source, (str, Path)):
+        file = opened.enter_context(_open_file(_path_of(source)))
+    elif isinstance(source, (bytes, bytearray, memoryview)):
+        file = io.BytesIO(source)
+    elif hasattr(source, "read"):
+        file = io.BytesIO(_read(source))
+    else:
         kind = type(source).__name__
-        raise ImageError(f"a photo is a path, bytes, a PIL image or a uint8 array, not {kind}")
-    return Image.open(opened.enter_context(_open_file(Path(source))), formats=_FORMATS)
+        raise ImageError(f"a photo is a path, bytes, a file object, a PIL image or a uint8 array, not {kind}")
+    head = file.read(HEAD)
+    if not head:
+        raise ImageError("the file is empty" if isinstance(source, (str, Path)) else "no bytes at all")
+    file.seek(0)
+    return Image.open(file, formats=readable(head))
+
+
+def _read(file: IO[bytes]) -> bytes:
+    data = file.read(_MAX_STREAM + 1)
+    if not isinstance(data, bytes):
+        raise ImageError("a file object gives text: open the photo with mode 'rb'")
+    if len(data) > _MAX_STREAM:
+        raise ImageError(f"more than {_MAX_STREAM >> 20} MiB came, which is no photo")
+    return data
+
+
+def _path_of(source: str | Path) -> Path:
+    """Raises ImageError for an address of the network."""
+    scheme = source[:8].partition(":")[0].lower() if isinstance(source, str) else ""
+    if scheme in ("http", "https"):
+        raise ImageError("an address, which is fetched only where you ask for it: give bitmar.fetch_photo(URL)")
+    if scheme != "file":
+        return Path(source)
+    parts = urlsplit(str(source))
+    if parts.netloc not in ("", "localhost"):
+        raise ImageError(f"a file: URL names a file of this machine, not one of {parts.netloc!r}")
+    return Path(url2pathname(parts.path))
 
 
 def _open_file(path: Path) -> IO[bytes]:
@@ -103,15 +139,11 @@ def _open_file(path: Path) -> IO[bytes]:
         kind = path.stat().st_mode
         if not stat.S_ISREG(kind):
             raise ImageError("is a folder, name one photo" if stat.S_ISDIR(kind) else "is no file, name one photo")
-        file = path.open("rb")
+        return path.open("rb")
     except FileNotFoundError:
         raise ImageError("no such file") from None
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
         raise ImageError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if not os.fstat(file.fileno()).st_size:
-        file.close()
-        raise ImageError("the file is empty")
-    return file
 
 
 def _load(image: Image.Image, fresh: bool) -> Image.Image:
@@ -146,6 +178,9 @@ def _make_room(image: ImageFile) -> None:
             if needed <= _ROOM and pixels // part**2 <= _SHRUNK:
                 image.draft(image.mode, (image.width // part, image.height // part))
                 return
+    elif isinstance(image, Jpeg2KImageFile):
+        image.reduce = 2 if pixels > _SHRUNK else 1  # halvings; whole it takes 20 bytes a pixel, so 6 and 3.2
+        return
     else:
         copies = _COPIES.get(kind or "", 2)
         needed = (_PIXEL_BYTES.get(image.mode, 4) * copies + (1 if pixels > _SHRUNK else 4)) * pixels

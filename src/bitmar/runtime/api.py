@@ -137,9 +137,9 @@ class BitMar:
     def encode_image(self, photo: PhotoSource | None = None, *, features: npt.ArrayLike | None = None) -> ImageTokens:
         """Prepare a picture once for any number of captions and completions.
 
-        photo: a path, bytes, a PIL image or a uint8 array (H, W, 3). features: instead of a photo, the patch
-        features (N_p, D_v) of the teacher that the model was trained with; a model without a vision tower of
-        its own needs them. Raises ImageError.
+        photo: a path, bytes, a file object, a PIL image or a uint8 array (H, W, 3). features: instead of
+        a photo, the patch features (N_p, D_v) of the teacher that the model was trained with; a model without a vision
+        tower of its own needs them. Raises ImageError.
         """
         if (photo is None) == (features is None):
             raise ImageError("encode_image needs either a photo or features, and not both")
