@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,11 +145,11 @@ def test_a_bank_adds_up_the_classes_of_a_concept_and_takes_the_surer_key() -> No
 
 
 def test_a_bank_is_read_as_it_was_written(tmp_path: Path) -> None:
-    bank, path = small_bank(), tmp_path / "bank.safetensors"
+    bank, path = replace(small_bank(), prior=np.zeros(3, np.float32)), tmp_path / "bank.safetensors"
     bank.save(path)
     again = ConceptBank.load(path)
     assert again.names == bank.names
-    for name in ("keys", "bias", "class_keys", "class_bias", "class_concepts"):
+    for name in ("keys", "bias", "class_keys", "class_bias", "class_concepts", "prior"):
         np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(FormatError, match="no concept bank"):

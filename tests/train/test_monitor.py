@@ -12,7 +12,8 @@ from rich.console import Console
 from bitmar.model.bitlinear import BitLinear, quantize_weight
 from bitmar.train import fit, monitor
 from bitmar.train.monitor import Display, evaluate, gates, loss_terms, memory_utilisation, zero_fractions
-from bitmar.train.recipe import Fit, load_recipe
+from bitmar.train.recipe import load_recipe
+from bitmar.train.stages import Fit
 from bitmar.train.workspace import Workspace
 
 

@@ -9,7 +9,8 @@ import yaml
 
 from bitmar.core.config import ModelConfig
 from bitmar.core.errors import ConfigError
-from bitmar.train.recipe import Fit, load_recipe
+from bitmar.train.recipe import load_recipe
+from bitmar.train.stages import Fit
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 Write = Callable[..., Path]
@@ -53,7 +54,7 @@ def test_the_papers_recipe_has_the_papers_network() -> None:
         ("tower.dephts=[1]", "'dephts' (did you mean 'depths'?)"),
         ("stages.0.text_shares=1", "'text_shares' (did you mean 'text_share'?)"),
         ("stages.all.training.learning_rat=1", "'learning_rat' (did you mean 'learning_rate'?)"),
-        ("stages.0.kind=fitt", "kind must be fit or distill, not 'fitt' (did you mean 'fit'?)"),
+        ("stages.0.kind=fitt", "kind must be fit, distill or concepts, not 'fitt' (did you mean 'fit'?)"),
         ("path=x", "unknown key 'path'"),
     ],
 )

@@ -54,3 +54,10 @@ def test_made_up_tags_name_the_caption_and_what_else_photos_show() -> None:
     np.testing.assert_array_equal(
         make("A car.", np.random.default_rng(1))[0], make("A car.", np.random.default_rng(1))[0]
     )
+
+
+def test_made_up_tags_where_photos_have_nothing_right() -> None:
+    ids, scores = np.array([[0, 2]]), np.array([[0.9, 0.5]], np.float32)
+    make = MadeUpTags(Vocabulary(NAMES), ids, scores, np.zeros((1, 5), bool))
+    found, given = make("A car and a dog.", np.random.default_rng(0))
+    assert found.shape == (2,) and given.max() == np.float32(0.9)

@@ -18,7 +18,7 @@ RecipeFile = Annotated[
 
 @command(
     "bitmar train recipes/smoke.yaml",
-    "bitmar train recipes/default.yaml --stage language",
+    "bitmar train recipes/default.yaml --stage eyes",
     "bitmar train recipes/smoke.yaml --set output=runs/wide --set model.hidden_size=256",
     "torchrun --nproc-per-node 4 -m bitmar train recipes/default.yaml",
     panel=MAKE,
@@ -46,14 +46,15 @@ def train(
 
 
 @command(
-    "bitmar distill recipes/default.yaml", "bitmar distill my.yaml --set stages.tower.rows=64", panel=MAKE, shards=True
+    "bitmar distill recipes/bitvit.yaml", "bitmar distill my.yaml --set stages.tower.rows=64", panel=MAKE, shards=True
 )
 def distill(recipe: RecipeFile, assignments: Assignments = None) -> None:
     """Train the vision tower alone: run the distill stages of RECIPE that are not finished."""
     with needs("train"):
         from bitmar.core.errors import ConfigError
-        from bitmar.train.recipe import Distill, load_recipe
+        from bitmar.train.recipe import load_recipe
         from bitmar.train.run import run
+        from bitmar.train.stages import Distill
 
         loaded = load_recipe(recipe, assignments or ())
         if not any(isinstance(stage, Distill) for stage in loaded.stages):

@@ -10,9 +10,22 @@ from tokenizers import Tokenizer
 
 from bitmar.core.errors import DataError
 from bitmar.data.dataset import IGNORED, TAGS, Batch, BatchSource, labels_of, permutation, rng_of, row_range
+from bitmar.data.text import Domain, clean_caption
 from bitmar.data.tokenizer import plain_encoder, special_ids
 
 MakeTags = Callable[[str, np.random.Generator], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+
+
+def read_tagged(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The captions of text files, one a line, and their questions: `question : WHAT? answer : THIS` as "WHAT? THIS"."""
+    captions, questions = [], []
+    for line in Domain(path=list(patterns), split="line").documents():
+        question, sign, answer = line.partition(" answer : ")
+        if sign and question.startswith("question : "):
+            questions.append(f"{question.removeprefix('question : ').strip()} {answer.strip()}")
+        elif caption := clean_caption(line):
+            captions.append(caption)
+    return captions, questions
 
 
 class TaggedCaptions(BatchSource):

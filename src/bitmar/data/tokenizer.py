@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from bitmar import console
+from bitmar.core.container import open_container
 from bitmar.core.errors import TokenizerError
 from bitmar.core.files import write_atomically
 from bitmar.data.shards import expand_shards
@@ -77,11 +78,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(spec: str | Path) -> Tokenizer:
-    """A tokenizer from a tokenizer.json, a folder with one (or GPT-2's encoder.json + vocab.bpe), or the Hub.
+    """A tokenizer from a tokenizer.json, a folder with one (or GPT-2's encoder.json + vocab.bpe), a .bitmar file, or
+    the Hub.
 
     Anything that is no path on this machine is taken for a Hub name ("gpt2"). Raises TokenizerError.
     """
     path = Path(spec)
+    if path.suffix == ".bitmar":
+        return Tokenizer.from_str(open_container(path).tokenizer_json)
     try:
         if path.is_file():
             return Tokenizer.from_file(str(path))

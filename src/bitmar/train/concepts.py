@@ -9,6 +9,7 @@ concept. The score of a concept is the larger of the two.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from bitmar.data.features import FeatureStore
 _STEPS, _RATE, _ROWS, _DROPOUT = 400, 1e-3, 512, 0.8  # chosen by the mean average precision on validation captions
 _SURE = 0.3  # from here on a class probability casts doubt on a caption's silence
 _SILENT = 0.2  # weight of "not there" where only a label was given
+_SHARES = (5e-4, 0.5)  # of the photos that show a concept, at least and at most
 _UNSEEN = -20.0  # bias of a concept that no photo has shown
 
 
@@ -96,7 +98,10 @@ def fit_bank(
         keys, bias = _logistic(inputs, targets, weights, rows, seed)
         return ConceptBank(vocabulary.names, keys, bias, *classifier, classes)
 
-    return fitted(None), [fitted(fold) for fold in range(folds)]
+    whole = fitted(None)
+    share = whole.scores(captioned[0][:, 0]).mean(0).clip(*_SHARES)
+    prior = np.log(share / (1 - share)).astype(np.float32)
+    return replace(whole, prior=prior), [fitted(fold) for fold in range(folds)]
 
 
 def _logistic(x: Tensor, y: Tensor, weight: Tensor, rows: Tensor, seed: int) -> tuple[F32, F32]:

@@ -27,7 +27,7 @@ from bitmar.data.photos import PhotoStore
 from bitmar.data.towers.litert_torch import LiteRTTorch
 from bitmar.model.vision import BitViT, BitViTConfig, initialise
 from bitmar.train.ranks import is_main, main_first, wait, world_size
-from bitmar.train.recipe import Distill, DistillWeights
+from bitmar.train.stages import Distill, DistillWeights
 from bitmar.train.trainer import BatchTrainer, reporting_full_disk
 from bitmar.train.workspace import MEAN, STD, Workspace
 

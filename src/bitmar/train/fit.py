@@ -7,20 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from bitmar.core.errors import ConfigError, FormatError
+from bitmar.core.errors import ConfigError
 from bitmar.core.files import write_atomically
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
+from bitmar.train.concept_stage import ConceptData
 from bitmar.train.controller import ControllerCallback
 from bitmar.train.monitor import evaluate, gates, loss_terms, zero_fractions
 from bitmar.train.ranks import is_main, main_first, wait, world_size
-from bitmar.train.recipe import Fit
+from bitmar.train.recipe import PACKED
 from bitmar.train.self_critical import CiderReward, self_critical_inputs, still_tower
+from bitmar.train.sources import further, photos_with_tags
+from bitmar.train.stages import Fit
+from bitmar.train.start import CONCEPTS, TOWER, VALUES, bank_sizes, load_packed, load_weights, put_concepts
 from bitmar.train.trainer import BatchTrainer, reporting_full_disk
 from bitmar.train.words import WordCounter, WordsSeen
 from bitmar.train.workspace import MEAN, STD, Workspace
@@ -29,9 +33,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from bitmar.data.caption_batches import CaptionBatches
-
-
-TOWER = "model.vision_tower."
 
 
 class FitTrainer(BatchTrainer):
@@ -54,9 +55,10 @@ class FitTrainer(BatchTrainer):
         self._initial_zeros = zero_fractions(self.model)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if self.critic is not None and "image_ids" in inputs:
+        source = self.train_dataset.source.which(int(inputs["batch_number"]))[0]
+        if self.critic is not None and source == "photos":
             return super().compute_loss(partial(self.critic, model), inputs, return_outputs)
-        if self.stage.episodes > 1 and "image_ids" in inputs:
+        if self.stage.episodes > 1 and source == self.stage.chained():  # other photos stand alone
             inputs |= {"episodes": self.stage.episodes, "one_shot": self.stage.one_shot}
         if self.stage.tower_rate == 0 and "pixel_values" in inputs:
             inputs["vision_features"] = still_tower(self.model, inputs.pop("pixel_values"))
@@ -139,8 +141,9 @@ def build_model(
     """The stage's model, fresh or from an earlier stage, with its distilled tower in place."""
     from bitmar.data.tokenizer import special_ids
 
-    tokenizer = workspace.tokenizer()
+    tokenizer, concepts = workspace.tokenizer(), _concepts(stage, workspace)
     special = special_ids(tokenizer)
+    sizes = {} if concepts is None else bank_sizes(concepts.bank, concepts.stage.tokens)
     config = workspace.recipe.model_config(
         stage,
         vocab_size=tokenizer.get_vocab_size(),
@@ -148,13 +151,20 @@ def build_model(
         eos_token_id=special.eos,
         pad_token_id=special.pad,
         **({} if special.image is None else {"image_token_id": special.image}),
+        **sizes,
     )
     torch.manual_seed(stage.training.seed)
     model = BitMarForCausalLM(BitMarConfig(**config.to_dict()))
-    if stage.start:
-        _load(model, starts.get(stage.start, Path(stage.start)), optional=TOWER)
+    lacking = {VALUES}
+    if (stage.start or "").endswith(PACKED):
+        if anew := load_packed(model, Path(str(stage.start))):
+            workspace.console.print(f"{stage.name}: of another shape in {stage.start}, begun anew: {', '.join(anew)}")
+    elif stage.start:
+        lacking = load_weights(model, starts.get(stage.start, Path(stage.start)), (TOWER, CONCEPTS))
+    if concepts is not None and VALUES in lacking:
+        put_concepts(model, concepts.bank, tokenizer, torch.from_numpy(_some_features(stage, workspace)))
     if stage.tower_from and model.model.vision_tower is not None:
-        _load(model.model.vision_tower, towers[stage.tower_from], inside=TOWER)
+        load_weights(model.model.vision_tower, towers[stage.tower_from], inside=TOWER)
     for part, rate in rates(stage).items():
         for parameter in part_of(model, part) if rate == 0 else ():
             parameter.requires_grad_(False)
@@ -162,50 +172,34 @@ def build_model(
     return model
 
 
-def _load(module: torch.nn.Module, folder: Path, optional: str = "\0", inside: str = "") -> None:
-    """optional: prefix of what either side may lack. inside: of what is wanted, where the folder holds more."""
-    path = folder / "model.safetensors"
-    try:
-        weights = load_file(path)
-        wanted = {name.removeprefix(inside): value for name, value in weights.items() if name.startswith(inside)}
-        found = module.load_state_dict(wanted or weights, strict=False)
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise FormatError(f"cannot start from {path}: {error}") from error
-    missing, unknown = (
-        [name for name in names if not name.startswith(optional)]
-        for names in (found.missing_keys, found.unexpected_keys)
-    )
-    if missing or unknown:
-        raise FormatError(
-            f"{path} does not fit this model: {len(missing)} tensors missing ({missing[:3]}), "
-            f"{len(unknown)} unknown ({unknown[:3]}); start from one of the same sizes"
-        )
-
-
 def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
-    """The stage's mixture of captions and text, and the held-out sources by name."""
+    """The stage's mixture of sources, and the held-out sources by name."""
     from bitmar.data.caption_batches import CaptionBatches
     from bitmar.data.dataset import Mixture, TextBatches
 
     recipe, settings, tokenizer = workspace.recipe, stage.training, workspace.tokenizer()
     length = workspace.recipe.model.get("sequence_length", 256)
+    asked = stage.sources()
     sources: dict[str, Any] = {}
     checks: dict[str, Any] = {}
-    corpus = workspace.corpus(stage.text or recipe.data.text) if stage.text_share > 0 else None
+    corpus = workspace.corpus(stage.text or recipe.data.text) if asked.get("text") else None
     if corpus is not None:
         sources["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed)
         if any(len(domain.heldout.tokens) for domain in corpus.domains.values()):
             checks["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed, split="heldout")
     if stage.pictures != "none":
-        chosen = ("episodes", "revisit", "repeat", "hidden")
-        train: dict[str, Any] = {name: getattr(stage, name) for name in chosen} | {"asked": stage.photo_questions}
+        train = stage.chains() if stage.chained() == "photos" else {}
         held: dict[str, Any] = {"training": False}
         data = recipe.data
+        pictures: Any
         if stage.pictures == "features":
             assert stage.tower is not None
             pictures = workspace.features("train", stage.captions or data.captions, stage.tower, data.views)
             _check_features(pictures, stage, workspace)
             heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else None
+            if (concepts := _concepts(stage, workspace)) is not None:
+                sources |= further(stage, concepts, pictures, tokenizer)
+                pictures, train["tags"] = photos_with_tags(stage, concepts, pictures)
         else:
             pictures, heldout = None, None
             normal = {"mean": MEAN, "std": STD, "size": (recipe.tower or {}).get("image_size", 224)}
@@ -213,14 +207,27 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
             if data.validation:
                 held |= {"photos": workspace.photos("validation", data.validation), **normal}
         rows, width = stage.caption_rows, stage.caption_length
-        sources["captions"] = CaptionBatches(pictures, tokenizer, rows, settings.seed, width, **train)
+        sources["photos"] = CaptionBatches(pictures, tokenizer, rows, settings.seed, width, **train)
         if data.validation:
             checks["captions"] = CaptionBatches(heldout, tokenizer, rows, settings.seed, width, **held)
-    shares = {"text": stage.text_share if "captions" in sources else 1.0, "captions": 1 - stage.text_share}
+    if stage.mix is not None:  # shares of steps, which a mixture takes as shares of tokens
+        weights = {name: asked[name] * sources[name].tokens_per_batch for name in sources if asked.get(name)}
+    else:
+        shares = {"text": stage.text_share if "photos" in sources else 1.0, "photos": 1 - stage.text_share}
+        weights = {name: shares[name] for name in sources if shares[name] > 0}
     steps = settings.steps * settings.accumulation * world_size()
-    weights = {name: shares[name] for name in sources if shares[name] > 0}
     # All ranks have the same kind of batch in a step: they meet in the gathering of the contrastive loss.
     return Mixture(sources, weights, steps, settings.seed, block=world_size()), checks
+
+
+def _concepts(stage: Fit, workspace: Workspace) -> ConceptData | None:
+    return None if stage.concepts is None else ConceptData(workspace.recipe.bank_stage(stage.concepts), workspace)
+
+
+def _some_features(stage: Fit, workspace: Workspace) -> npt.NDArray[np.float32]:
+    data = workspace.recipe.data
+    store = workspace.features("train", stage.captions or data.captions, str(stage.tower), data.views)
+    return np.stack([store.features(i) for i in range(min(8, len(store)))])
 
 
 def _check_features(store: Any, stage: Fit, workspace: Workspace) -> None:
@@ -253,7 +260,7 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
 
     critic = None
     if stage.objective == "cider":
-        critic = Critic(model, source.sources["captions"], tokenizer, stage.samples, stage.reward)
+        critic = Critic(model, source.sources["photos"], tokenizer, stage.samples, stage.reward)
     trainer = FitTrainer(
         model,
         source,

@@ -22,8 +22,8 @@ from typing import Any
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.paths import expand
-from bitmar.data.text import Domain
-from bitmar.train.settings import Training, from_mapping
+from bitmar.train.settings import from_mapping
+from bitmar.train.stages import Concepts, Distill, Fit, Stage, domains
 
 _SET_ELSEWHERE = {
     **dict.fromkeys(
@@ -31,21 +31,15 @@ _SET_ELSEWHERE = {
     ),
     "vision_tower": "the top-level key `tower` describes it",
     "quantization": "it is a stage's key",
+    **dict.fromkeys(
+        ("concepts", "concept_classes", "concept_keys", "concept_class_width", "concept_tokens"),
+        "a stage of kind concepts finds it",
+    ),
 }
 
 
 _OF_A_STAGE = "stage:"
-
-
-def domains(text: dict[str, Any]) -> dict[str, Domain]:
-    """The text domains of a recipe by name; ConfigError naming the one that cannot be read."""
-    found = {}
-    for name, value in text.items():
-        try:
-            found[name] = Domain.of(value)
-        except (ConfigError, TypeError) as error:
-            raise ConfigError(f"text.{name}: {error}") from None
-    return found
+PACKED = ".bitmar"
 
 
 @dataclass(frozen=True)
@@ -54,24 +48,32 @@ class Data:
 
     text: domain -> `bitmar.data.text.Domain` (path, weight, split, clean). captions: WebDataset patterns with human
     captions; photos: more of them for distillation, captions or not; validation: captioned shards, never trained on.
-    heldout: share of the text kept for perplexity. views: stored views per photo when features are extracted,
-    the first as it is, the others random: crops of view_area of the photo, colours changed by up to view_colour.
+    labelled: shards of photos with a label and perhaps boxes; plain: of photos alone; tagged: text files of captions
+    without photos, one a line, and of questions (`question : ... answer : ...`). heldout: share of the text kept for
+    perplexity. views: stored views per photo when features are extracted, the first as it is, the others random: crops
+    of view_area of the photo, colours changed by up to view_colour; labelled_views, plain_views: those of such photos.
     """
 
     text: dict[str, Any] = field(default_factory=dict)
     captions: tuple[str, ...] = ()
     photos: tuple[str, ...] = ()
     validation: tuple[str, ...] = ()
+    labelled: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    tagged: tuple[str, ...] = ()
     heldout: float = 0.01
     views: int = 8
+    labelled_views: int = 3
+    plain_views: int = 2
     view_area: tuple[float, float] = (0.35, 1.0)
     view_colour: float = 0.1
 
     def __post_init__(self) -> None:
         if not 0 <= self.heldout < 1:
             raise ConfigError(f"heldout is a share of the text, at least 0 and below 1, not {self.heldout}")
-        if self.views < 1:
-            raise ConfigError(f"views must be at least 1, not {self.views}")
+        for name in ("views", "labelled_views", "plain_views"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
         if not 0 < self.view_area[0] <= self.view_area[1] <= 1:
             raise ConfigError(f"view_area is [least, most], shares of a photo, not {list(self.view_area)}")
         domains(self.text)
@@ -90,135 +92,23 @@ class Tokenizer:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A stage that trains the model.
-
-    pictures: "features" (a teacher's, extracted once), "photos" (through the built-in tower, trained along) or "none".
-    captions, text: shards in place of data.captions, domains in place of data.text. tower: the teacher for features;
-    tower_from: an earlier stage, of distillation or on photos, whose tower the model gets. start: an earlier fit stage,
-    or a checkpoint folder, to start from. text_share: share of predicted tokens that come from plain text. text_rows,
-    caption_rows: rows of a batch; caption_length: most tokens of one. episodes: rows that form one memory chain, of
-    which a share `revisit` shows an image again, of those a share `repeat` with the same caption and a share `hidden`
-    without the picture; photo_questions: share of the rows with a question in place of a caption. one_shot: episodes
-    are written as a session writes them, each whole into a slot of its own, and not by the write rule.
-    contrastive, memory: weights of L_cm and L_mem. tower_rate, memory_rate: factors on the learning rates of the tower
-    and of the memory with its gates; at 0 they stand still. objective: "likelihood" of the captions, or "cider" of
-    `samples` captions that the model draws for each picture (`self_critical`; the tower then stands still). reward:
-    weight of that loss, for stages that mix text in. controller: the paper's adaptive controller. evaluate_every: in
-    steps, at the next log.
-    """
-
-    name: str
-    training: Training
-    kind: str = "fit"
-    pictures: str = "features"
-    captions: tuple[str, ...] = ()
-    text: dict[str, Any] = field(default_factory=dict)
-    tower: str | None = None
-    tower_from: str | None = None
-    start: str | None = None
-    text_share: float = 0.5
-    text_rows: int = 8
-    caption_rows: int = 64
-    caption_length: int = 40
-    episodes: int = 1
-    revisit: float = 0.5
-    repeat: float = 0.0
-    hidden: float = 0.0
-    photo_questions: float = 0.0
-    one_shot: bool = False
-    contrastive: float = 1.5
-    memory: float = 0.1
-    dropout: float | None = None
-    vision_dropout: float | None = None
-    tower_rate: float = 1.0
-    memory_rate: float = 1.0
-    objective: str = "likelihood"
-    samples: int = 5
-    reward: float = 1.0
-    controller: bool = False
-    evaluate_every: int = 500
-    quantization: str = "ternary"
-
-    def __post_init__(self) -> None:
-        if self.pictures not in ("features", "photos", "none"):
-            known = ("features", "photos", "none")
-            raise ConfigError(
-                f"pictures is features, photos or none, not {self.pictures!r}{nearest(self.pictures, known)}"
-            )
-        if self.objective not in ("likelihood", "cider"):
-            hint = nearest(self.objective, ("likelihood", "cider"))
-            raise ConfigError(f"objective is likelihood or cider, not {self.objective!r}{hint}")
-        if self.objective == "cider" and (self.pictures == "none" or self.samples < 2):
-            raise ConfigError("objective: cider needs pictures, and at least 2 samples of each to compare")
-        if self.pictures == "features" and self.tower is None:
-            raise ConfigError("pictures: features needs the teacher's name in `tower`")
-        for name in ("text_share", "revisit", "repeat", "hidden", "photo_questions"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} is between 0 and 1, not {getattr(self, name)}")
-        for name in ("text_rows", "caption_rows", "episodes", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        domains(self.text)
-        if self.caption_length < 3:
-            raise ConfigError(f"caption_length must hold BOS, a token and EOS, not only {self.caption_length}")
-        if self.caption_rows % self.episodes:
-            raise ConfigError(f"caption_rows {self.caption_rows} must be a multiple of episodes {self.episodes}")
-
-
-@dataclass(frozen=True)
-class DistillWeights:
-    """Weights of the terms: patches, their mean, class probabilities, intermediate maps."""
-
-    features: float = 1.0
-    pooled: float = 0.5
-    classes: float = 1.0
-    maps: float = 1.0
-
-
-@dataclass(frozen=True)
-class Distill:
-    """A stage that trains the vision tower on a teacher.
-
-    area: share of a photo that a crop covers. weights: of the loss terms (`DistillWeights`). alone_from: share of the
-    steps after which no stage reads the teacher's maps any more.
-    """
-
-    name: str
-    teacher: str
-    training: Training
-    kind: str = "distill"
-    rows: int = 32
-    area: tuple[float, float] = (0.25, 1.0)
-    alone_from: float = 0.6
-    weights: DistillWeights = field(default_factory=DistillWeights)
-
-    def __post_init__(self) -> None:
-        kind, _, path = self.teacher.partition(":")
-        if kind not in ("litert", "litert-torch") or not path:
-            raise ConfigError(f"the teacher of a distillation is litert:FILE.tflite, not {self.teacher!r}")
-        if self.rows < 1:
-            raise ConfigError(f"rows must be at least 1, not {self.rows}")
-        if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ConfigError(f"area is [least, most], shares of a photo, not {list(self.area)}")
-        if not 0 <= self.alone_from <= 1:
-            raise ConfigError(f"alone_from is a share of the steps between 0 and 1, not {self.alone_from}")
-
-
-@dataclass(frozen=True)
 class Recipe:
     output: str
     tokenizer: Tokenizer
     data: Data
-    stages: tuple[Fit | Distill, ...]
+    stages: tuple[Stage, ...]
     model: dict[str, Any] = field(default_factory=dict)
     tower: dict[str, Any] | None = None
     card: dict[str, Any] = field(default_factory=dict)
     cache: str = "runs/data"
     path: str = ""
 
+    def bank_stage(self, name: str) -> Concepts:
+        """The stage of concepts that has this name."""
+        return next(stage for stage in self.stages if isinstance(stage, Concepts) and stage.name == name)
+
     def model_config(self, stage: Fit, **ids: int) -> ModelConfig:
-        """The network of one stage; `ids` are the tokenizer's size and special tokens.
+        """The network of one stage; `ids` are the tokenizer's size and special tokens, and the sizes of the concepts.
 
         A recipe with a tower has its feature sizes in every stage, so that one stage can start from another.
         """
@@ -282,20 +172,22 @@ def _with_roots(values: dict[str, Any], path: str) -> dict[str, Any]:
     return filled
 
 
-def _with_tower(stage: Fit | Distill, recipe: Recipe) -> Fit | Distill:
+def _with_tower(stage: Stage, recipe: Recipe) -> Stage:
     """`tower: stage:NAME` as the packed model of that stage."""
-    if not isinstance(stage, Fit) or not (stage.tower or "").startswith(_OF_A_STAGE):
+    if isinstance(stage, Distill) or not (stage.tower or "").startswith(_OF_A_STAGE):
         return stage
     name = str(stage.tower).removeprefix(_OF_A_STAGE)
     return replace(stage, tower=f"bitmar:{Path(recipe.output) / name / 'model.bitmar'}")
 
 
-def _stage(values: Any, where: str) -> Fit | Distill:
-    kinds = {"fit": Fit, "distill": Distill}
+def _stage(values: Any, where: str) -> Stage:
+    kinds = {"fit": Fit, "distill": Distill, "concepts": Concepts}
     kind = values.get("kind") if isinstance(values, dict) else values
     if not isinstance(values, dict) or not isinstance(kind, str) or kind not in kinds:
-        raise ConfigError(f"{where}: kind must be fit or distill, not {kind!r:.60}{nearest(str(kind), kinds)}")
-    stage: Fit | Distill = from_mapping(kinds[kind], values, f"{where} ({values.get('name', 'no name')})")
+        raise ConfigError(
+            f"{where}: kind must be fit, distill or concepts, not {kind!r:.60}{nearest(str(kind), kinds)}"
+        )
+    stage: Stage = from_mapping(kinds[kind], values, f"{where} ({values.get('name', 'no name')})")
     return stage
 
 
@@ -307,26 +199,59 @@ def _check(recipe: Recipe) -> None:
     ModelConfig.from_dict(recipe.model)
     if recipe.tower is not None:
         VisionTowerConfig.from_dict(recipe.tower)
-    seen: dict[str, Fit | Distill] = {}
+    seen: dict[str, Stage] = {}
     for stage in recipe.stages:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", stage.name):
             raise ConfigError(f"a stage's name is a folder's: letters, digits, _ . and -, not {stage.name!r}")
         if stage.name in seen:
             raise ConfigError(f"two stages are called {stage.name!r}")
+        if not isinstance(stage, Distill):
+            _check_stage_tower(stage, seen)
         if isinstance(stage, Fit):
             _check_fit(stage, recipe, seen)
-        elif recipe.tower is None:
+            _check_sources(stage, recipe, seen)
+        elif isinstance(stage, Distill) and recipe.tower is None:
             raise ConfigError(f"stage {stage.name}: distillation needs the top-level key `tower`")
         seen[stage.name] = stage
 
 
-def _check_fit(stage: Fit, recipe: Recipe, seen: dict[str, Fit | Distill]) -> None:
-    on_photos = [name for name, past in seen.items() if isinstance(past, Fit) and past.pictures == "photos"]
+def _on_photos(seen: dict[str, Stage]) -> list[str]:
+    return [name for name, past in seen.items() if isinstance(past, Fit) and past.pictures == "photos"]
+
+
+def _check_stage_tower(stage: Fit | Concepts, seen: dict[str, Stage]) -> None:
     if (stage.tower or "").startswith(_OF_A_STAGE):
         name = str(stage.tower).removeprefix(_OF_A_STAGE)
-        if name not in on_photos:
-            hint = nearest(name, on_photos)
+        if name not in _on_photos(seen):
+            hint = nearest(name, _on_photos(seen))
             raise ConfigError(f"stage {stage.name}: tower: {name!r} is no earlier stage on photos{hint}")
+
+
+def _check_sources(stage: Fit, recipe: Recipe, seen: dict[str, Stage]) -> None:
+    """That what the stage's concepts, mixture and rewards ask for is there."""
+    banks = [name for name, past in seen.items() if isinstance(past, Concepts)]
+    if stage.concepts is not None and stage.concepts not in banks:
+        hint = nearest(stage.concepts, banks)
+        raise ConfigError(f"stage {stage.name}: concepts: {stage.concepts!r} is no earlier stage of concepts{hint}")
+    bank = seen.get(stage.concepts or "")
+    if isinstance(bank, Concepts) and bank.tower != stage.tower:
+        raise ConfigError(f"stage {stage.name}: its concepts are of the tower {bank.tower}, not of {stage.tower}")
+    if stage.concepts is not None and stage.captions:
+        raise ConfigError(f"stage {stage.name}: with concepts it trains on data.captions, on which they were fitted")
+    before = seen.get(stage.start or "")
+    if isinstance(before, Fit) and before.concepts not in (None, stage.concepts):
+        raise ConfigError(f"stage {stage.name}: starts from {before.name}, so it needs concepts: {before.concepts}")
+    for name in stage.sources():
+        if name not in ("photos", "chains", "text") and stage.concepts is None:
+            raise ConfigError(f"stage {stage.name}: {name} needs the name of a stage of concepts in `concepts`")
+        if name in ("labelled", "plain") and not recipe.data.tagged:
+            raise ConfigError(f"stage {stage.name}: {name} needs captions to choose from in data.tagged")
+        if name not in ("photos", "chains", "text") and not getattr(recipe.data, name):
+            raise ConfigError(f"stage {stage.name}: {name} is in its mix, but there is no data.{name}")
+
+
+def _check_fit(stage: Fit, recipe: Recipe, seen: dict[str, Stage]) -> None:
+    on_photos = _on_photos(seen)
     with_tower = on_photos + [name for name, past in seen.items() if isinstance(past, Distill)]
     if stage.tower_from and stage.tower_from not in with_tower:
         hint = nearest(stage.tower_from, with_tower)
@@ -334,9 +259,12 @@ def _check_fit(stage: Fit, recipe: Recipe, seen: dict[str, Fit | Distill]) -> No
     if stage.tower_from and stage.pictures != "photos":
         raise ConfigError(f"stage {stage.name}: tower_from is for pictures: photos, not for pictures: {stage.pictures}")
     start = seen.get(stage.start or "")
-    if stage.start and not isinstance(start, Fit) and (start or not Path(stage.start).is_dir()):
+    elsewhere = (stage.start or "").endswith(PACKED) or Path(stage.start or "").is_dir()
+    if stage.start and not isinstance(start, Fit) and (start or not elsewhere):
         hint = nearest(stage.start, [name for name, earlier in seen.items() if isinstance(earlier, Fit)])
-        raise ConfigError(f"stage {stage.name}: start {stage.start!r} is no earlier fit stage and no folder{hint}")
+        raise ConfigError(
+            f"stage {stage.name}: start {stage.start!r} is no earlier fit stage, no folder and no FILE{PACKED}{hint}"
+        )
     if stage.pictures == "photos" and recipe.tower is None:
         raise ConfigError(f"stage {stage.name}: pictures: photos needs the top-level key `tower`")
     try:

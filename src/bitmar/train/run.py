@@ -12,7 +12,8 @@ import numpy as np
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.files import write_atomically
 from bitmar.train.ranks import is_main, wait
-from bitmar.train.recipe import Distill, Fit, Recipe, domains
+from bitmar.train.recipe import PACKED, Recipe
+from bitmar.train.stages import Concepts, Distill, Fit, Stage, domains
 from bitmar.train.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
         only: name of the one stage to run; those it starts from must be finished. kind: run stages of this class alone.
     """
     from bitmar.export import export_checkpoint
+    from bitmar.train.concept_stage import fit_concepts
     from bitmar.train.distill import distill
     from bitmar.train.fit import fit
 
@@ -45,11 +47,14 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
     ]
     if waiting:
         data = recipe.data
-        for patterns in (data.captions, data.photos, data.validation):
+        for patterns in (data.captions, data.photos, data.validation, data.labelled, data.plain):
             workspace.check(patterns, data.text)
+        workspace.check((), {path: {"path": path} for path in data.tagged})
     for stage in waiting:
         if isinstance(stage, Fit):
             workspace.check(stage.captions, stage.text)
+            if (stage.start or "").endswith(PACKED) and not Path(str(stage.start)).is_file():
+                raise ConfigError(f"stage {stage.name} starts from {stage.start}, which is not there")
     for stage in recipe.stages:
         folder = folders[stage.name]
         if (only is not None and stage.name != only) or (kind is not None and not isinstance(stage, kind)):
@@ -61,6 +66,8 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
         folder.mkdir(parents=True, exist_ok=True)
         if isinstance(stage, Distill):
             distill(stage, workspace, folder)
+        elif isinstance(stage, Concepts):
+            fit_concepts(stage, workspace, folder)
         else:
             fit(stage, workspace, folders, folders, folder)
             if is_main():  # a stage can be exported on its own, and says then what it was trained on
@@ -75,8 +82,8 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
     return output
 
 
-def _check_predecessors(stage: Fit | Distill, folders: dict[str, Path]) -> None:
-    needed = (stage.start, stage.tower_from) if isinstance(stage, Fit) else ()
+def _check_predecessors(stage: Stage, folders: dict[str, Path]) -> None:
+    needed = (stage.start, stage.tower_from, stage.concepts) if isinstance(stage, Fit) else ()
     for name in needed:
         if name in folders and not (folders[name] / FINISHED).exists():
             raise ConfigError(f"stage {stage.name} starts from {name}, which is not finished: run that stage first")
@@ -132,7 +139,7 @@ def _card(recipe: Recipe) -> dict[str, Any]:
     data = recipe.data
     texts = [data.text, *(stage.text for stage in recipe.stages if isinstance(stage, Fit))]
     paths = dict.fromkeys(str(domain.path) for text in texts for domain in domains(text).values())
-    sources = [*paths, *data.captions, *data.photos]
+    sources = [*paths, *data.captions, *data.photos, *data.labelled, *data.plain, *data.tagged]
     return {
         "training_data": ["/".join(Path(s).parts[-2:]) for s in sources],
         "command": f"bitmar train {recipe.path}",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors.numpy import load_file, save
 
+from bitmar.core.files import write_atomically
 from bitmar.data.concepts import Vocabulary
 from bitmar.data.concepts.bank import F32, ConceptBank
 
@@ -36,6 +39,17 @@ class PhotoTags:
                 ids, scores = best(bank.scores(pooled[rows].reshape(-1, width)), k)
                 self.ids[rows], self.scores[rows] = ids.reshape(-1, views, k), scores.reshape(-1, views, k)
 
+    @classmethod
+    def load(cls, path: Path) -> PhotoTags:
+        """What `save` wrote."""
+        tags, kept = cls.__new__(cls), load_file(path)
+        tags.ids, tags.scores = kept["ids"], kept["scores"]
+        return tags
+
+    def save(self, path: Path) -> None:
+        """As safetensors."""
+        write_atomically(path, save({"ids": self.ids, "scores": self.scores}))
+
     def __call__(self, images: Sequence[int], views: Sequence[int]) -> tuple[I64, F32]:
         """Concept numbers and scores (n, k) of n photos, each in one of its views."""
         return self.ids[images, views].astype(np.int64), self.scores[images, views].astype(np.float32)
@@ -53,7 +67,7 @@ class MadeUpTags:
         self.vocabulary, self.k = vocabulary, ids.shape[1]
         self._ids, self._scores = ids, scores
         self._right = np.take_along_axis(named, ids, 1)
-        self._pool = np.sort(scores[self._right])
+        self._pool = np.sort(scores[self._right]) if self._right.any() else np.sort(scores[:, 0])
 
     def __call__(self, caption: str, rng: np.random.Generator) -> tuple[I64, F32]:
         """Concept numbers and scores (k,), best first."""

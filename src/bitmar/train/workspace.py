@@ -13,7 +13,8 @@ from rich.console import Console
 from bitmar.console import progress
 from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
-from bitmar.train.recipe import Recipe, domains
+from bitmar.train.recipe import Recipe
+from bitmar.train.stages import domains
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

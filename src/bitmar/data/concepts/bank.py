@@ -20,7 +20,10 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ConceptBank:
-    """names: K concepts. keys (K, D_v), bias (K,); class_keys (n, D_v), class_bias (n,), class_concepts (n,)."""
+    """names: K concepts. keys (K, D_v), bias (K,); class_keys (n, D_v), class_bias (n,), class_concepts (n,).
+
+    prior (K,): log-odds of every concept in any photo, where that was measured.
+    """
 
     names: tuple[str, ...]
     keys: F32
@@ -28,6 +31,7 @@ class ConceptBank:
     class_keys: F32
     class_bias: F32
     class_concepts: npt.NDArray[np.int64]
+    prior: F32 | None = None
 
     def class_scores(self, pooled: F32) -> F32:
         """Mean patch features (n, D_v) -> what the classes say of every concept (n, K)."""
@@ -50,6 +54,8 @@ class ConceptBank:
         """As safetensors; the names stand in the metadata."""
         tensors = {name: getattr(self, name) for name in _FLOATS}
         tensors["class_concepts"] = self.class_concepts.astype(np.int32)
+        if self.prior is not None:
+            tensors["prior"] = self.prior
         write_atomically(Path(path), save(tensors, {"names": "\n".join(self.names)}))
 
     @classmethod
@@ -60,9 +66,10 @@ class ConceptBank:
                 names = tuple((file.metadata() or {})["names"].split("\n"))
                 floats = {name: file.get_tensor(name) for name in _FLOATS}
                 classes = file.get_tensor("class_concepts").astype(np.int64)
+                prior = file.get_tensor("prior") if "prior" in file.keys() else None  # noqa: SIM118
         except (OSError, KeyError, SafetensorError) as error:
             raise FormatError(f"{path} is no concept bank ({error}): run the stage that fits it again") from error
-        bank = cls(names, **floats, class_concepts=classes)
+        bank = cls(names, **floats, class_concepts=classes, prior=prior)
         if len(bank.keys) != len(names) or bank.keys.shape[1] != bank.class_keys.shape[1]:
             raise FormatError(f"{path}: {len(names)} concepts, but keys {bank.keys.shape}: run its stage again")
         return bank
