@@ -156,6 +156,12 @@ def test_starts_from_a_packed_model_with_another_tower(
         run(load_recipe(write(other)))
 
 
+def test_what_starts_from_a_stage_with_concepts_has_them_too(seeing: dict[str, Any], write: Write) -> None:
+    plain = ["stages.reward.concepts=null", "stages.reward.mix=null", "stages.reward.rewarded=null"]
+    with pytest.raises(ConfigError, match="starts from eyes, so it needs concepts: words"):
+        load_recipe(write(seeing), plain)
+
+
 @pytest.mark.parametrize(
     "assignment, message",
     [
@@ -170,7 +176,7 @@ def test_starts_from_a_packed_model_with_another_tower(
         ("stages.eyes.mix={photos: 0.5, chains: 0.5}", "mix: chains is for objective: cider"),
         ("stages.eyes.rewarded={labelled: 1}", "rewarded is for objective: cider"),
         ("stages.reward.rewarded={photos: 0}", "photos must be at least 1"),
-        ("stages.reward.concepts=null", "starts from eyes, so it needs concepts: words"),
+        ("stages.reward.concepts=null", "chains is for objective: cider with concepts"),
         ("stages.words.folds=1", "folds must be at least 2, not 1"),
         ("stages.words.least=0", "least must be at least 1, not 0"),
         ("stages.words.token=3", "unknown key 'token' (did you mean 'tokens'?)"),

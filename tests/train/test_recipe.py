@@ -161,7 +161,7 @@ def test_the_order_of_stages(recipe: dict[str, Any], write: Write, tmp_path: Pat
     load_recipe(write(stages(tower, first, {**second, "start": "first", "tower_from": "tower"})))
     load_recipe(write(stages({**first, "start": str(tmp_path)})))
     later = stages({**first, "start": "second"}, second)
-    assert "start 'second' is no earlier fit stage and no folder" in refused(write, later)
+    assert "start 'second' is no earlier fit stage, no folder and no FILE.bitmar" in refused(write, later)
     assert "(did you mean 'first'?)" in refused(write, stages(first, {**second, "start": "frist"}))
     assert "start 'tower' is no earlier fit stage" in refused(write, stages(tower, {**first, "start": "tower"}))
     blind = {**first, "pictures": "none"}
