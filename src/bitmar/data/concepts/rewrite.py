@@ -107,7 +107,8 @@ class CaptionPool:
                         changed = replace_noun(caption, other, noun)
                         if changed != caption:
                             found.append(changed)
-                return found[:: max(1, len(found) // count)][:count]
+                if found:
+                    return found[:: max(1, len(found) // count)][:count]
         return [text.format(a=with_article(noun)).capitalize() for text in _PLAIN][:count]
 
 
