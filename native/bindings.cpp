@@ -355,18 +355,20 @@ NB_MODULE(_native, m) {
         }
         return array(std::move(tokens), {count, d});
       }, "features"_a, "Patch features (N_p, D_v) -> their vision tokens (N_p', d).")
-      .def("image", [](const Model& self, const Floats& tokens, const Ids& ids, const Floats& bonus) {
+      .def("image", [](const Model& self, const Floats& tokens, const Ids& ids, const Floats& bonus, const Ids& after) {
         const Config& config = self.config;
         Evidence evidence;
-        if (bonus.size() != ids.size()) throw std::invalid_argument("every token of the evidence needs a bonus");
+        if (bonus.size() != ids.size() || after.size() != ids.size())
+          throw std::invalid_argument("every token of the evidence needs a bonus and what it follows");
         for (size_t i = 0; i < ids.size(); i++) {
           if (ids.data()[i] < 0 || ids.data()[i] >= config.vocab_size) throw std::invalid_argument("an id lies outside the vocabulary");
           evidence.ids.push_back(static_cast<int>(ids.data()[i]));
           evidence.bonus.push_back(bonus.data()[i]);
+          evidence.after.push_back(static_cast<int>(after.data()[i]));
         }
         const float* in = data(tokens, int64_t{config.vision_tokens()} * config.hidden_size, "vision tokens");
         return std::const_pointer_cast<Image>(self.image(in, std::move(evidence)));
-      }, "tokens"_a, "ids"_a, "bonus"_a, "Vision tokens (N, d), and the tokens that the image speaks for -> Image.")
+      }, "tokens"_a, "ids"_a, "bonus"_a, "after"_a, "Vision tokens (N, d), and the tokens that the image speaks for -> Image.")
       .def("image_tokens", [](const Model& self, const Image& image) {
         return copy_of(image.tokens, {static_cast<size_t>(self.config.vision_tokens()), static_cast<size_t>(self.config.hidden_size)});
       }, "image"_a)

@@ -277,7 +277,8 @@ void State::embed(const int64_t* ids, int tokens) {
       const int8_t* codes = model_->embedding_ + id * d;
       const float scale = model_->row_scale_[id];
       for (size_t i = 0; i < d; i++) x_[row * d + i] = static_cast<float>(codes[i]) * scale;
-      sequences_[b].written[id] = 1;
+      sequences_[b].written.seen[id] = 1;
+      sequences_[b].written.last = static_cast<int>(id);
     }
 }
 

@@ -84,14 +84,14 @@ class State : Room {
   int batch() const { return static_cast<int>(sequences_.size()); }
   int64_t seen() const { return seen_; }
   std::shared_ptr<const MemoryState> memory(int sequence) const { return sequences_[sequence].memory; }
-  const std::vector<uint8_t>& written(int sequence) const { return sequences_[sequence].written; }
+  const Written& written(int sequence) const { return sequences_[sequence].written; }
 
  private:
   struct Sequence {
     std::vector<KeyValue> layers;
     std::shared_ptr<const MemoryState> memory;
     QueryCarry carry;
-    std::vector<uint8_t> written;  // whether each token of the vocabulary has been seen
+    Written written;
   };
 
   static const Evidence kNone;

@@ -14,9 +14,11 @@ void penalise(float* scores, const std::vector<uint8_t>& written, float penalty)
     if (written[i]) scores[i] = scores[i] < 0 ? scores[i] * penalty : scores[i] / penalty;
 }
 
-void heed(float* scores, const std::vector<uint8_t>& written, const Evidence& evidence) {
-  for (size_t i = 0; i < evidence.ids.size(); i++)
-    if (!written[evidence.ids[i]]) scores[evidence.ids[i]] += evidence.bonus[i];
+void heed(float* scores, const Written& written, const Evidence& evidence) {
+  for (size_t i = 0; i < evidence.ids.size(); i++) {
+    const int id = evidence.ids[i], after = evidence.after[i];
+    if (after < 0 ? !written.seen[id] : after == written.last) scores[id] += evidence.bonus[i];
+  }
 }
 
 // Brings the places of the k largest to the front of `order` (vocabulary), the largest first, of equal ones the first.
@@ -29,13 +31,13 @@ void sort_largest(const float* scores, int vocabulary, int k, int* order) {
 
 }  // namespace
 
-int choose(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
+int choose(const Kernels& kernels, const float* logits, int vocabulary, const Written& written,
            const Evidence& evidence, const Sampling& sampling, double u, SamplingRoom& room) {
   if (sampling.repetition_penalty != 1 || !evidence.ids.empty()) {
     float* scores = room.scores.reserve(vocabulary);
     std::copy_n(logits, vocabulary, scores);
     heed(scores, written, evidence);
-    penalise(scores, written, sampling.repetition_penalty);
+    penalise(scores, written.seen, sampling.repetition_penalty);
     logits = scores;
   }
   const int top = kernels.argmax(logits, vocabulary);
@@ -69,7 +71,7 @@ int choose(const Kernels& kernels, const float* logits, int vocabulary, const st
   return order[kept - 1];
 }
 
-void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
+void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const Written& written,
                const Evidence& evidence, float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room) {
   float* row = room.scores.reserve(vocabulary);
   int* order = room.order.reserve(vocabulary);
@@ -77,7 +79,7 @@ void likeliest(const Kernels& kernels, const float* logits, int vocabulary, cons
   heed(row, written, evidence);
   const double total = kernels.log_total(row, vocabulary);
   for (int i = 0; i < vocabulary; i++) row[i] = static_cast<float>(row[i] - total);
-  penalise(row, written, penalty);
+  penalise(row, written.seen, penalty);
   sort_largest(row, vocabulary, k, order);
   for (int i = 0; i < k; i++) ids[i] = order[i], scores[i] = row[order[i]];
 }

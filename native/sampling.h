@@ -17,10 +17,18 @@ struct Sampling {
   float repetition_penalty = 1;
 };
 
-// What an image speaks for: tokens whose logits it raises until they have been written.
+// What an image speaks for: tokens whose logits it raises, the first of a word until it has been written, the others right
+// after the token before them (`after`; -1 for a first one).
 struct Evidence {
   std::vector<int> ids;
   std::vector<float> bonus;
+  std::vector<int> after;
+};
+
+// What a sequence has read: whether each token of the vocabulary is among it, and the last one.
+struct Written {
+  std::vector<uint8_t> seen;
+  int last = -1;
 };
 
 // What choosing needs besides the logits, kept from token to token so that none of them allocates.
@@ -32,12 +40,12 @@ struct SamplingRoom {
 
 // The next token from finite logits (vocabulary): the likeliest, or where the cumulated probability passes u in [0, 1).
 // written: the tokens whose logits the penalty lowers (arXiv 1909.05858).
-int choose(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
+int choose(const Kernels& kernels, const float* logits, int vocabulary, const Written& written,
            const Evidence& evidence, const Sampling& sampling, double u, SamplingRoom& room);
 
 // The k likeliest tokens, the likeliest first, of equal ones the first, with their penalised log-probabilities.
 // 1 <= k <= vocabulary.
-void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const std::vector<uint8_t>& written,
+void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const Written& written,
                const Evidence& evidence, float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room);
 
 }  // namespace bitmar

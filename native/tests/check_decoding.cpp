@@ -122,7 +122,7 @@ int main() {
     if (path.kernels == nullptr) continue;
     const auto model = std::make_shared<Model>(*path.kernels, config, weights);
     for (const Sampling& way : ways) {
-      State state(model, model->image(vision_tokens.data(), {{3, 5}, {0.5f, -0.25f}}), nullptr, true);
+      State state(model, model->image(vision_tokens.data(), {{3, 5}, {0.5f, 0.25f}, {-1, 3}}), nullptr, true);
       int64_t token = 1;
       long before = 0;
       for (int i = 0; i < 80; i++) {

@@ -75,8 +75,9 @@ def test_what_the_photo_speaks_for_is_said_in_both_halves(make_pair: Callable[..
     pair, plain = make_pair(**CONCEPTS, concept_evidence=2.0), make_pair(**CONCEPTS)
     features = pair.image(5)["vision_features"]
     image = pair.bitmar.encode_image(features=features[0])
-    ids, _ = image.evidence
-    assert len(ids) and len(set(ids.tolist())) == len(ids)
+    ids, bonus, after = image.evidence
+    assert (bonus > 0).all() and len({*zip(ids.tolist(), after.tolist(), strict=True)}) == len(ids)
+    assert -1 in after and (after >= 0).any()  # words of more than one token
     text = pair.bitmar.complete("the", image, max_tokens=8, beams=beams)
     assert text != plain.bitmar.complete(
         "the", plain.bitmar.encode_image(features=features[0]), max_tokens=8, beams=beams
@@ -91,10 +92,11 @@ def test_what_the_photo_speaks_for_is_said_in_both_halves(make_pair: Callable[..
 
 
 def test_evidence_counts_until_it_is_said() -> None:
-    logits, evidence = np.zeros((2, 6), np.float32), (np.array([1, 4]), np.array([2.0, -1.0], np.float32))
-    raised = heed(logits, [{4}, set()], evidence)
-    np.testing.assert_array_equal(raised, [[0, 2, 0, 0, 0, 0], [0, 2, 0, 0, -1, 0]])
-    assert heed(logits, [set(), set()], NO_EVIDENCE) is logits
+    evidence = np.array([1, 4, 5]), np.array([2.0, 1.0, 3.0], np.float32), np.array([-1, -1, 4])
+    logits = np.zeros((2, 6), np.float32)
+    raised = heed(logits, [{4}, set()], [4, 0], evidence)
+    np.testing.assert_array_equal(raised, [[0, 2, 0, 0, 0, 3], [0, 2, 0, 0, 1, 0]])
+    assert heed(logits, [set(), set()], [0, 0], NO_EVIDENCE) is logits
 
 
 def test_tokens_of_another_count_are_refused(pair: Any, make_pair: Callable[..., Any]) -> None:

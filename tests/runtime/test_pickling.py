@@ -60,7 +60,8 @@ def test_pickles_and_copies_write_the_same(model: BitMar) -> None:
 def test_an_image_keeps_all_but_what_its_engine_prepared() -> None:
     for field in dataclasses.fields(ImageTokens):
         if field.name != "prepared":
-            arrays = {"tokens": np.zeros((1, 2), np.float32), "prepared": object()} | {field.name: np.ones((1, 2))}
+            value = tuple(np.ones((3, 2))) if field.name == "evidence" else np.ones((1, 2))
+            arrays = {"tokens": np.zeros((1, 2), np.float32), "prepared": object()} | {field.name: value}
             again = pickle.loads(pickle.dumps(ImageTokens(**arrays)))
             np.testing.assert_array_equal(getattr(again, field.name), arrays[field.name])
             assert again.prepared is None

@@ -96,31 +96,38 @@ class ConceptBank(nn.Module):
         values = target @ passed @ torch.linalg.inv(passed.T @ passed + ridge)
         self.values.copy_(size * values / values.square().mean(1, keepdim=True).sqrt().clamp(min=1e-6))
 
-    def evidence(self, ids: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """Concepts (B, k) with their scores -> the tokens that they speak for and the bonus of each (B, k).
+    def evidence(self, ids: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Concepts (B, k) with their scores -> tokens, the bonus of each, and the token that it must follow (B, n).
 
-        The weight of the evidence: log-odds here less log-odds in any photo; 0 for a concept that is hardly heard.
+        The bonus is the weight of the evidence: log-odds here less log-odds in any photo, at least 0; a concept that is
+        hardly heard has none. -1 in place of a token that must be followed: the first of a word.
         """
-        heard = scores.clamp(max=SUREST)
-        bonus = self.weight * ((heard / (1 - heard)).log() - self.prior[ids])
-        return self.words[ids, 0].long(), bonus * (scores >= HEARD)
+        heard = scores.float().clamp(max=SUREST)
+        bonus = self.weight * ((heard / (1 - heard)).log() - self.prior[ids]).clamp(min=0) * (scores >= HEARD)
+        words = self.words[ids].long()  # (B, k, L)
+        after = nn.functional.pad(words[..., :-1], (1, 0), value=-1)
+        bonus = bonus.unsqueeze(-1) * (words >= 0)
+        return words.clamp(min=0).flatten(1), bonus.flatten(1), after.flatten(1)
 
 
 class ConceptEvidence(LogitsProcessor):
-    """Raises the logits of what a photo speaks for, until it is written.
+    """Raises the logits of what a photo speaks for: a word's first token until it is written, the others in their turn.
 
-    ids, bonus (B, k); of equal ids the first counts.
+    ids, bonus, after (B, n); of equal ids after equal ones the first counts.
     """
 
-    def __init__(self, ids: Tensor, bonus: Tensor) -> None:
-        again = (ids.unsqueeze(2) == ids.unsqueeze(1)).tril(-1).any(2)
-        self.ids, self.bonus = ids, bonus.masked_fill(again, 0.0)
+    def __init__(self, ids: Tensor, bonus: Tensor, after: Tensor) -> None:
+        same = (ids.unsqueeze(2) == ids.unsqueeze(1)) & (after.unsqueeze(2) == after.unsqueeze(1))
+        counts = (bonus > 0).unsqueeze(1)
+        again = (same & counts).tril(-1).any(2)
+        self.ids, self.bonus, self.after = ids, bonus.masked_fill(again, 0.0), after
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Written tokens (B, T) and logits (B, V) -> logits (B, V)."""
         if input_ids.shape[1] < 2:  # a sentence begins as sentences do
             return scores
         times = len(scores) // len(self.ids)  # beams, or several sequences of one photo
-        ids, bonus = (x.repeat_interleave(times, 0) for x in (self.ids, self.bonus))
+        ids, bonus, after = (x.repeat_interleave(times, 0) for x in (self.ids, self.bonus, self.after))
         said = (input_ids.unsqueeze(1) == ids.unsqueeze(2)).any(2)
-        return scores.scatter_add(1, ids, bonus.masked_fill(said, 0.0).to(scores.dtype))
+        due = torch.where(after < 0, ~said, after == input_ids[:, -1:])
+        return scores.scatter_add(1, ids, bonus.masked_fill(~due, 0.0).to(scores.dtype))

@@ -14,8 +14,8 @@ from bitmar.runtime.memory import MemoryState, QueryCarry
 I64 = npt.NDArray[np.int64]
 
 
-Evidence = tuple[I64, F32]
-NO_EVIDENCE: Evidence = (np.zeros(0, np.int64), np.zeros(0, np.float32))
+Evidence = tuple[I64, F32, I64]
+NO_EVIDENCE: Evidence = (np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class ImageTokens:
 
     pooled: the tower's features of the whole photo (D_v,), the mean over its patches, where they are known.
     concepts: the score of every concept of the model's bank (K,), where it has one. evidence: the token ids that the
-    best of them speak for, and by how much each logit rises in decoding until the token is written, (n,) each.
+    best of them speak for, by how much each logit rises in decoding, and the token that it must follow, (n,) each; -1
+    for the first of a word, which counts until it is written.
     """
 
     tokens: F32
@@ -33,9 +34,9 @@ class ImageTokens:
     concepts: F32 | None = None
     evidence: Evidence = NO_EVIDENCE
 
-    def __reduce__(self) -> tuple[type[ImageTokens], tuple[F32, None, F32 | None, F32 | None]]:
+    def __reduce__(self) -> tuple[type[ImageTokens], tuple[F32, None, F32 | None, F32 | None, Evidence]]:
         """Copied and pickled by value: an engine prepares the tokens of another one anew."""
-        return ImageTokens, (self.tokens, None, self.pooled, self.concepts)
+        return ImageTokens, (self.tokens, None, self.pooled, self.concepts, self.evidence)
 
 
 class DecodingState:
@@ -51,6 +52,7 @@ class DecodingState:
         self.carry: QueryCarry | None = None
         self.query: F32 | None = None  # the memory's, after each sequence's last token, (B, C)
         self.seen = 0  # tokens so far, evicted ones included
+        self.last: list[int] = []  # by each sequence: the last of them
         self.written: list[set[int]] = []  # by each sequence: the tokens it has read
         self.hidden: F32 | None = None  # after each sequence's last token, (B, d)
         self.positions: I64 = np.zeros(0, np.int64)  # of the cached tokens
@@ -92,6 +94,7 @@ class DecodingState:
                 stored[layer] = None if x is None else x[sequences]
         if self.written:
             self.written = [set(self.written[i]) for i in sequences.tolist()]
+            self.last = [self.last[i] for i in sequences.tolist()]
         if self.carry is not None:
             self.carry = self.carry.select(sequences)
         if self.memory is not None and len(self.memory.slots) > 1:

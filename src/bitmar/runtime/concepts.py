@@ -83,10 +83,16 @@ class ConceptBank:
             return NO_EVIDENCE
         best = np.argsort(-scores, kind="stable")[: self.config.concept_tokens]
         best = best[scores[best] >= HEARD]
-        ids, first = np.unique(self.words[best, 0], return_index=True)
-        heard = np.clip(scores[best[first]], None, _SUREST).astype(np.float64)
-        bonus = self.config.concept_evidence * (np.log(heard / (1 - heard)) - self.prior[best[first]])
-        return ids.astype(np.int64), bonus.astype(np.float32)
+        heard = np.clip(scores[best], None, _SUREST).astype(np.float64)
+        bonus = self.config.concept_evidence * np.maximum(np.log(heard / (1 - heard)) - self.prior[best], 0)
+        found: dict[tuple[int, int], float] = {}  # the best concept of equal beginnings counts
+        for concept, nats in zip(best, bonus, strict=True):
+            word = self.words[concept]
+            for place, (token, before) in enumerate(zip(word, (-1, *word[:-1]), strict=True)):
+                if token >= 0 and nats > 0:
+                    found.setdefault((int(token), int(before) if place else -1), float(nats))
+        ids, after = (np.array([key[part] for key in found], np.int64) for part in (0, 1))
+        return ids, np.array(list(found.values()), np.float32), after
 
 
 def exact_dot(rows: I8, codes: I8) -> I32:

@@ -126,6 +126,7 @@ class Engine:
         state.written = state.written or [set() for _ in ids]
         for written, row in zip(state.written, ids.tolist(), strict=True):
             written.update(row)
+        state.last = [row[-1] for row in ids.tolist()]
         state.hidden = h[:, -1]
         return h
 
@@ -156,7 +157,7 @@ class Engine:
         logits = self.head(self._hidden(state))
         if state.image is None or state.seen < 2:  # a sentence begins as sentences do
             return logits
-        return heed(logits, state.written, state.image.evidence)
+        return heed(logits, state.written, state.last, state.image.evidence)
 
     def branch(self, state: DecodingState, sources: I64, tokens: I64) -> None:
         """Replace the sequences by those numbered `sources` (B',), each followed by its token (B',)."""

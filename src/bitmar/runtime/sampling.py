@@ -31,15 +31,18 @@ def choose(logits: F32, options: GenerationOptions, u: float) -> int:
     return int(order[min(np.searchsorted(passed, u * passed[-1], side="right"), len(passed) - 1)])
 
 
-def heed(logits: F32, written: Sequence[Collection[int]], evidence: Evidence) -> F32:
-    """Raise the logits (B, V) of what the image speaks for, where a sequence has not written it yet."""
-    ids, bonus = evidence
+def heed(logits: F32, written: Sequence[Collection[int]], last: Sequence[int], evidence: Evidence) -> F32:
+    """Raise the logits (B, V) of what the image speaks for: a word's first token where a sequence has not written it
+    yet, its others right after the one before."""
+    ids, bonus, after = evidence
     if not len(ids):
         return logits
     logits = logits.copy()
-    for row, tokens in zip(logits, written, strict=True):
-        new = np.array([int(i) not in tokens for i in ids])
-        np.add.at(row, ids[new], bonus[new])
+    for row, tokens, newest in zip(logits, written, last, strict=True):
+        due = np.array(
+            [follows == newest if follows >= 0 else i not in tokens for i, follows in zip(ids, after, strict=True)]
+        )
+        np.add.at(row, ids[due], bonus[due])
     return logits
 
 
