@@ -32,6 +32,8 @@ from bitmar.session.session import Model
 
 LEAST, ENOUGH = 256, 1200  # photos: fewer say nothing of rare resemblances, more change little
 _FLOOR = 0.3  # of the mean variance between views, which a few views underrate; 0.03 to 1 do much the same
+_DAMP = 0.3  # of the mean variance between photos, so that directions of which few photos speak count little
+_PARTS = 4  # each is a stranger to a projection fitted on the others: photos that were fitted resemble each other less
 _KEPT = 320  # directions in which photos differ the most, among which the projection is looked for
 
 
@@ -76,18 +78,41 @@ def background(photos: Iterable[F32]) -> Background:
     if len(found) < LEAST:
         raise DataError(f"{len(found)} photos are too few to tell how rare a resemblance is: give at least {LEAST}")
     seen: F32 = np.stack(found)  # (n, V, D_v)
-    mean = seen[:, 0].mean(axis=0)
-    whiten = _project(seen - mean)
-    codes, scale = quantize_rows(np.ascontiguousarray(whiten.T, np.float32))
-    known = Background(mean.astype(np.float32), (codes * scale).T, np.zeros(STRANGERS, np.float32))
+    parts = [np.arange(part, len(seen), _PARTS) for part in range(_PARTS)]
+    pairs = np.concatenate([_among(seen[part], *_fit(np.delete(seen, part, axis=0))) for part in parts])
+    mean, whiten = _fit(seen)
+    return Background(mean, whiten, _rare(pairs))
+
+
+def _rare(pairs: F64) -> F32:
+    """The resemblance that one pair in 1, 10^0.5, ... exceeds, (STRANGERS,), rising; where there are too few pairs to
+    say, each step is as long as the last.
+    """
+    said = min(int(2 * np.log10(len(pairs))), STRANGERS - 1)
+    rare = np.quantile(pairs, 1 - 10 ** (-np.arange(said + 1) / 2))
+    step = rare[-1] - rare[-2]
+    further = rare[-1] + step * np.arange(1, STRANGERS - said)
+    rising: F32 = np.minimum(np.concatenate((rare, further)), 0.9999).astype(np.float32)
+    return rising
+
+
+def _fit(seen: F32) -> tuple[F32, F32]:
+    """Mean (D_v,) and projection (D_v, r), as precise as a file keeps them."""
+    mean: F32 = seen[:, 0].mean(axis=0)
+    codes, scale = quantize_rows(np.ascontiguousarray(_project(seen - mean).T, np.float32))
+    whiten: F32 = (codes * scale).T
+    return mean, whiten
+
+
+def _among(seen: F32, mean: F32, whiten: F32) -> F64:
+    """How much each of these photos resembles the episode of each other one."""
     turns = TURNS if seen.shape[1] > TURNS else 1
-    keys = (seen[:, :turns] - mean) @ known.whiten
+    keys = (seen[:, :turns] - mean) @ whiten
     keys /= np.maximum(np.linalg.norm(keys, axis=-1, keepdims=True), 1e-12)
     kept = np.pad(keys, ((0, 0), (0, TURNS - turns), (0, 0)))
     resemblance = TurnedKeys(kept.reshape(len(kept), -1)).among()
-    pairs = resemblance[~np.eye(len(kept), dtype=bool)]
-    strangers = np.maximum.accumulate(np.quantile(pairs, 1 - 10 ** (-np.arange(STRANGERS) / 2)))
-    return Background(known.mean, known.whiten, strangers.astype(np.float32))
+    pairs: F64 = resemblance[~np.eye(len(kept), dtype=bool)]
+    return pairs
 
 
 def _project(centred: F32) -> F64:
@@ -101,7 +126,8 @@ def _project(centred: F32) -> F64:
     floor = _FLOOR * np.trace(within) / len(within) or 1.0
     steady = whitening(within + floor * np.eye(len(within)))
     variances, axes = np.linalg.eigh(steady.T @ between @ steady)
-    best = axes[:, ::-1][:, :width] / np.sqrt(np.maximum(variances[::-1][:width], 1e-6 * variances[-1] + 1e-12))
+    widths = np.sqrt(np.maximum(variances, 0) + _DAMP * max(float(np.mean(variances)), 1e-12))
+    best = (axes / widths)[:, ::-1][:, :width]
     projected: F64 = main @ steady @ best
     padded: F64 = np.pad(projected, ((0, 0), (0, width - projected.shape[1])))
     return padded
