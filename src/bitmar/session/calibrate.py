@@ -116,7 +116,7 @@ def _among(seen: F32, mean: F32, whiten: F32) -> F64:
 
 
 def _project(centred: F32) -> F64:
-    """(D_v, r): where photos differ and views do not, each direction as wide as every other."""
+    """(D_v, r): directions in which photos differ and views do not, about as wide as one another."""
     width = background_width(centred.shape[-1])
     first = centred[:, 0]
     main = _main_directions(first, max(_KEPT, width)).astype(np.float64)

@@ -200,7 +200,7 @@ class Words:
 class TurnedKeys:
     """Photos by the keys of their quarter turns (n, TURNS r); of a photo's turns the nearest counts."""
 
-    def __init__(self, keys: F32) -> None:
+    def __init__(self, keys: F32 | F64) -> None:
         self.keys = keys.astype(np.float64).reshape(len(keys), TURNS, -1)
 
     def resemblance(self, key: F32) -> F64:
