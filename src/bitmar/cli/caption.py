@@ -1,28 +1,45 @@
-"""`bitmar caption`: of photos named one by one, or of whole shards."""
+"""`bitmar caption`: of photos, of whole folders, or of shards."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bitmar.cli.app import FAILED, SKIPPED, USE, command
+from bitmar.cli.caption_files import CaptionFiles, photo_key
 from bitmar.cli.common import Beams, Json, MemoryFile, Model, Recite
-from bitmar.console import say, write_json
+from bitmar.cli.photos import STDIN, find_photos, photo_of, shown
+from bitmar.cli.threads import cores, in_order
+from bitmar.console import progress, resumable, say, write_json
 from bitmar.core.errors import ConfigError, ImageError
+from bitmar.runtime.alt_text import alt_text
 
 if TYPE_CHECKING:
+    from bitmar.evaluate.result_log import ResultLog
     from bitmar.runtime.api import BitMar
     from bitmar.session.session import Recalled, Session
+
+
+class Style(str, Enum):
+    """How captions read."""
+
+    plain = "plain"
+    alt = "alt"
+
 
 IN_A_GRID = 12  # photos, where the command names shards and no limit
 
 
 @command(
     "bitmar caption photo.jpg",
+    "bitmar caption photos/ --csv captions.csv",
+    "bitmar caption - --style alt < photo.jpg",
     "bitmar caption *.jpg --beams 3 --json",
     "bitmar caption *.jpg --grid grid.png",
     "bitmar caption photo.jpg --memory home.mem",
@@ -33,7 +50,11 @@ IN_A_GRID = 12  # photos, where the command names shards and no limit
 def caption(
     photos: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PHOTO", help="Photos, one by one.", show_default=False),
+        typer.Argument(
+            metavar="PHOTO",
+            help="Photos: files, folders with all below them, globs, http(s) addresses, - for standard input.",
+            show_default=False,
+        ),
     ] = None,
     model: Model = None,
     beams: Beams = 1,
@@ -62,10 +83,27 @@ def caption(
     ] = None,
     memory: MemoryFile = None,
     recite: Recite = True,
+    table: Annotated[
+        Path | None, typer.Option("--csv", metavar="OUT.csv", help="Write a table: a row per photo.")
+    ] = None,
+    lines: Annotated[
+        Path | None, typer.Option("--jsonl", metavar="OUT.jsonl", help="Write a line of JSON per photo.")
+    ] = None,
+    sidecar: Annotated[bool, typer.Option("--sidecar", help="Write photo.txt beside each photo.jpg.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    style: Annotated[
+        Style, typer.Option("--style", help="alt: one plain sentence without 'a photo of', as an alternative text.")
+    ] = Style.plain,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Photos at a time. Default: one per core.", show_default=False)
+    ] = None,
 ) -> None:
     """Describe photographs, each in a sentence.
 
     A photo that cannot be read is named and left out; the others go on.
+
+    --csv, --jsonl and --sidecar write files, none of which is written over without --force. The same command goes on
+    where a stopped one was.
 
     With --data the file has a line {"key", "caption", "references"} per photo. The same command goes on where a
     stopped one was. If anything was skipped, the exit status is 1.
@@ -76,10 +114,13 @@ def caption(
     from bitmar import load
 
     names = photos or []
+    files = CaptionFiles(table, lines, sidecar, force)
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers is a number of photos at a time, at least 1, not {workers}")
     if data:
         out = _shards_out(names, as_json, out, grid, limit)
-        if memory:
-            raise ConfigError("--memory goes with photos named one by one, not with --data")
+        if memory or files or style is not Style.plain:
+            raise ConfigError("--memory, --csv, --jsonl, --sidecar and --style go with photos, not with --data")
         limit = limit if limit or out else IN_A_GRID
         _caption_shards(load(model), data, out, features, grid, limit, beams, max_tokens)
         return
@@ -87,56 +128,101 @@ def caption(
         raise ConfigError("name a photo, or shards with --data")
     if features or limit is not None or out:
         raise ConfigError("--features, --limit and --out belong to --data")
+    if grid and STDIN in names:
+        raise ConfigError("--grid draws photos that can be read twice, which standard input cannot")
     loaded = load(model)
-    captions: list[dict[str, Any]] = []
-    skipped: list[dict[str, Any]] = []
     session = None
     if memory is not None:
         from bitmar.cli.memory import open_memory
 
         session = open_memory(loaded, memory)
-    for result in caption_photos(loaded, names, session, recite=recite, beams=beams, max_tokens=max_tokens):
-        (skipped if "error" in result else captions).append(result)
-        if "error" in result:
-            say(f"skipped {result['error']}")
-        elif not as_json:
-            line, sure = _honest(result), _sure(result["confidence"])
-            typer.echo(line if len(names) == 1 else f"{result['photo']}: {line}{sure and f' ({sure})'}")
-            if sure and len(names) == 1:
-                say(sure)
-            if found := result.get("recalled"):
-                known = "" if found["confidence"] is None else f", {found['confidence']:.1%} sure"
-                what = "recited" if result["recited"] else "remembered with a photo like this"
-                say(f"{what}: {found['text']!r} (score {found['score']:.3f}{known})")
+    skipped: list[dict[str, Any]] = []
+
+    def skip(name: str, reason: str) -> None:
+        bar.console.print(f"skipped {shown(reason)}", markup=False, highlight=False, soft_wrap=True)
+        skipped.append({"photo": shown(name), "error": shown(reason)})
+
+    options = {"beams": beams, "max_tokens": max_tokens}
+    task = {"model": loaded.container.checksum, "memory": memory and str(memory), "recite": recite, **options}
+    captions: list[dict[str, Any]] = []
+    quiet = as_json or bool(files)  # captions are not printed one by one
+    with progress(hidden=not (quiet and sys.stderr.isatty())) as bar:
+        found = find_photos(names, lambda name, reason: skip(name, f"{name}: {reason}"))
+        left = files.plan(found)
+        alone = len(names) == 1 and left == names
+        with files.log(task) as log, resumable(lambda: log.path if log and log.found else None):
+            if log and log.replaced:
+                say(log.replaced)
+            bar_task = bar.add_task("captions", total=len(left)) if left else None
+            results = caption_photos(loaded, left, session, workers=workers, log=log, recite=recite, **options)
+            for photo, result in zip(left, results, strict=True):
+                if bar_task is not None:
+                    bar.update(bar_task, advance=1)
+                if "error" in result:
+                    skip(photo, result["error"])
+                    continue
+                if style is Style.alt:
+                    result["caption"] = alt_text(result["caption"]) or result["caption"]
+                captions.append(result)
+                files.beside(photo, result["caption"])
+                if not quiet:
+                    _print(result, style, alone)
+            if log and captions:
+                files.write(captions)
+            if log and (captions or not log.found):
+                log.path.unlink()
     if grid and captions:
         from bitmar.plots.grid import Cell, write_grid
 
-        write_grid(grid, [Cell(result["photo"], result["caption"]) for result in captions])
+        named = [photo for photo in left if shown(photo) not in {each["photo"] for each in skipped}]
+        write_grid(grid, [Cell(photo_of(photo), each["caption"]) for photo, each in zip(named, captions, strict=True)])
     if as_json:
         write_json({"model": str(loaded.path), "captions": captions, "skipped": skipped})
+    if files and (captions or not skipped):
+        kept = f"; {files.kept} were there already" if files.kept else ""
+        say(f"{len(captions)} caption{'s' * (len(captions) != 1)} in {files}{kept}")
     if skipped:
-        say(f"{len(skipped)} of {len(names)} photos skipped")
-        raise typer.Exit(SKIPPED if captions else FAILED)
+        say(f"{len(skipped)} of {len(skipped) + len(captions)} photos skipped")
+        raise typer.Exit(SKIPPED if captions or files.kept else FAILED)
+
+
+def _print(result: dict[str, Any], style: Style, alone: bool) -> None:
+    line = _honest(result) if style is Style.plain else result["caption"]
+    typer.echo(line if alone else f"{result['photo']}: {line}")
+    if found := result.get("recalled"):
+        sure = "" if found["confidence"] is None else f", {found['confidence']:.1%} sure"
+        what = "recited" if result["recited"] else "remembered with a photo like this"
+        say(f"{what}: {found['text']!r} (score {found['score']:.3f}{sure})")
 
 
 def caption_photos(
-    model: BitMar, photos: Sequence[str], memory: Session | None = None, **options: Any
+    model: BitMar,
+    photos: Sequence[str],
+    memory: Session | None = None,
+    *,
+    workers: int | None = None,
+    log: ResultLog | None = None,
+    **options: Any,
 ) -> Iterator[dict[str, Any]]:
-    """A result per photo: photo, caption, tokens, finish_reason, seconds; or photo and error. With a memory, also
-    the nearest episode, recalled, and how many characters of the caption are recited from it.
+    """A result per photo, in their order: photo, caption, tokens, finish_reason, seconds; or photo and error. With a
+    memory, also the nearest episode, recalled, and how many characters of the caption are recited from it.
 
-    A single photo that cannot be read is an ImageError, and so is a model that can read none.
+    workers: photos at a time, None for one per core; with a memory always one, because recalling changes it. log: what
+    was done before and where the rest is kept. A single photo that cannot be read is an ImageError, and so is a model
+    that can read none.
     """
-    for photo in photos:
+
+    def one(photo: str, key: str | None) -> dict[str, Any]:
+        if log is not None and key in log.found:
+            return {**log.found[key], "photo": shown(photo)}
         try:
-            written = model.generate("", photo, memory=memory, **options)
+            written = model.generate("", photo_of(photo), memory=memory, **options)
         except ImageError as error:
             if len(photos) == 1 or model.config.vision_tower is None:
                 raise
-            yield {"photo": photo, "error": str(error)}
-            continue
-        yield {
-            "photo": photo,
+            return {"photo": shown(photo), "error": str(error)}
+        return {
+            "photo": shown(photo),
             "caption": written.text.strip(),
             "tokens": len(written.tokens),
             "finish_reason": written.finish_reason,
@@ -145,6 +231,13 @@ def caption_photos(
             "seconds": {part: round(seconds, 4) for part, seconds in asdict(written.timings).items()},
             **({} if memory is None else {"recalled": _recalled(written.recalled), "recited": written.recited}),
         }
+
+    keys = [photo_key(photo) if log is not None else None for photo in photos]
+    at_a_time = 1 if memory is not None else min(workers or cores(), len(photos))
+    for key, result in zip(keys, in_order(one, at_a_time, photos, keys), strict=True):
+        if log is not None and key is not None and key not in log.found and "error" not in result:
+            log.put(key, result)
+        yield result
 
 
 def _honest(result: dict[str, Any]) -> str:

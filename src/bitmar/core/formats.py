@@ -10,62 +10,10 @@ from bitmar.core.errors import ImageError, pip_install
 
 # Named, because Pillow would also open EPS (which starts Ghostscript) and much that no camera writes.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
-SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".jp2",
-        ".j2k",
-        ".jpx",
-        ".avif",
-        ".heic",
-        ".heif",
-        ".hif",
-    ]
-)
-RAW_SUFFIXES = frozenset(
-    [
-        ".3fr",
-        ".arw",
-        ".cr2",
-        ".cr3",
-        ".crw",
-        ".dcr",
-        ".dng",
-        ".erf",
-        ".fff",
-        ".iiq",
-        ".kdc",
-        ".mef",
-        ".mos",
-        ".mrw",
-        ".nef",
-        ".nrw",
-        ".orf",
-        ".pef",
-        ".raf",
-        ".raw",
-        ".rw2",
-        ".rwl",
-        ".sr2",
-        ".srf",
-        ".srw",
-        ".x3f",
-    ]
-)
+_PHOTO = "jpg jpeg jpe jfif png apng webp gif bmp tif tiff ppm pgm pbm pnm jp2 j2k jpx avif heic heif hif"
+_RAW = "3fr arw cr2 cr3 crw dcr dng erf fff iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+SUFFIXES = frozenset(f".{name}" for name in _PHOTO.split())
+RAW_SUFFIXES = frozenset(f".{name}" for name in _RAW.split())
 HEAD = 32  # bytes that tell a format
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 # Canon's CR2 and CR3, Fuji, Olympus (three), Panasonic, Sigma, Minolta

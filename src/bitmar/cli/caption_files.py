@@ -1,0 +1,115 @@
+"""The files that `bitmar caption` writes: a table, JSON lines, a text beside each photo."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from bitmar.cli.photos import STDIN, shown
+from bitmar.core.errors import ConfigError
+from bitmar.core.fetch import is_address
+from bitmar.core.files import write_atomically
+from bitmar.evaluate.result_log import ResultLog
+
+COLUMNS = ("photo", "caption", "confidence", "general")
+
+
+class CaptionFiles:
+    """Where captions go besides the screen. Nothing that is there already is written over, but with `force`.
+
+    Captions for a table gather in NAME.partial, so that the same command goes on after a stop; a sidecar is complete
+    when it is there. Raises ConfigError for a table that is there already.
+    """
+
+    def __init__(self, table: Path | None, lines: Path | None, sidecar: bool, force: bool) -> None:
+        self.table, self.lines, self.sidecar, self.force = table, lines, sidecar, force
+        self.kept = 0  # sidecars that were there
+        self._shared: Counter[str] = Counter()
+        for path in self.outputs:
+            if path.is_dir():
+                raise ConfigError(f"{path} is a folder, name a file")
+            if path.exists() and not force:
+                raise ConfigError(f"{path} is there already: --force writes it anew, or name another file")
+        if table is not None and table == lines:
+            raise ConfigError(f"--csv and --jsonl both name {table}: give each a file of its own")
+
+    def __bool__(self) -> bool:
+        return self.sidecar or bool(self.outputs)
+
+    def __str__(self) -> str:
+        return " and ".join([str(path) for path in self.outputs] + ["a .txt beside each photo"] * self.sidecar)
+
+    @property
+    def outputs(self) -> list[Path]:
+        """The tables."""
+        return [path for path in (self.table, self.lines) if path is not None]
+
+    def plan(self, photos: Sequence[str]) -> list[str]:
+        """The photos that are still to do: without a table, those that have no sidecar yet. Raises ConfigError."""
+        if not self.sidecar:
+            return list(photos)
+        if other := next((photo for photo in photos if photo == STDIN or _is_url(photo)), None):
+            raise ConfigError(f"--sidecar writes beside photos that are files, which {other} is not")
+        self._shared = Counter(os.path.splitext(photo)[0] for photo in set(photos))
+        if self.outputs or self.force:
+            return list(photos)
+        left = [photo for photo in photos if not self._beside(photo).exists()]
+        self.kept = len(photos) - len(left)
+        return left
+
+    def log(self, task: dict[str, Any]) -> AbstractContextManager[ResultLog | None]:
+        """What an earlier run of the same task wrote for a table."""
+        if not self.outputs:
+            return nullcontext()
+        first = self.outputs[0]
+        return ResultLog(first.with_name(f"{first.name}.partial"), task)
+
+    def beside(self, photo: str, caption: str) -> None:
+        """Write a photo's sidecar, unless it is there. Raises OutputError."""
+        if not self.sidecar:
+            return
+        path = self._beside(photo)
+        if path.exists() and not self.force:
+            self.kept += 1
+            return
+        write_atomically(path, f"{caption}\n".encode())
+
+    def write(self, results: Sequence[dict[str, Any]]) -> None:
+        """Write the tables, whole. Raises OutputError."""
+        if self.table is not None:
+            text = io.StringIO(newline="")
+            rows = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+            rows.writeheader()
+            rows.writerows(results)
+            write_atomically(self.table, text.getvalue().encode())
+        if self.lines is not None:
+            write_atomically(
+                self.lines, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in results).encode()
+            )
+
+    def _beside(self, photo: str) -> Path:
+        """photo.txt; photo.jpg.txt where photos of one name differ in their suffix alone."""
+        stem = os.path.splitext(photo)[0]
+        return Path(f"{photo if self._shared[stem] > 1 else stem}.txt")
+
+
+def photo_key(photo: str) -> str | None:
+    """By which a photo is known again in a later run: its path, size and time. None for what may change unseen."""
+    if photo == STDIN or _is_url(photo):
+        return None
+    try:
+        about = os.stat(photo)
+    except (OSError, ValueError):
+        return None
+    return f"{shown(os.path.abspath(photo))} {about.st_size} {about.st_mtime_ns}"
+
+
+def _is_url(photo: str) -> bool:
+    return is_address(photo) or photo[:5].lower() == "file:"

@@ -1,0 +1,76 @@
+"""The photos that a command line names: files, folders, globs, addresses, standard input."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from bitmar.core.errors import ImageError
+from bitmar.core.fetch import fetch_photo, is_address
+from bitmar.core.formats import SUFFIXES, is_raw
+from bitmar.core.image import PhotoSource
+
+STDIN = "-"
+
+
+def find_photos(names: Iterable[str], on_bad: Callable[[str, str], None]) -> list[str]:
+    """Every photo of these names, in their order; of a folder and a glob sorted by path.
+
+    A folder gives the photos in all folders below it, by their suffix, without hidden ones. `on_bad(name, reason)`: a
+    folder or a glob that gives none, or a folder that may not be read. Any other name is a photo, whatever it is.
+    """
+    photos: list[str] = []
+    for name in names:
+        if is_address(name) or name == STDIN:
+            photos.append(name)
+        elif os.path.isdir(name):
+            photos += _in_folder(name, on_bad)
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            matched = sorted(glob.glob(name, recursive=True))
+            if not matched:
+                on_bad(name, "no file matches")
+            for match in matched:
+                photos += _in_folder(match, on_bad) if os.path.isdir(match) else [match]
+        else:
+            photos.append(name)
+    return photos
+
+
+def photo_of(name: str) -> PhotoSource:
+    """What a name stands for, fetched or read from standard input where it says so. Raises ImageError."""
+    if is_address(name):
+        return fetch_photo(name)
+    if name == STDIN:
+        if sys.stdin.isatty():
+            raise ImageError("standard input is the keyboard: bitmar caption - < photo.jpg")
+        return sys.stdin.buffer
+    return name
+
+
+def shown(text: str) -> str:
+    """A file's name that is no UTF-8 as text that can be."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def _in_folder(folder: str, on_bad: Callable[[str, str], None]) -> list[str]:
+    found = sorted(_walk(folder, on_bad))
+    stems = {os.path.splitext(path)[0] for path in found if not is_raw(path)}
+    # A camera writes IMG_1.CR2 and IMG_1.JPG of one photo.
+    photos = [path for path in found if not (is_raw(path) and os.path.splitext(path)[0] in stems)]
+    if not photos:
+        on_bad(folder, "no photo in this folder")
+    return photos
+
+
+def _walk(folder: str, on_bad: Callable[[str, str], None]) -> Iterator[str]:
+    def closed(error: OSError) -> None:
+        on_bad(str(error.filename), f"cannot be read: {error.strerror}")
+
+    for path, folders, files in os.walk(folder, onerror=closed):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        for file in files:
+            if not file.startswith(".") and (Path(file).suffix.lower() in SUFFIXES or is_raw(file)):
+                yield os.path.join(path, file)
