@@ -87,6 +87,8 @@ def open_archive(source: Path) -> Iterator[Archive]:
                     f"{source} is encrypted: unpack it beside itself with `unzip -P PASSWORD {source.name}`; "
                     "the password stands in the README of BabyLM's evaluation pipeline"
                 )
+            if not all(member.filename for member in packed.infolist()):  # zipfile's is_dir would fail on it
+                raise DataError(f"{source} holds a file without a name: download it again, as a whole")
             files_of = [member.filename for member in packed.infolist() if not member.is_dir()]
             yield Archive(source, _checked(source, files_of), lambda name: _unpack(packed, name))
     else:
