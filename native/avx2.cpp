@@ -103,7 +103,7 @@ inline Sum total(const QuadSums& sum) {
   return {pair(sum.part[0], sum.part[1]), pair(sum.part[2], sum.part[3])};
 }
 
-#include "body.h"
+#include "body-inl.h"
 
 const Kernels kTable = BITMAR_TABLE("avx2");
 

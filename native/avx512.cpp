@@ -48,12 +48,12 @@ inline Quads spread(uint32_t four) { return _mm512_set1_epi32((int)four); }
 inline QuadSums add_quads(QuadSums sum, Quads w, Quads x) { return _mm512_dpbusd_epi32(sum, x, w); }
 inline Sum total(QuadSums sum) { return sum; }
 
-#include "tile.h"
+#include "tile-inl.h"
 #if defined(BITMAR_AMX)
-#include "amx.h"
+#include "amx-inl.h"
 #endif
-// The bodies read what tile.h defines.
-#include "body.h"
+// The bodies read what tile-inl.h defines.
+#include "body-inl.h"
 
 #if defined(BITMAR_AMX)
 const Kernels kTable = BITMAR_TABLE("amx");

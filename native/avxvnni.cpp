@@ -71,9 +71,9 @@ inline QuadSums add_quads(QuadSums sum, Quads w, __m256i x) {
 }
 inline Sum total(QuadSums sum) { return sum; }
 
-#include "tile.h"
-// The bodies read what tile.h defines.
-#include "body.h"
+#include "tile-inl.h"
+// The bodies read what tile-inl.h defines.
+#include "body-inl.h"
 
 const Kernels kTable = BITMAR_TABLE("avxvnni");
 

@@ -93,9 +93,9 @@ inline QuadSums add_quads(QuadSums sum, const Quads& w, int8x16_t x) {
 }
 inline Sum total(const QuadSums& sum) { return sum; }
 
-#include "tile.h"
-// The bodies read what tile.h defines.
-#include "body.h"
+#include "tile-inl.h"
+// The bodies read what tile-inl.h defines.
+#include "body-inl.h"
 
 #if defined(BITMAR_DOTPROD)
 const Kernels kTable = BITMAR_TABLE("neon_dotprod");

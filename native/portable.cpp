@@ -77,9 +77,9 @@ inline QuadSums add_quads(QuadSums sum, Quads w, uint32_t four) {
 }
 inline Sum total(const QuadSums& sum) { return sum; }
 
-#include "tile.h"
-// The bodies read what tile.h defines.
-#include "body.h"
+#include "tile-inl.h"
+// The bodies read what tile-inl.h defines.
+#include "body-inl.h"
 
 const Kernels kTable = BITMAR_TABLE("portable");
 

@@ -1,4 +1,4 @@
-// Attention, written once: tokens enter a view, queries read it. Part of body.h, so everything in it holds here.
+// Attention, written once: tokens enter a view, queries read it. Part of body-inl.h, so everything in it holds here.
 //
 // Several queries go over the keys and values together, so that each of these is loaded and widened once for all of them.
 // What a query gets does not depend on how many others it goes with.
@@ -274,7 +274,7 @@ static void attend_group(const KeyValueView& kv, const Queries& queries, int fir
 }
 
 #if defined(BITMAR_AMX)
-#include "amx_attention.h"
+#include "amx_attention-inl.h"
 #endif
 
 template <typename Stored>

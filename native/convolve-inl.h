@@ -1,4 +1,4 @@
-// Convolutions over uint8 maps with int8 weights. Part of body.h, so everything in it holds here.
+// Convolutions over uint8 maps with int8 weights. Part of body-inl.h, so everything in it holds here.
 #pragma once
 
 // Sixteen bytes as integers.

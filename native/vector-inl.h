@@ -1,4 +1,4 @@
-// Sixteen floats, or sixteen int32, in as many registers as they need. Part of body.h, so everything in it holds here.
+// Sixteen floats, or sixteen int32, in as many registers as they need. Part of body-inl.h, so everything in it holds here.
 #pragma once
 
 #define BITMAR_INLINE static inline __attribute__((always_inline))

@@ -1,4 +1,4 @@
-// Attention of many queries over int8 keys and values on AMX. Part of body.h on that path.
+// Attention of many queries over int8 keys and values on AMX. Part of body-inl.h on that path.
 //
 // The unit multiplies bytes, so queries and weights go in twice, as q = 256 high + low; keys and values are rearranged from
 // pairs to fours, once for all queries of a call.

@@ -16,7 +16,7 @@
 // be kept in the version that this processor cannot run.
 #pragma once
 
-#include "vector.h"
+#include "vector-inl.h"
 
 constexpr float kSmallest = 1e-5f;  // an all-zero token still has a finite reciprocal
 
@@ -156,8 +156,8 @@ static void rms_norm(const float* x, const float* gain, float eps, int n, float*
   for (; i < n; i++) y[i] = x[i] * inverse * gain[i];
 }
 
-#include "attention.h"
-#include "convolve.h"
+#include "attention-inl.h"
+#include "convolve-inl.h"
 
 static void add(float* x, const float* y, float factor, int n) {
   const Vector factors = same(factor);
