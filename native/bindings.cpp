@@ -11,9 +11,11 @@
 #include <chrono>
 #include <optional>
 
+#include "concepts.h"
 #include "conv.h"
 #include "dispatch.h"
 #include "model.h"
+#include "read_config.h"
 #include "sampling.h"
 
 namespace nb = nanobind;
@@ -39,100 +41,26 @@ const float* data(const Floats& x, int64_t size, const char* what) {
   return x.data();
 }
 
-template <typename T>
-T item(const nb::dict& values, const char* key) {
-  return nb::cast<T>(values[key]);
-}
+// Python's dict as read_config.h reads it.
+struct Dict {
+  nb::dict values;
 
-Activation activation(const nb::dict& values) {
-  return item<std::string>(values, "activation") == "gelu" ? Activation::kGelu : Activation::kRelu2;
-}
-
-TowerConfig tower_config(const nb::dict& values) {
-  TowerConfig tower;
-  tower.image_size = item<int>(values, "image_size");
-  tower.stem_blocks = item<int>(values, "stem_blocks");
-  tower.head_dim = item<int>(values, "head_dim");
-  tower.mlp_ratio = item<int>(values, "mlp_ratio");
-  tower.out_dim = item<int>(values, "out_dim");
-  tower.stem_channels = item<std::vector<int>>(values, "stem_channels");
-  tower.bottlenecks = item<std::vector<int>>(values, "bottlenecks");
-  tower.widths = item<std::vector<int>>(values, "widths");
-  tower.depths = item<std::vector<int>>(values, "depths");
-  tower.activation = activation(values);
-  tower.out_relu = item<std::string>(values, "out_activation") == "relu";
-  tower.norm_eps = item<float>(values, "norm_eps");
-  return tower;
-}
-
-ConvTowerConfig conv_tower_config(const nb::dict& values) {
-  ConvTowerConfig tower;
-  tower.image_size = item<int>(values, "image_size");
-  tower.scale = item<double>(values, "scale");
-  tower.zero = item<int>(values, "zero");
-  tower.weights = item<std::string>(values, "weights");
-  tower.int8_below = item<int>(values, "int8_below");
-  for (nb::handle entry : nb::cast<nb::list>(values["layers"])) {
-    const auto each = nb::cast<nb::dict>(entry);
-    ConvLayerConfig layer;
-    const auto op = item<std::string>(each, "op");
-    layer.op = op == "conv" ? ConvOp::kConv : op == "depthwise" ? ConvOp::kDepthwise : op == "add" ? ConvOp::kAdd : ConvOp::kConcat;
-    const auto inputs = item<std::vector<int>>(each, "from");
-    for (size_t i = 0; i < inputs.size() && i < 2; i++) layer.inputs[i] = inputs[i];
-    layer.scale = item<double>(each, "scale");
-    layer.zero = item<int>(each, "zero");
-    if (layer.op != ConvOp::kConcat) {
-      const auto activation = item<std::string>(each, "activation");
-      layer.activation = activation == "relu"    ? ConvActivation::kRelu
-                         : activation == "relu6" ? ConvActivation::kRelu6
-                                                 : ConvActivation::kNone;
-    }
-    if (layer.op == ConvOp::kConv) layer.channels = item<int>(each, "channels");
-    if (layer.op == ConvOp::kConv || layer.op == ConvOp::kDepthwise) {
-      layer.kernel = item<int>(each, "kernel");
-      layer.stride = item<int>(each, "stride");
-      const auto pad = item<std::vector<int>>(each, "pad");
-      layer.pad[0] = pad.at(0), layer.pad[1] = pad.at(1);
-    }
-    tower.layers.push_back(layer);
+  template <typename T>
+  T get(const char* name) const {
+    return nb::cast<T>(values[name]);
   }
-  return tower;
-}
+  std::vector<Dict> list(const char* name) const {
+    std::vector<Dict> all;
+    for (nb::handle each : nb::cast<nb::list>(values[name])) all.push_back({nb::cast<nb::dict>(each)});
+    return all;
+  }
+};
 
 Config config(const nb::dict& values) {
-  Config config;
-  config.vocab_size = item<int>(values, "vocab_size");
-  config.hidden_size = item<int>(values, "hidden_size");
-  config.encoder_layers = item<int>(values, "encoder_layers");
-  config.decoder_layers = item<int>(values, "decoder_layers");
-  config.num_heads = item<int>(values, "num_heads");
-  config.intermediate_size = item<int>(values, "intermediate_size");
-  config.activation = activation(values);
-  config.rope_theta = item<double>(values, "rope_theta");
-  config.norm_eps = item<float>(values, "norm_eps");
-  config.attention_sinks = item<int>(values, "attention_sinks");
-  config.attention_window = item<int>(values, "attention_window");
-  config.vision_dim = item<int>(values, "vision_dim");
-  config.vision_grid = item<int>(values, "vision_grid");
-  config.concepts = item<int>(values, "concepts");
-  config.concept_tokens = item<int>(values, "concept_tokens");
-  config.vision_pool = item<int>(values, "vision_pool");
-  config.vision_hidden = item<int>(values, "vision_hidden");
-  config.learned_pooling = item<std::string>(values, "query_pooling") == "learned";
-  config.memory_slots = item<int>(values, "memory_slots");
-  config.memory_dim = item<int>(values, "memory_dim");
-  config.memory_segment = item<int>(values, "memory_segment");
-  config.memory_alpha = item<float>(values, "memory_alpha");
-  config.memory_decay = item<float>(values, "memory_decay");
-  config.literal_write = item<std::string>(values, "write_rule") == "literal";
-  const std::string integration = item<std::string>(values, "memory_integration");
-  config.integration = integration == "per_layer" ? Integration::kPerLayer
-                       : integration == "add"     ? Integration::kAdd
-                       : integration == "concat"  ? Integration::kConcat
-                                                  : Integration::kOff;
-  if (!values["vision_tower"].is_none()) {
+  Config config = read_config(Dict{values});
+  if (nb::object tower = values["vision_tower"]; !tower.is_none()) {
     config.has_tower = true;
-    config.tower = tower_config(nb::cast<nb::dict>(values["vision_tower"]));
+    config.tower = read_tower_config(Dict{nb::cast<nb::dict>(tower)});
   }
   return config;
 }
@@ -270,12 +198,7 @@ NB_MODULE(_native, m) {
     const size_t count = rows.shape(0), width = rows.shape(1);
     if (codes.shape(0) != width) throw std::invalid_argument("rows and codes have different widths");
     Buffer<int32_t> sums(count);
-    const int8_t* row = rows.data();
-    for (size_t i = 0; i < count; i++, row += width) {
-      int32_t sum = 0;
-      for (size_t j = 0; j < width; j++) sum += int32_t{row[j]} * codes.data()[j];
-      sums.data()[i] = sum;
-    }
+    rows_dot(rows.data(), codes.data(), count, width, sums.data());
     return array(std::move(sums), {count});
   }, "rows"_a, "codes"_a, "Integer products (n,) of int8 rows (n, D) and codes (D,).");
   m.def("bandwidth", [](const std::string& kernels, size_t bytes, double seconds) {
@@ -306,7 +229,7 @@ NB_MODULE(_native, m) {
 
   nb::class_<ConvTower>(m, "ConvTower", "A pretrained backbone in integers. For any number of threads.")
       .def("__init__", [](ConvTower* self, const nb::dict& values, const nb::dict& arrays, const std::string& kernels) {
-        new (self) ConvTower(select_kernels(kernels), conv_tower_config(values), Weights(tensors(arrays)));
+        new (self) ConvTower(select_kernels(kernels), read_conv_tower_config(Dict{values}), Weights(tensors(arrays)));
       }, "config"_a, "tensors"_a, "kernels"_a = "")
       .def("__call__", [](const ConvTower& self, nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> photo) {
         const size_t side = self.image_size(), patches = static_cast<size_t>(self.grid()) * self.grid(), dim = self.dim();

@@ -25,6 +25,9 @@ struct Config {
   int attention_sinks = 0, attention_window = 0;
   int vision_dim = 0, vision_grid = 0, vision_pool = 0, vision_hidden = 0;
   int concepts = 0, concept_tokens = 0;
+  int concept_keys = 0;                              // concepts with a key of their own; 0: all
+  int concept_classes = 0, concept_class_width = 0;  // features that a class reads, the last ones; 0: all
+  double concept_evidence = 0;                       // how much what the photo speaks for counts in a text
   bool learned_pooling = false;
   int memory_slots = 0, memory_dim = 0, memory_segment = 0;
   float memory_alpha = 0, memory_decay = 0;

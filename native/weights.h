@@ -15,7 +15,7 @@ namespace bitmar {
 
 struct Tensor {
   const void* data;
-  char type;  // 'u' uint8, 'i' int8, 'f' float32
+  char type;  // 'u' uint8, 'i' int8, 'w' int32, 'f' float32
   std::vector<int64_t> shape;
 
   int64_t size() const {
