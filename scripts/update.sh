@@ -29,3 +29,4 @@ compile full pyproject.toml "${everything[@]}" --group demo
 compile demo pyproject.toml --group demo --constraint requirements/full.txt
 compile build --group build --constraint requirements/full.txt
 compile fuzz --group fuzz --constraint requirements/full.txt
+compile docs --group docs --constraint requirements/full.txt

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from bitmar.runtime.api import BitMar, load
     from bitmar.session.session import Session
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["BitMar", "Session", "__version__", "fetch_photo", "load"]
 
 
