@@ -81,11 +81,8 @@ CIRCLES = {  # arrows that close a circle of files
 LONG = {  # files above MOST_LINES
     "src/bitmar/model/modeling_bitmar.py",
     "src/bitmar/runtime/api.py",
-    "native/bindings.cpp",
     "native/model.cpp",
 }
-
-ALONE = {"amx.h", "amx_attention.h", "attention.h", "body.h", "convolve.h", "tile.h", "vector.h"}  # compile only inside
 
 
 @cache
@@ -211,4 +208,4 @@ def test_headers_compile_alone(tmp_path: Path) -> None:
         command = ["g++", "-std=c++17", "-fsyntax-only", "-w", "-x", "c++", str(header)]
         if subprocess.run(command, capture_output=True, cwd=tmp_path, timeout=60).returncode:
             broken.add(header.name)
-    assert broken == ALONE, "a header that is only included inside another ends in -inl.h"
+    assert not broken, "a header that is only included inside another ends in -inl.h"
