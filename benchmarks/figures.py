@@ -108,6 +108,10 @@ MEASUREMENTS = {
             "wrong_photo": ("{:.3f}", "captions", "wrong_image", "cider"),
         },
     ),
+    "by_eye": Measurement(
+        "python benchmarks/sheet.py --all --json {out}",
+        {name: ("{:.0%}", "figures", name) for name in ("right", "right_or_partly")},
+    ),
     "blimp": Measurement(_BLIMP, {"score": ("{:.1%}", "tasks", "blimp", "scores", "blimp")}),
     "blimp_text": Measurement(
         f"{_BLIMP} --model models/bitmar-text.bitmar", {"score": ("{:.1%}", "tasks", "blimp", "scores", "blimp")}

@@ -94,7 +94,9 @@ class Said:
 
 def main(
     model: Annotated[str | None, typer.Option(help="A .bitmar file or folder. Default: the bundled one.")] = None,
-    photos: Annotated[Path | None, typer.Option(help="A folder with the unpacked wallpapers.")] = None,
+    photos: Annotated[
+        Path | None, typer.Option(envvar="BITMAR_WALLPAPERS", help="A folder with the unpacked wallpapers.")
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="All photographs, onto docs/by-eye.md.")] = False,
     out: Annotated[Path | None, typer.Option(help="The picture. A page of that name is written beside it.")] = None,
     json: Annotated[Path | None, typer.Option(help="Also write captions and shares here.")] = None,

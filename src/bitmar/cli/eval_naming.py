@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from bitmar.data.sources import CaptionedPhoto
     from bitmar.runtime.cache import ImageTokens
 
+_SHOWN = ("10%", "30%", "50%", "100%")
+
 
 @command(
     "bitmar eval naming --data 'caltech101-*.tar'",
@@ -56,7 +58,7 @@ def eval_naming(data: Shards, model: Model = None, limit: Limit = None, json_fil
     rows.append(["mean over labels", f"{100 * report.named.value:.1f} ({low:.0f} to {high:.0f})", str(report.photos)])
     if report.calibration_error is not None and report.by_coverage is not None:
         rows.append(["calibration error", f"{report.calibration_error:.3f}", str(report.photos)])
-        rows += [[f"the surest {share}", f"{100 * right:.1f}", ""] for share, right in report.by_coverage.items()]
+        rows += [[f"the surest {share}", f"{100 * report.by_coverage[share]:.1f}", ""] for share in _SHOWN]
     publish(document, rows, ("label", "named, %", "photos"), json_file)
     if report.unknown:
         say(f"left out {sum(report.unknown.values())} photos whose labels have no noun: {', '.join(report.unknown)}")

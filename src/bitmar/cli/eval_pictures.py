@@ -25,7 +25,7 @@ from bitmar.cli.eval_options import (
     publish,
 )
 from bitmar.console import Skipped, progress, say
-from bitmar.core.errors import DataError
+from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -208,7 +208,11 @@ def eval_retrieval(
 
 
 @command(
-    "bitmar eval questions --data 'val-*.tar' --json out/questions.json", group=evaluate, name="questions", shards=True
+    "bitmar eval questions --data 'val-*.tar' --json out/questions.json",
+    "bitmar eval questions --vqa vqa.jsonl --data 'coco-*.tar'",
+    group=evaluate,
+    name="questions",
+    shards=True,
 )
 def eval_questions(
     data: Shards,
@@ -216,12 +220,24 @@ def eval_questions(
     engine: Engine = "auto",
     features: Features = None,
     limit: Limit = None,
+    vqa: Annotated[
+        Path | None,
+        typer.Option("--vqa", metavar="FILE.jsonl", help="Ask people's questions of this file, by `bitmar ask`."),
+    ] = None,
     json_file: JsonFile = None,
 ) -> None:
     """Ask about photos what their captions answer: colour, number, action, presence, truth; with the photo and without.
 
-    The questions are made by rule from people's captions, a stand-in for VQA on any captioned photos.
+    The questions are made by rule from people's captions, a stand-in for VQA on any captioned photos. With --vqa they
+    are people's: a line {"shard", "key", "question", "answer", "answer_type"} each, and --limit counts them.
     """
+    if vqa is not None:
+        from bitmar.cli.eval_vqa import answer_vqa
+
+        if features is not None or engine != "auto":
+            raise ConfigError("--features and --engine do not go with --vqa: it asks the packed model, as `bitmar ask`")
+        answer_vqa(vqa, data, model, limit, json_file)
+        return
     from bitmar.evaluate.photo_questions import evaluate_photo_questions
 
     scorer = load_seeing(model, engine, features, data)

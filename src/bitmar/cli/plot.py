@@ -1,4 +1,4 @@
-"""`bitmar plot`: pictures of the memory, of attention, and of quantisation."""
+"""`bitmar plot`: pictures of the memory, of attention, of quantisation, and of confidence."""
 
 from __future__ import annotations
 
@@ -156,6 +156,24 @@ def plot_quantization(source: Source, out: Out, stage: OnlyStage = None) -> None
     matrices = matrices or zeros_of_model(_last(source, stage).container)
     save(draw_quantization(f"Quantisation of {source}", matrices, course(run, (LOGGED,), stage) if run else None), out)
     say(f"{out}: {len(matrices)} matrices, {sum(m.zeros for m in matrices) / len(matrices):.1%} zeros on average")
+
+
+@command("bitmar plot confidence out/naming.json out/confidence.png", group=plots, name="confidence")
+def plot_confidence(
+    naming: Annotated[
+        Path,
+        typer.Argument(metavar="NAMING.json", help="What `bitmar eval naming --json` wrote.", show_default=False),
+    ],
+    out: Out,
+) -> None:
+    """Draw how far the confidence of captions can be trusted: reliability diagram, and risk against coverage."""
+    from bitmar.plots.canvas import check_out, save
+    from bitmar.plots.confidence import draw_confidence, read_naming
+
+    check_out(out)
+    found = read_naming(naming)
+    save(draw_confidence(f"Confidence of {Path(found['model']).name}", found), out)
+    say(f"{out}: calibration error {found['calibration_error']:.3f} over {found['photos']} photos")
 
 
 def _run(source: str) -> Path | None:

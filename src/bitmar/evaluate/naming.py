@@ -84,7 +84,7 @@ def evaluate_naming(
         chances = np.array([confidences[i] for i in known], np.float64)
         trust = {
             "calibration_error": calibration_error(chances, right),
-            "by_coverage": {f"{share:.0%}": accuracy_at(chances, right, share) for share in (0.1, 0.3, 0.5, 1.0)},
+            "by_coverage": {f"{share:.0%}": accuracy_at(chances, right, share) for share in np.arange(1, 11) / 10},
             "reliability": reliability(chances, right),
         }
     counts = {label: (sum(group), len(group)) for label, group in sorted(groups.items())}

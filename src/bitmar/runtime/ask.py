@@ -73,9 +73,9 @@ def choices_of(question: str) -> list[str]:
     return next((list(known) for start, known in _CLOSED.items() if question.lower().startswith(start)), [])
 
 
-def evidence_for(answer: str, question: str, image: ImageTokens, witness: Witness | None) -> float:
+def evidence_for(answer: str, question: str, image: ImageTokens | None, witness: Witness | None) -> float:
     """Nats by which the concepts of a photo speak for an answer; 0 without a concept bank."""
-    if witness is None or image.concepts is None:
+    if witness is None or image is None or image.concepts is None:
         return 0.0
     if is_polar(question):
         return sum(witness.weights_of_evidence(question, image.concepts)) if answer == "yes" else 0.0
@@ -89,9 +89,9 @@ def ask(
     bos: int,
     eos: int,
     question: str,
-    image: ImageTokens,
+    image: ImageTokens | None,
 ) -> Answer:
-    """See `BitMar.ask`."""
+    """See `BitMar.ask`. Without a photo the guess is what the question alone makes likeliest."""
     asked = tidy(question)
     prompt = np.array([bos, *encode(tokenizer, asked)])
     choices = choices_of(asked)
