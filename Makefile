@@ -5,6 +5,7 @@
 # make neon      the Arm kernels, cross-compiled and run by qemu
 # make bench     the figures of benchmarks/
 # make figures the figures of README and docs/, written from docs/figures.json; MEASURE='bench recall' first measures these
+# make docs      the site of docs/, in build/site
 # make compat    the model's tests in transformers 4.51.3, in the locked release and in the newest
 # make mutants   faults put in one at a time, tests/mutants.toml: which of them no test notices; ONLY='memory.cpp' picks some
 # make update    locks the newest releases that pyproject.toml allows, in requirements/; BELOW="PACKAGE<VERSION ..." holds one back
@@ -25,7 +26,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard native/*.h native/*.cpp)
 INSTALL := pyproject.toml scripts/install.sh requirements/build.txt $(NATIVE)
 
-.PHONY: demo test sanitize fuzz neon bench figures compat mutants update clean
+.PHONY: demo test sanitize fuzz neon bench figures docs compat mutants update clean
 
 demo: $(VENV)/demo.stamp
 	@if [ -e "$(PHOTO)" ]; then set -- "$(PHOTO)"; else set -- $(PHOTO); fi; \
@@ -53,6 +54,9 @@ bench: $(VENV)/full.stamp
 figures: $(VENV)/full.stamp
 	$(BIN)/python benchmarks/figures.py $(MEASURE)
 
+docs: build/docs/stamp
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict
+
 compat: $(VENV)/full.stamp
 	scripts/compat.sh $(BIN)/python
 
@@ -78,4 +82,10 @@ $(VENV)/full.stamp: $(INSTALL) requirements/full.txt requirements/torch.txt
 
 $(VENV)/fuzz.stamp: $(VENV)/demo.stamp requirements/fuzz.txt
 	$(BIN)/pip install --no-deps -r requirements/fuzz.txt
+	touch $@
+
+# An environment of its own: none of these tools is needed to run or test the package.
+build/docs/stamp: requirements/docs.txt
+	$(PYTHON) -m venv build/docs
+	build/docs/bin/pip install --no-deps --require-hashes -r requirements/docs.txt
 	touch $@

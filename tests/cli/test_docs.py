@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from bitmar.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/tutorials").glob("*.md"))]
 
 
 def blocks(path: Path, language: str, after: str = "", before: str = "\0") -> list[str]:
@@ -50,6 +52,19 @@ def execute(codes: list[str]) -> dict[str, Any]:
 def test_the_format_can_be_read_with_the_stock_library(here: Path) -> None:
     names = execute(blocks(ROOT / "docs/format.md", "python"))
     assert names["weight"].shape == (260, 12)
+
+
+@pytest.mark.parametrize("name", ["remember-and-recall", "add-a-task"])
+def test_the_tutorials(here: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)  # one color is nothing to remember
+    Image.fromarray(noise).save("photo.jpg")
+    names = execute(blocks(ROOT / f"docs/tutorials/{name}.md", "python"))
+    assert "memory" in names or len(names["right"]) > 1
+
+
+def test_the_site_shows_every_document() -> None:
+    site = (ROOT / "mkdocs.yml").read_text()
+    assert not {path.name for path in DOCS[1:] if path.name not in site}
 
 
 def test_the_api_without_torch(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
