@@ -12,9 +12,9 @@ for target in $targets; do
   log=build/fuzz/$target.log
   mkdir -p "build/fuzz/$target"  # inputs that reached something new, for the next run
   broken=
-  "$python" -m tests.fuzz.run "$target" -max_total_time="$((share > 0 ? share : 1))" -print_final_stats=1 \
+  "$python" -m tests.fuzz.run "$target" -max_total_time="$((share > 0 ? share : 1))" \
     -artifact_prefix="build/fuzz/$target-" "build/fuzz/$target" > "$log" 2>&1 || broken=yes
-  inputs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+  inputs=$(grep -oE '^#[0-9]+' "$log" | tail -n 1 | tr -d '#' || true)  # of libFuzzer's last line
   total=$((total + ${inputs:-0}))
   echo "$target: ${inputs:-0} inputs${broken:+, BROKEN: see $log}"
   if [ -n "$broken" ]; then

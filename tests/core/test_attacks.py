@@ -154,6 +154,7 @@ ATTACKS: dict[str, tuple[Callable[[Header, bytearray], None], str]] = {
     "extra tensor": (extra("U8", [2], 2), "1 unexpected, such as 'extra'"),
     "extra empty tensor": (extra("F32", [0], 0), "1 unexpected"),
     "type that numpy has not": (extra("BF16", [2], 4), "BF16"),
+    "type no text": (entry(HEAD, dtype={}), "has the type {}"),
     "type of half a byte": (extra("F4", [2], 1), "F4"),
     "hundred dimensions": (extra("U8", [1] * 100, 1), "100 dimensions"),
     "shape turned": (entry(HEAD, shape=[3, 20]), r"\(3, 20\), not U8 \(20, 3\)"),

@@ -103,7 +103,7 @@ def _entry(name: str, entry: object) -> tuple[np.dtype[Any], tuple[int, ...], in
             raise FormatError(f"damaged: the shape or the place of tensor {name!r:.120} is no list of whole numbers")
     if len(offsets) != 2:
         raise FormatError(f"damaged: the place of tensor {name!r:.120} is no pair")
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise FormatError(f"tensor {name!r:.120} has the type {dtype!s:.40}; a .bitmar file holds {', '.join(DTYPES)}")
     if len(shape) > 4:
         raise FormatError(f"tensor {name!r:.120} has {len(shape)} dimensions")
