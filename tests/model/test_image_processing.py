@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,45 @@ from bitmar.core.image import load_photo, preprocess
 from bitmar.model.image_processing_bitmar import BitMarImageProcessor
 
 MEAN, STD, SIZE = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28), 20
+
+
+def equal(processor: BitMarImageProcessor, given: Any, expected: Image.Image) -> None:
+    np.testing.assert_array_equal(processor(given)["pixel_values"], processor(expected)["pixel_values"])
+
+
+def test_arrays_and_tensors_in_either_order(processor: BitMarImageProcessor) -> None:
+    levels = np.random.default_rng(3).integers(0, 256, (31, 47, 3), dtype=np.uint8)
+    expected, first = Image.fromarray(levels), levels.transpose(2, 0, 1)
+    for given in (levels, first, levels.astype(np.int64), levels / 255.0, (first / 255.0).astype(np.float32)):
+        equal(processor, given, expected)
+        equal(processor, torch.from_numpy(np.ascontiguousarray(given)), expected)
+    grey = levels[..., 0]
+    for given in (grey, grey[..., None], grey[None], torch.from_numpy(grey.copy())):
+        equal(processor, given, Image.fromarray(grey))
+    both = np.stack((levels, levels[::-1]))
+    assert processor(both)["pixel_values"].shape == (2, 3, SIZE, SIZE)
+    equal(processor, torch.from_numpy(both.transpose(0, 3, 1, 2).copy())[0], expected)
+    three_by_three = levels[:3, :3]  # either order is possible: an array is (H, W, C), a tensor (C, H, W)
+    equal(processor, three_by_three, Image.fromarray(np.ascontiguousarray(three_by_three)))
+    equal(processor, torch.from_numpy(three_by_three.transpose(2, 0, 1).copy()), Image.fromarray(three_by_three.copy()))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.full((4, 4, 3), 200.0),
+        np.full((4, 4, 3), -1.0),
+        np.full((4, 4, 3), np.nan),
+        np.full((4, 4, 3), 300),
+        np.zeros((7, 4, 5), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros(7, np.uint8),
+        np.zeros((4, 4, 3), complex),
+    ],
+)
+def test_what_is_no_photo_is_refused(processor: BitMarImageProcessor, array: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="photo"):
+        processor(array)
 
 
 @pytest.fixture
@@ -59,8 +99,8 @@ def test_batches(processor: BitMarImageProcessor) -> None:
 
 
 def test_only_photos(processor: BitMarImageProcessor) -> None:
-    with pytest.raises(TypeError, match="not Tensor"):
-        processor(torch.zeros(3, 8, 8))
+    with pytest.raises(TypeError, match="not dict"):
+        processor({"photo": 1})
     with pytest.raises(ValueError, match="squash"):
         BitMarImageProcessor(resize="crop")
 

@@ -62,7 +62,7 @@ def write_by_loops(memory: EpisodicMemory, q: Tensor, slots: Tensor, usage: Tens
         new = torch.stack([(1 - step[k]) * slots[k] + step[k] * q for k in range(K)])
     _, reads = read_by_loops(memory, q, slots, usage)
     new_usage = (memory.decay * usage + a.abs() + reads).clamp(0, 1)
-    return new, new_usage, (new - slots).square().sum() / C
+    return new, new_usage, (new - slots).square().sum()
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -240,10 +242,23 @@ def test_ctrl_c_leaves_a_run_that_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_stops_at_once() -> None:
-    stop = StopOnInterrupt()
+    stop = StopOnInterrupt(Console(file=io.StringIO()))
     stop._ask()
     with pytest.raises(KeyboardInterrupt):
         stop._ask()
+
+
+def test_a_process_that_prepares_batches_says_nothing_on_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has the handler from its parent, and the terminal signals them all."""
+    said = io.StringIO()
+    stop = StopOnInterrupt(Console(file=said))
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        stop._ask()
+        stop._ask()
+    assert not stop.asked and said.getvalue() == ""
+    stop._ask()
+    assert said.getvalue().count("stopping after this step") == 1
 
 
 # --- the learning rate ------------------------------------------------------------------------------

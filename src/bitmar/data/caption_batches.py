@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -89,6 +90,9 @@ class CaptionBatches(BatchSource):
     `repeat` has the caption of the visit before, which only a memory can know, and a share `hidden` no picture:
     `image_mask` bool (rows,), False there. Revisits come on top of the epoch: each image is still new exactly once.
 
+    Held-out: a share `heldout` of the images, chosen by their digests, so that copies of one photo stay together, is
+    not trained on; with training=False those are the pass. `without` counts the captioned images left out for it.
+
     Questions: a share `asked` of the rows has, in place of a caption, a question about it with its answer
     (`data.picture_questions`), each kind that its captions allow equally often.
     """
@@ -108,6 +112,7 @@ class CaptionBatches(BatchSource):
         asked: float = 0.0,
         tags: Tagger | None = None,
         training: bool = True,
+        heldout: float = 0.0,
         photos: CaptionedPhotos | None = None,
         size: int = 224,
         mean: Sequence[float] = (0.5, 0.5, 0.5),
@@ -133,6 +138,13 @@ class CaptionBatches(BatchSource):
         self.images, self._captions, self.truncated = _encode(store, tokenizer, max_length - 2)
         if not self.images:
             raise DataError("no image of the store has a caption; build it from a captioned source")
+        self.without = 0
+        if heldout:
+            kept = [n for n, i in enumerate(self.images) if _held_out(store[i], i, heldout) != training]
+            self.without = len(self.images) - len(kept)
+            self.images, self._captions = [self.images[n] for n in kept], [self._captions[n] for n in kept]
+        if not self.images:
+            raise DataError(f"heldout: {heldout} leaves no image to {'train on' if training else 'hold out'}")
         self._questions = _encode_questions(store, self.images, tokenizer, max_length - 2, seed) if asked else []
         lengths = [len(caption) + 1 for captions in self._captions for caption in captions]
         self.tokens_per_batch = rows * float(np.mean(lengths))
@@ -256,6 +268,12 @@ class _Draw(NamedTuple):
     visit: int
     said: int = 0
     hidden: bool = False
+
+
+def _held_out(entry: _Entry, number: int, share: float) -> bool:
+    """Whether this image is of the held-out share; an old store without digests is divided by its numbers."""
+    digest = getattr(entry, "digest", "") or hashlib.sha256(str(number).encode()).hexdigest()
+    return int(digest[:8], 16) < share * 2**32
 
 
 def _encode(

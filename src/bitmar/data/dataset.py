@@ -119,6 +119,9 @@ class Mixture(BatchSource):
     weights: share of predicted tokens from each source (they are divided by their sum). The turns of a source
              are evenly spaced, so among any first k batches its count is right to within one per source.
     steps:   length of the schedule; `len(mixture)`. Beyond it, IndexError.
+    even:    whether every predicted token is to weigh the same in the loss, so that the shares are its shares too. A
+             loss is a mean over its batch, so a batch then has a `loss_weight` (float32, scalar): its source's tokens
+             per batch over those of the mixture, on average 1. Without, every batch weighs the same.
     block:   so many consecutive batches come from the same source: set it to the number of ranks (times
              accumulation), so that all ranks have the same kind of batch in a step and collectives match.
 
@@ -132,6 +135,7 @@ class Mixture(BatchSource):
         steps: int,
         seed: int,
         block: int = 1,
+        even: bool = False,
     ) -> None:
         check_positive(steps=steps, seed=seed + 1, block=block)
         for name in weights:
@@ -150,6 +154,7 @@ class Mixture(BatchSource):
             self._indices[mine] = np.arange(mine.sum())
         tokens = np.array([sources[name].tokens_per_batch for name in self.names])
         self.tokens_per_batch = float(tokens[self._turns].mean())
+        self.loss_weights = dict(zip(self.names, tokens / self.tokens_per_batch, strict=True)) if even else {}
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -162,7 +167,8 @@ class Mixture(BatchSource):
 
     def __getitem__(self, k: int) -> Batch:
         name, index = self.which(k)
-        return self.sources[name][index]
+        batch = self.sources[name][index]
+        return batch | {"loss_weight": np.float32(self.loss_weights[name])} if self.loss_weights else batch
 
 
 def _schedule(rates: npt.NDArray[np.float64], steps: int, rng: np.random.Generator) -> npt.NDArray[np.intp]:

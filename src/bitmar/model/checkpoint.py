@@ -13,6 +13,7 @@ from typing import Any
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedModel
 
+from .card import model_card
 from .image_processing_bitmar import BitMarImageProcessor
 
 AUTO_MAP = {
@@ -20,6 +21,7 @@ AUTO_MAP = {
     "AutoModel": "modeling_bitmar.BitMarModel",
     "AutoModelForCausalLM": "modeling_bitmar.BitMarForCausalLM",
     "AutoModelForImageTextToText": "modeling_bitmar.BitMarForCausalLM",
+    "AutoModelForVision2Seq": "modeling_bitmar.BitMarForCausalLM",  # its name before version 5
 }
 PROCESSOR_MAP = {
     "AutoImageProcessor": "image_processing_bitmar.BitMarImageProcessor",
@@ -27,15 +29,31 @@ PROCESSOR_MAP = {
 }
 
 
+# A BitMar continues text: a chat is its messages one after the other, the picture beside them.
+CHAT_TEMPLATE = """{{- bos_token -}}
+{%- for message in messages -%}
+  {%- if not loop.first %}{{ " " }}{% endif -%}
+  {%- if message["content"] is string -%}{{ message["content"] }}
+  {%- else -%}
+    {%- for part in message["content"] if part["type"] == "text" -%}{{ part["text"] }}{%- endfor -%}
+  {%- endif -%}
+{%- endfor -%}
+"""
+
+
 def save_checkpoint(
-    folder: str | Path, model: PreTrainedModel, tokenizer_json: str, vision_preprocessing: Mapping[str, Any]
+    folder: str | Path,
+    model: PreTrainedModel,
+    tokenizer_json: str,
+    vision_preprocessing: Mapping[str, Any],
+    card: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a self-contained checkpoint into `folder`, beside whatever else is in there (an optimizer's state, say).
 
     Args:
         model: a BitMar model, unwrapped. tokenizer_json: the text of tokenizer.json; the folder's copy puts BOS first.
         vision_preprocessing: {"size": pixels, "resize": "squash", "mean": [r, g, b], "std": [r, g, b], ...}; further
-            keys (the tower's name, its hash) are kept.
+            keys (the tower's name, its hash) are kept. card: what README.md says of the model (see `card.py`).
     Returns:
         The folder. Everything is written beside it first and then renamed into it, so that a full disk leaves the
         old checkpoint whole. Raises ValueError if the tokenizer does not fit the model, OSError if it cannot write.
@@ -49,6 +67,8 @@ def save_checkpoint(
         _write_processor(partial, vision_preprocessing)
         for source in Path(__file__).parent.glob("[!_]*.py"):
             shutil.copyfile(source, partial / source.name)
+        (partial / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+        (partial / "README.md").write_text(model_card(model, card or {}), encoding="utf-8")
         model.save_pretrained(partial)
         for file in sorted(partial.iterdir()):
             os.replace(file, folder / file.name)

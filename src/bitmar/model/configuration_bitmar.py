@@ -31,6 +31,7 @@ class BitMarConfig(PretrainedConfig):
     """
 
     model_type = "bitmar"
+    _auto_class = "AutoConfig"  # whatever is saved carries its code
     # What `Trainer` does not gather in evaluation: all but the logits. It adds to this list, so a list it has to be.
     keys_to_ignore_at_inference = [  # noqa: RUF012
         "cache",
@@ -128,6 +129,7 @@ class BitMarConfig(PretrainedConfig):
         # The embedding (int8 on the device) and the head (ternary) are two tables.
         kwargs["tie_word_embeddings"] = False
         kwargs.setdefault("is_encoder_decoder", False)
+        kwargs.setdefault("tokenizer_class", "PreTrainedTokenizerFast")  # what a pipeline of version 4 asks for
         super().__init__(bos_token_id=bos_token_id, eos_token_id=eos_token_id, pad_token_id=pad_token_id, **kwargs)
 
     @property

@@ -145,7 +145,7 @@ class EpisodicMemory(nn.Module):
         Args:
             valid: (B,) bool, False where this sequence has nothing to write.
         Returns:
-            The new state and the squared change of the slots per sequence (B,), divided by C (eq. 3).
+            The new state and the squared change of the slots per sequence (B,) (eq. 3).
         """
         slots, usage = state
         if self.write_rule == "literal":
@@ -165,7 +165,7 @@ class EpisodicMemory(nn.Module):
         if valid is not None:
             change = change * valid.view(-1, 1, 1)
             new_usage = torch.where(valid.unsqueeze(1), new_usage, usage)
-        return MemoryState(slots + change, new_usage), change.square().sum((1, 2)) / q.shape[-1]
+        return MemoryState(slots + change, new_usage), change.square().sum((1, 2))
 
     def place(self, q: Tensor, state: MemoryState, slot: Tensor, valid: Tensor) -> tuple[MemoryState, Tensor]:
         """Stores one query (B, C) per sequence whole, in the slot (B,) of its own: how a session remembers.
@@ -175,7 +175,7 @@ class EpisodicMemory(nn.Module):
         chosen = F.one_hot(slot, state.slots.shape[1]).bool() & valid.unsqueeze(1)  # (B, K)
         slots = torch.where(chosen.unsqueeze(-1), q.unsqueeze(1), state.slots)
         usage = state.usage.masked_fill(chosen, 1.0)
-        return MemoryState(slots, usage), (slots - state.slots).square().sum((1, 2)) / q.shape[-1]
+        return MemoryState(slots, usage), (slots - state.slots).square().sum((1, 2))
 
     def scan(
         self, q: Tensor, valid: Tensor, state: MemoryState, one_shot: bool = False

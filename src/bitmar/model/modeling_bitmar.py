@@ -67,6 +67,8 @@ class BitMarPreTrainedModel(PreTrainedModel):
 class BitMarModel(BitMarPreTrainedModel):
     """BitMar without the head: hidden states (B, T, d)."""
 
+    _auto_class = "AutoModel"
+
     def __init__(self, config: BitMarConfig) -> None:
         super().__init__(config)
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
@@ -270,7 +272,6 @@ class BitMarModel(BitMarPreTrainedModel):
         if state is None:
             state = cache.memory if cache is not None else None
         q, segment, carry = memory.query(f, valid, cache.carry if cache is not None else None)
-        change = f.new_zeros(())
         chains = batch // episodes
         given = state is not None
         if given:  # one state may serve a whole batch, or the beams of its prompt
@@ -284,7 +285,7 @@ class BitMarModel(BitMarPreTrainedModel):
             cache.memory = state if given else None
         if not write:
             read, weights = memory.read(q, state)
-            return read, weights, state, change
+            return read, weights, state, None
 
         ends = self._segment_ends(segment, valid, per_row)  # (B, S), -1 where a row has no such segment
         if cache is not None:  # a segment that goes on in the next call is written when it ends, as in one long forward
@@ -339,6 +340,7 @@ def _check_positions(position_ids: Tensor, place: Tensor, valid: Tensor) -> None
 class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
     """BitMar with its ternary head: captions, completion, scoring and training."""
 
+    _auto_class = "AutoModelForCausalLM"
     contrastive_weight = 1.5
     memory_weight = 0.1
 
@@ -443,3 +445,14 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
             read_weights=out.read_weights,
         )
         return found if _asked(self.config, "return_dict", return_dict) else found.to_tuple()
+
+
+if __name__.startswith("transformers_modules."):
+    # Loaded as a checkpoint's own code. A pipeline of version 4 finds the processor of a registered configuration only.
+    from transformers import AutoImageProcessor, AutoProcessor
+
+    from .image_processing_bitmar import BitMarImageProcessor
+    from .processing_bitmar import BitMarProcessor
+
+    AutoImageProcessor.register(BitMarConfig, slow_image_processor_class=BitMarImageProcessor, exist_ok=True)
+    AutoProcessor.register(BitMarConfig, BitMarProcessor, exist_ok=True)

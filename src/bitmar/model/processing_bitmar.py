@@ -18,6 +18,7 @@ Text = str | tuple[str, str]
 class BitMarProcessor(ProcessorMixin):
     """A fast tokenizer and a `BitMarImageProcessor`."""
 
+    _auto_class = "AutoProcessor"
     # transformers 4 looks the two parts up by these names; 5 reads the constructor.
     attributes = ["image_processor", "tokenizer"]  # noqa: RUF012
     image_processor_class = "AutoImageProcessor"
@@ -73,17 +74,19 @@ class BitMarProcessor(ProcessorMixin):
             raise ValueError("nothing to process: give text, images or both")
         data: dict[str, Any] = {}
         if text is not None:
-            data |= self.tokenizer(self._without_placeholder(text), return_tensors=return_tensors, **kwargs)
+            if kwargs.get("add_special_tokens", True):
+                text = self._without(self.tokenizer.bos_token, text, where="^")  # a chat has it, the tokenizer adds it
+            data |= self.tokenizer(self._without(self.image_token, text), return_tensors=return_tensors, **kwargs)
         if images is not None:
             data |= self.image_processor(images, return_tensors=return_tensors)
         return BatchFeature(data)
 
-    def _without_placeholder(self, text: Any) -> Any:
-        if not self.image_token:
+    def _without(self, token: str | None, text: Any, where: str = "") -> Any:
+        if not token:
             return text
         if isinstance(text, str):
-            return re.sub(re.escape(self.image_token) + r"\s*", "", text)
-        return type(text)(self._without_placeholder(part) for part in text)
+            return re.sub(where + re.escape(token) + r"\s*", "", text)
+        return type(text)(self._without(token, part, where) for part in text)
 
     # transformers 4 leaves these to the processor.
 

@@ -16,9 +16,10 @@ from bitmar.core.files import write_atomically
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
+from bitmar.train.card import card_of
 from bitmar.train.concept_stage import ConceptData
 from bitmar.train.controller import ControllerCallback
-from bitmar.train.monitor import evaluate, gates, loss_terms, zero_fractions
+from bitmar.train.monitor import evaluate, gates, loss_terms, save_attention_maps, zero_fractions
 from bitmar.train.ranks import is_main, main_first, wait, world_size
 from bitmar.train.recipe import PACKED
 from bitmar.train.self_critical import CiderReward, self_critical_inputs, still_tower
@@ -53,8 +54,11 @@ class FitTrainer(BatchTrainer):
         self.critic = critic
         super().__init__(*args, callbacks=[c for c in (words, controller) if c is not None], **kwargs)
         self._initial_zeros = zero_fractions(self.model)
+        self._flops: tuple[float, int] | None = None  # what was spent, and the step, at the last log or resume
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if self._flops is None:
+            self._flops = float(self.state.total_flos), self.state.global_step
         source = self.train_dataset.source.which(int(inputs["batch_number"]))[0]
         if self.critic is not None and source == "photos":
             return super().compute_loss(partial(self.critic, model), inputs, return_outputs)
@@ -94,13 +98,16 @@ class FitTrainer(BatchTrainer):
             zeros = zero_fractions(self.model)
             logs |= gates(self.model) | {"words": self.words.seen}
             logs["zero_fraction"] = round(sum(zeros.values()) / max(1, len(zeros)), 5)
-            logs["flops"] = float(self.state.total_flos + self.current_flos)
             step, every = self.state.global_step, self.stage.evaluate_every
+            flops, (spent, since) = float(self.state.total_flos + self.current_flos), self._flops or (0.0, 0)
+            logs["flops_per_step"] = (flops - spent) / max(1, step - since)
+            self._flops = flops, step
             before = self.state.log_history[-1]["step"] if self.state.log_history else 0
             if self.checks and (step // every > before // every or step >= self.state.max_steps):
                 logs |= evaluate(self.model, self.checks)
                 if self.is_world_process_zero():
                     self._write_zero_fractions(zeros)
+                    save_attention_maps(self.model, self.checks, Path(self.args.output_dir) / f"attention-{step}.npz")
         super().log(logs, start_time)
 
     def _write_zero_fractions(self, zeros: dict[str, float]) -> None:
@@ -132,7 +139,8 @@ class Critic:
         """wrapped: the model as it is called in training, which on many devices is not the model itself."""
         batch, reward = self_critical_inputs(self.model, inputs, self.reward, self.tokenizer, self.samples)
         output = wrapped(**batch)
-        return {"loss": self.weight * output.loss, "reward": reward, "read_weights": output.read_weights}
+        terms = {name: output.get(name) for name in ("contrastive_loss", "memory_loss", "read_weights")}
+        return {"loss": self.weight * output.loss, "reward": reward, **terms}
 
 
 def build_model(
@@ -196,7 +204,7 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
             assert stage.tower is not None
             pictures = workspace.features("train", stage.captions or data.captions, stage.tower, data.views)
             _check_features(pictures, stage, workspace)
-            heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else None
+            heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else pictures
             if (concepts := _concepts(stage, workspace)) is not None:
                 sources |= further(stage, concepts, pictures, tokenizer)
                 pictures, train["tags"] = photos_with_tags(stage, concepts, pictures)
@@ -204,20 +212,25 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
             pictures, heldout = None, None
             normal = {"mean": MEAN, "std": STD, "size": (recipe.tower or {}).get("image_size", 224)}
             train |= {"photos": workspace.photos("train", stage.captions or data.captions), **normal}
+            held |= {"photos": train["photos"], **normal}
             if data.validation:
-                held |= {"photos": workspace.photos("validation", data.validation), **normal}
+                held["photos"] = workspace.photos("validation", data.validation)
+        if not data.validation:  # a share of the photos, as of the text
+            train["heldout"] = held["heldout"] = data.heldout
         rows, width = stage.caption_rows, stage.caption_length
         sources["photos"] = CaptionBatches(pictures, tokenizer, rows, settings.seed, width, **train)
-        if data.validation:
+        if data.validation or sources["photos"].without:
             checks["captions"] = CaptionBatches(heldout, tokenizer, rows, settings.seed, width, **held)
+    even = False
     if stage.mix is not None:  # shares of steps, which a mixture takes as shares of tokens
         weights = {name: asked[name] * sources[name].tokens_per_batch for name in sources if asked.get(name)}
     else:
         shares = {"text": stage.text_share if "photos" in sources else 1.0, "photos": 1 - stage.text_share}
         weights = {name: shares[name] for name in sources if shares[name] > 0}
+        even = stage.weigh == "tokens" and len(weights) > 1
     steps = settings.steps * settings.accumulation * world_size()
     # All ranks have the same kind of batch in a step: they meet in the gathering of the contrastive loss.
-    return Mixture(sources, weights, steps, settings.seed, block=world_size()), checks
+    return Mixture(sources, weights, steps, settings.seed, block=world_size(), even=even), checks
 
 
 def _concepts(stage: Fit, workspace: Workspace) -> ConceptData | None:
@@ -256,7 +269,7 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
 
     def save(folder: Path) -> None:
         with reporting_full_disk(folder, "Free some space and run the same command again to resume"):
-            save_checkpoint(folder, model, tokenizer_json, vision)
+            save_checkpoint(folder, model, tokenizer_json, vision, card_of(workspace.recipe))
 
     critic = None
     if stage.objective == "cider":
@@ -268,6 +281,7 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
         output,
         name=stage.name,
         terms=loss_terms,
+        counted=tuple(name for name in ("contrastive", "memory") if getattr(stage, name) > 0),
         on_checkpoint=save,
         stage=stage,
         checks=checks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import Any
@@ -19,8 +20,10 @@ class StopOnInterrupt(TrainerCallback):
     the main thread, where Python allows no handler, Ctrl-C does what it always does, and the last checkpoint remains.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, console: Console) -> None:
+        self.console = console  # the bar's own, which makes room for a line
         self.asked = False
+        self._process = os.getpid()
         self._before: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -28,10 +31,12 @@ class StopOnInterrupt(TrainerCallback):
             self._before = signal.signal(signal.SIGINT, self._ask)
 
     def _ask(self, *_: Any) -> None:
+        if os.getpid() != self._process:  # one that prepares batches: it goes on until it is told to stop
+            return
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        Console(stderr=True).print("stopping after this step; press Ctrl-C again to stop at once")
+        self.console.print("stopping after this step; press Ctrl-C again to stop at once")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.asked:

@@ -49,9 +49,10 @@ class Data:
     text: domain -> `bitmar.data.text.Domain` (path, weight, split, clean). captions: WebDataset patterns with human
     captions; photos: more of them for distillation, captions or not; validation: captioned shards, never trained on.
     labelled: shards of photos with a label and perhaps boxes; plain: of photos alone; tagged: text files of captions
-    without photos, one a line, and of questions (`question : ... answer : ...`). heldout: share of the text kept for
-    perplexity. views: stored views per photo when features are extracted, the first as it is, the others random: crops
-    of view_area of the photo, colours changed by up to view_colour; labelled_views, plain_views: those of such photos.
+    without photos, one a line, and of questions (`question : ... answer : ...`). heldout: share of the text, and
+    without validation of the captioned photos, kept for perplexity. views: stored views per photo when features are
+    extracted, the first as it is, the others random: crops of view_area of the photo, colours changed by up to
+    view_colour; labelled_views, plain_views: those of such photos.
     """
 
     text: dict[str, Any] = field(default_factory=dict)
@@ -70,7 +71,7 @@ class Data:
 
     def __post_init__(self) -> None:
         if not 0 <= self.heldout < 1:
-            raise ConfigError(f"heldout is a share of the text, at least 0 and below 1, not {self.heldout}")
+            raise ConfigError(f"heldout is a share of the data, at least 0 and below 1, not {self.heldout}")
         for name in ("views", "labelled_views", "plain_views"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")

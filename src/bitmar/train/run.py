@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.files import write_atomically
+from bitmar.train.card import card_of
 from bitmar.train.ranks import is_main, wait
 from bitmar.train.recipe import PACKED, Recipe
-from bitmar.train.stages import Concepts, Distill, Fit, Stage, domains
+from bitmar.train.stages import Concepts, Distill, Fit, Stage
 from bitmar.train.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -28,11 +29,6 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
     Args:
         only: name of the one stage to run; those it starts from must be finished. kind: run stages of this class alone.
     """
-    from bitmar.export import export_checkpoint
-    from bitmar.train.concept_stage import fit_concepts
-    from bitmar.train.distill import distill
-    from bitmar.train.fit import fit
-
     output = Path(recipe.output)
     workspace = Workspace(recipe)
     folders = {stage.name: output / stage.name for stage in recipe.stages}
@@ -55,6 +51,11 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
             workspace.check(stage.captions, stage.text)
             if (stage.start or "").endswith(PACKED) and not Path(str(stage.start)).is_file():
                 raise ConfigError(f"stage {stage.name} starts from {stage.start}, which is not there")
+    from bitmar.export import export_checkpoint  # after the checks: torch takes its time
+    from bitmar.train.concept_stage import fit_concepts
+    from bitmar.train.distill import distill
+    from bitmar.train.fit import fit
+
     for stage in recipe.stages:
         folder = folders[stage.name]
         if (only is not None and stage.name != only) or (kind is not None and not isinstance(stage, kind)):
@@ -71,8 +72,8 @@ def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Pa
         else:
             fit(stage, workspace, folders, folders, folder)
             if is_main():  # a stage can be exported on its own, and says then what it was trained on
-                write_atomically(folder / "card.json", json.dumps(_card(recipe), indent=2).encode())
-                export_checkpoint(folder, folder / "model.bitmar", card=_card(recipe))
+                write_atomically(folder / "card.json", json.dumps(card_of(recipe), indent=2).encode())
+                export_checkpoint(folder, folder / "model.bitmar", card=card_of(recipe))
         if is_main():
             write_atomically(folder / FINISHED, json.dumps({"recipe": recipe.path}).encode())
         wait()
@@ -93,7 +94,7 @@ def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> 
     """Packs the last stage's checkpoint, with the recipe's card, to `output/model.bitmar`; calibrates its recall."""
     from bitmar.export import export_checkpoint
 
-    path = export_checkpoint(folder, output / "model.bitmar", card=_card(recipe))
+    path = export_checkpoint(folder, output / "model.bitmar", card=card_of(recipe))
     last = next(stage for stage in recipe.stages if stage.name == folder.name)
     if isinstance(last, Fit) and last.pictures != "none":
         _calibrate(path, last, workspace)
@@ -133,15 +134,3 @@ def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:
 def _spread(total: int, most: int) -> range:
     """At most N of 0 .. total - 1, evenly spread."""
     return range(0, total, max(1, -(-total // most)))
-
-
-def _card(recipe: Recipe) -> dict[str, Any]:
-    data = recipe.data
-    texts = [data.text, *(stage.text for stage in recipe.stages if isinstance(stage, Fit))]
-    paths = dict.fromkeys(str(domain.path) for text in texts for domain in domains(text).values())
-    sources = [*paths, *data.captions, *data.photos, *data.labelled, *data.plain, *data.tagged]
-    return {
-        "training_data": ["/".join(Path(s).parts[-2:]) for s in sources],
-        "command": f"bitmar train {recipe.path}",
-        **recipe.card,
-    }

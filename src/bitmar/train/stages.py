@@ -87,6 +87,7 @@ class Fit:
     tower_from: str | None = None
     start: str | None = None
     text_share: float = 0.5
+    weigh: str = "tokens"
     mix: Mix | None = None
     concepts: str | None = None
     text_rows: int = 8
@@ -127,6 +128,10 @@ class Fit:
             raise ConfigError("objective: cider needs pictures, and at least 2 samples of each to compare")
         if self.pictures == "features" and self.tower is None:
             raise ConfigError("pictures: features needs the teacher's name in `tower`")
+        if self.weigh not in ("tokens", "batches"):
+            raise ConfigError(
+                f"weigh is tokens or batches, not {self.weigh!r}{nearest(self.weigh, ('tokens', 'batches'))}"
+            )
         for name in ("text_share", "revisit", "repeat", "hidden", "photo_questions", "label_questions"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is between 0 and 1, not {getattr(self, name)}")

@@ -44,7 +44,7 @@ class Batches(Dataset):
         return self.length
 
     def __getitem__(self, k: int) -> dict[str, Tensor | int]:
-        batch = {name: torch.as_tensor(np.ascontiguousarray(v)) for name, v in self.source[k].items()}
+        batch = {name: torch.as_tensor(np.asarray(v, order="C")) for name, v in self.source[k].items()}
         return {**batch, "batch_number": k}
 
 
@@ -60,6 +60,7 @@ class BatchTrainer(Trainer):
         source: `source[k]` is batch k, a pure function of the seed, so resuming in the middle is asking for the next k.
         name: of the stage, for the display.
         terms: from a model output to the scalars that are averaged between two log lines.
+        counted: names among them of which the log says in how many batches they could be computed, 0 included.
         on_checkpoint: called with the folder of a checkpoint that has everything but what this adds.
     """
 
@@ -72,16 +73,18 @@ class BatchTrainer(Trainer):
         *,
         name: str = "",
         terms: Callable[[Any], dict[str, Tensor]],
+        counted: tuple[str, ...] = (),
         on_checkpoint: Callable[[Path], None] | None = None,
         callbacks: list[Any] | None = None,
     ) -> None:
         self.training = training
-        self._terms, self._on_checkpoint = terms, on_checkpoint
+        self._terms, self._counted, self._on_checkpoint = terms, counted, on_checkpoint
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
         self._tokens, self._since = 0, time.perf_counter()
         self._saving_to: Path | None = None
-        self._display, self._interrupt = Display(name), StopOnInterrupt()
+        self._display = Display(name)
+        self._interrupt = StopOnInterrupt(self._display.console)
         if training.threads:
             torch.set_num_threads(training.threads)
         super().__init__(
@@ -103,22 +106,26 @@ class BatchTrainer(Trainer):
             self._interrupt.restore()
             self._display.stop()
         if self._interrupt.asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(f"{self._kept()}: run the same command again to go on from it")
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
         return SequentialSampler(range(len(self.train_dataset)))  # the source has shuffled
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         number = inputs.pop("batch_number")
+        weight = inputs.pop("loss_weight", 1.0)
         output = model(**inputs)
-        loss = output["loss"]
+        loss = output["loss"] * weight
         if not torch.isfinite(loss):
             keys = {name: tuple(value.shape) for name, value in inputs.items() if isinstance(value, Tensor)}
             raise NonFiniteLoss(
                 f"the loss is {loss.item()} at step {self.state.global_step}, batch {number} ({keys}). {self._kept()}: "
                 "resume with a smaller learning_rate or clip"
             )
-        for name, value in self._terms(output).items():
+        terms = self._terms(output)
+        if isinstance(weight, Tensor):
+            terms["loss_weight"] = weight
+        for name, value in terms.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach().float()
             self._counts[name] += 1
         self._tokens += inputs["input_ids"].numel() if "input_ids" in inputs else 0
@@ -127,6 +134,7 @@ class BatchTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             logs |= {name: round((total / self._counts[name]).item(), 5) for name, total in self._sums.items()}
+            logs |= {f"{name}_batches": self._counts[name] for name in self._counted}
             now = time.perf_counter()
             if self._tokens:
                 logs["tokens_per_second"] = round(self._tokens / (now - self._since), 1)
