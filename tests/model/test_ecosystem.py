@@ -64,7 +64,9 @@ def test_pipelines(checkpoint_folder: Path, photo: Image.Image) -> None:
     found = describe(text=asked, **SHORT)[0]["generated_text"]
     assert found[-1]["role"] == "assistant"
     if not V5:
-        caption = pipeline("image-to-text", **options)  # its own way without a prompt knows no model of text and picture
+        caption = pipeline(
+            "image-to-text", **options
+        )  # its own way without a prompt knows no model of text and picture
         assert isinstance(caption(photo, prompt="", generate_kwargs=SHORT)[0]["generated_text"], str)
 
 

@@ -67,7 +67,7 @@ def test_captions_are_held_out_where_no_validation_is_named(
     recipe["data"] |= {"validation": [], "heldout": 0.3}
     loaded = load_recipe(write(recipe), ONCE)
     mixture, checks = batches(loaded.stages[0], Workspace(loaded))
-    trained, held = mixture.sources["captions"], checks["captions"]
+    trained, held = mixture.sources["photos"], checks["captions"]
     assert set(trained.images).isdisjoint(held.images)
     assert sorted(trained.images + held.images) == list(range(24))
     assert trained.without == len(held.images) > 0

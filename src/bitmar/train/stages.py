@@ -64,17 +64,19 @@ class Fit:
     captions, text: shards in place of data.captions, domains in place of data.text. tower: the teacher for features;
     tower_from: an earlier stage, of distillation or on photos, whose tower the model gets. start: an earlier fit stage,
     a checkpoint folder or a FILE.bitmar, to start from. text_share: share of predicted tokens that come from plain
-    text; mix: in its place, shares of the steps by source (`Mix`). concepts: the stage whose concepts the model gets;
-    its photos then come with their tags. text_rows, caption_rows, further_rows: rows of a batch, the last of labelled,
-    plain and tagged ones; caption_length: most tokens of one. episodes: rows that form one memory chain, of which a
-    share `revisit` shows an image again, of those a share `repeat` with the same caption and a share `hidden` without
-    the picture; photo_questions, label_questions: share of the rows with a question in place of a caption, of captioned
-    and of labelled photos. one_shot: episodes are written as a session writes them, each whole into a slot of its own,
-    and not by the write rule. contrastive, memory: weights of L_cm and L_mem. tower_rate, memory_rate: factors on the
-    learning rates of the tower and of the memory with its gates; at 0 they stand still. objective: "likelihood" of the
-    captions, or "cider" of `samples` captions that the model draws for each picture (`self_critical`; the tower then
-    stands still). reward: weight of that loss, for stages that mix more in; rewarded: which photos (`Rewarded`).
-    controller: the paper's adaptive controller. evaluate_every: in steps, at the next log.
+    text; mix: in its place, shares of the steps by source (`Mix`). weigh: "tokens", where every predicted token weighs
+    the same in the loss, so that text_share is its share too; or "batches", where every batch does, as always with
+    `mix`. concepts: the stage whose concepts the model gets; its photos then come with their tags. text_rows,
+    caption_rows, further_rows: rows of a batch, the last of labelled, plain and tagged ones; caption_length: most
+    tokens of one. episodes: rows that form one memory chain, of which a share `revisit` shows an image again, of those
+    a share `repeat` with the same caption and a share `hidden` without the picture; photo_questions, label_questions:
+    share of the rows with a question in place of a caption, of captioned and of labelled photos. one_shot: episodes are
+    written as a session writes them, each whole into a slot of its own, and not by the write rule. contrastive, memory:
+    weights of L_cm and L_mem. tower_rate, memory_rate: factors on the learning rates of the tower and of the memory
+    with its gates; at 0 they stand still. objective: "likelihood" of the captions, or "cider" of `samples` captions
+    that the model draws for each picture (`self_critical`; the tower then stands still). reward: weight of that loss,
+    for stages that mix more in; rewarded: which photos (`Rewarded`). controller: the paper's adaptive controller.
+    evaluate_every: in steps, at the next log.
     """
 
     name: str
