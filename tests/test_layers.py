@@ -55,6 +55,7 @@ EXCEPTIONS = {  # file -> the rooms it imports against the table
     "bitmar.evaluate.scorer": {"api"},  # where evaluate meets models
     "bitmar.evaluate.torch_scorer": {"export", "model"},  # and where it meets checkpoints
     "bitmar.evaluate._first_token": {"bitmar"},
+    "bitmar.evaluate.vqa": {"api"},  # asks as `bitmar ask` does
     "bitmar.evaluate.speed": {"api"},
     "bitmar.evaluate.ablation": {"api"},
     "bitmar.evaluate.ablation_costs": {"api"},
