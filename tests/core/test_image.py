@@ -40,6 +40,16 @@ def test_formats(kind: str) -> None:
     np.testing.assert_allclose(np.asarray(photo), np.broadcast_to(RED, (6, 8, 3)), atol=8)
 
 
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000"])
+def test_large_photos_of_formats_that_are_decoded_whole(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    if kind == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    monkeypatch.setattr(reading, "_WHOLE", 10)
+    photo = load_photo(encoded(Image.new("RGB", (80, 64), RED), kind))
+    assert photo.size == ((80, 64) if kind == "AVIF" else (40, 32))
+    np.testing.assert_allclose(np.asarray(photo)[8, 8], RED, atol=8)
+
+
 def test_every_kind_of_source_gives_the_same_photo(tmp_path: Path) -> None:
     image = noise()
     path = tmp_path / "photo.png"

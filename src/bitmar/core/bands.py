@@ -26,6 +26,8 @@ _BAND = 1 << 20  # pixels, or where the file says otherwise a few times as many
 _READ = 1 << 16  # bytes of a compressed file at a time
 _RAW_BITS = {"1": 1, "1;I": 1, "L": 8, "P": 8, "RGB": 24}  # of a pixel, where the file does not say how long a row is
 
+_RAW = ("BMP", "PPM", "TIFF")  # an AVIF says "raw" of pixels that it has yet to decode
+
 
 def bands_of(image: ImageFile) -> Callable[[], Bands] | None:
     """What reads an opened, not yet decoded photo band by band, as often as it is called; None where nothing can.
@@ -36,7 +38,7 @@ def bands_of(image: ImageFile) -> Callable[[], Bands] | None:
         return None
     if image.format == "PNG" and not image.info.get("interlace"):
         return lambda: _png_bands(image)
-    if _is_raw(image):
+    if image.format in _RAW and _is_raw(image):
         tiles = list(image.tile)  # decoding would empty it
         return lambda: _raw_bands(image, tiles)
     return _tiff_bands(image) if image.format == "TIFF" else None
