@@ -124,3 +124,16 @@ def test_a_damaged_model_is_named(fails: Callable[..., str], model: Path, photo:
     assert str(cut) in fails("caption", photo, "--model", cut)
     assert "checksum" in fails("caption", photo, "--model", other)
     assert "not a .bitmar file" in fails("caption", photo, "--model", photo)
+
+
+def test_how_sure_it_is_stands_beside_a_caption(capsys: pytest.CaptureFixture[str]) -> None:
+    from bitmar.cli.caption import Style, _print
+
+    result = {"photo": "cat.jpg", "caption": "A cat.", "confidence": 0.94, "general": None}
+    _print(result, Style.plain, alone=False)
+    assert capsys.readouterr().out == "cat.jpg: A cat. (94% sure)\n"
+    _print(result, Style.plain, alone=True)
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err) == ("A cat.\n", "94% sure\n")
+    _print({**result, "confidence": None}, Style.plain, alone=False)
+    assert capsys.readouterr().out == "cat.jpg: A cat.\n"

@@ -188,7 +188,10 @@ def caption(
 
 def _print(result: dict[str, Any], style: Style, alone: bool) -> None:
     line = _honest(result) if style is Style.plain else result["caption"]
-    typer.echo(line if alone else f"{result['photo']}: {line}")
+    how_sure = _sure(result["confidence"]) if style is Style.plain else ""
+    typer.echo(line if alone else f"{result['photo']}: {line}{how_sure and f' ({how_sure})'}")
+    if alone and how_sure:
+        say(how_sure)
     if found := result.get("recalled"):
         sure = "" if found["confidence"] is None else f", {found['confidence']:.1%} sure"
         what = "recited" if result["recited"] else "remembered with a photo like this"
