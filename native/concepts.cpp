@@ -3,8 +3,9 @@
 #include <math.h>
 
 #include <algorithm>
-#include <map>
 #include <numeric>
+#include <set>
+#include <utility>
 
 namespace bitmar {
 namespace {
@@ -15,10 +16,11 @@ constexpr float kSurest = 0.99f;  // log-odds go no farther
 
 const std::string kPrefix = "model.concepts.";
 
-const int32_t* indices(const Weights& weights, const std::string& name, int count, int columns, int low, int end) {
-  const auto* found = static_cast<const int32_t*>(weights.find(kPrefix + name, 'w', int64_t{count} * columns).data);
+// Whole numbers from -1 (none) up to, but without, `end`.
+const int32_t* indices(const Weights& weights, const std::string& name, int count, int end) {
+  const auto* found = static_cast<const int32_t*>(weights.find(kPrefix + name, 'w', count).data);
   for (int i = 0; i < count; i++)
-    if (found[i * columns] < low || found[i * columns] >= end) throw std::invalid_argument("the tensor " + kPrefix + name + " is damaged");
+    if (found[i] < -1 || found[i] >= end) throw std::invalid_argument("the tensor " + kPrefix + name + " is damaged");
   return found;
 }
 
@@ -42,8 +44,8 @@ ConceptBank::ConceptBank(const Weights& weights, const Config& config)
       classes_(keys(weights, "class_keys", "class_bias", config.concept_classes,
                     config.concept_class_width ? config.concept_class_width : dim_)),
       values_(static_cast<const int8_t*>(weights.find(kPrefix + "values", 'i', int64_t{count_} * width_).data)),
-      concept_of_class_(indices(weights, "class_concepts", config.concept_classes, 1, -1, count_)),
-      words_(indices(weights, "words", count_, kWordIds, 0, config.vocab_size)),
+      concept_of_class_(indices(weights, "class_concepts", config.concept_classes, count_)),
+      words_(indices(weights, "words", count_ * kWordIds, config.vocab_size)),
       value_scale_(weights.floats(kPrefix + "values.scale", count_)),
       strength_(weights.floats(kPrefix + "strength", width_)),
       offset_(weights.floats(kPrefix + "offset", width_)),
@@ -108,13 +110,19 @@ void ConceptBank::tokens(const std::vector<float>& scores, float* tokens) const 
 Evidence ConceptBank::evidence(const std::vector<float>& scores) const {
   Evidence evidence;
   if (evidence_ == 0) return evidence;
-  std::map<int, size_t> heard;  // by token, the best concept that it begins
-  for (size_t which : best(scores))
-    if (scores[which] >= kHeard) heard.emplace(words_[which * kWordIds], which);
-  for (const auto& [token, which] : heard) {
+  std::set<std::pair<int, int>> known;  // of words with equal beginnings the best one counts
+  for (size_t which : best(scores)) {
     const double score = std::min(scores[which], kSurest);
-    evidence.ids.push_back(token);
-    evidence.bonus.push_back(static_cast<float>(evidence_ * (log(score / (1 - score)) - prior_[which])));
+    const double bonus = evidence_ * std::max(log(score / (1 - score)) - prior_[which], 0.0);
+    if (scores[which] < kHeard || bonus <= 0) continue;
+    const int32_t* word = words_ + which * kWordIds;
+    for (int i = 0; i < kWordIds; i++) {
+      const int before = i > 0 ? word[i - 1] : -1;
+      if (word[i] < 0 || !known.emplace(word[i], before).second) continue;
+      evidence.ids.push_back(word[i]);
+      evidence.bonus.push_back(static_cast<float>(bonus));
+      evidence.after.push_back(before);
+    }
   }
   return evidence;
 }

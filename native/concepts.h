@@ -23,7 +23,7 @@ class ConceptBank {
   // The vision tokens of the best concepts, best first: (concept_tokens, d).
   void tokens(const std::vector<float>& scores, float* tokens) const;
 
-  // The tokens that the best concepts speak for, each once, and by how much.
+  // The tokens that the best concepts speak for, and by how much.
   Evidence evidence(const std::vector<float>& scores) const;
 
  private:
@@ -43,7 +43,7 @@ class ConceptBank {
   Keys own_, classes_;
   const int8_t* values_;
   const int32_t* concept_of_class_;  // -1: none
-  const int32_t* words_;             // (K, kWordIds): token ids, of which the first counts
+  const int32_t* words_;             // (K, kWordIds): token ids, -1: no more
   Buffer<float> value_scale_, strength_, offset_, prior_;
 };
 

@@ -63,7 +63,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, model: Path, random_tensors
     }
     config = ModelConfig.from_dict(plain.config.to_dict() | changes)
     tensors = random_tensors(config) | kernels
-    tensors["model.concepts.words"] = rng.integers(4, 260, (9, 6), dtype=np.int32)
+    words = rng.integers(4, 260, (9, 6), dtype=np.int32)
+    tensors["model.concepts.words"] = np.where(np.arange(6) < rng.integers(1, 7, (9, 1)), words, np.int32(-1))
     tensors["model.concepts.class_concepts"] = rng.integers(-1, 9, 13, dtype=np.int32)
     for keys in ("keys", "class_keys"):  # scores of all sizes, not 0 and 1 alone
         tensors[f"model.concepts.{keys}.scale"] /= np.float32(2e4)
