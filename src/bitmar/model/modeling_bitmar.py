@@ -15,8 +15,8 @@ import math
 import torch
 import torch.nn as nn
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from .arguments import asked, check_positions, refuse_unknown
 from .attention import Fusion, Positions
 from .bitlinear import BitLinear
 from .blocks import Stack
@@ -28,40 +28,8 @@ from .losses import contrastive_loss, language_modelling_loss
 from .memory import EpisodicMemory, MemoryState
 from .outputs import BitMarModelOutput, BitMarOutput
 from .padding import valid_tokens
-from .vision import BitViT, BitViTConfig, VisionProjector, initialise
-
-
-class BitMarPreTrainedModel(PreTrainedModel):
-    config_class = BitMarConfig
-    base_model_prefix = "model"
-    main_input_name = "input_ids"
-    supports_gradient_checkpointing = True
-    _no_split_modules = ["Block", "ViTBlock"]  # noqa: RUF012
-    _skip_keys_device_placement = ["cache", "past_key_values", "memory"]  # noqa: RUF012
-    _supports_cache_class = True
-    _keep_in_fp32_modules_strict = {"words", "class_concepts"}  # noqa: RUF012  (numbers of the concept bank)
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        initialise(module)
-        if isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight, std=0.1)
-        elif isinstance(module, EpisodicMemory):
-            nn.init.normal_(module.slots)
-            if module.pooling is not None:
-                nn.init.zeros_(module.pooling)
-            if module.write_rule == "literal":
-                nn.init.normal_(module.write_weights, std=len(module.slots) ** -0.5)
-            else:
-                nn.init.eye_(module.address)
-        # What a checkpoint lacks is left uninitialised by transformers 5: scalars, too, get their value here.
-        for name, value in getattr(module, "starts", {}).items():
-            nn.init.constant_(getattr(module, name), value)
-
-    def _set_gradient_checkpointing(self, enable: bool = True, *_, **__) -> None:
-        for module in self.modules():
-            if isinstance(module, Stack):
-                module.gradient_checkpointing = enable
+from .pretrained import BitMarPreTrainedModel
+from .vision import BitViT, BitViTConfig, VisionProjector
 
 
 class BitMarModel(BitMarPreTrainedModel):
@@ -160,7 +128,7 @@ class BitMarModel(BitMarPreTrainedModel):
             position_ids: (B, T), only to be checked: positions follow from the mask and the cache.
         """
         config = self.config
-        _refuse_unknown(others)
+        refuse_unknown(others)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, d)
@@ -175,10 +143,10 @@ class BitMarModel(BitMarPreTrainedModel):
 
         valid, place, positions = self._positions(x, attention_mask, cache)
         if position_ids is not None:
-            _check_positions(position_ids, place, valid)
-        states: list[Tensor] | None = [x] if _asked(config, "output_hidden_states", output_hidden_states) else None
+            check_positions(position_ids, place, valid)
+        states: list[Tensor] | None = [x] if asked(config, "output_hidden_states", output_hidden_states) else None
         cross: list[Tensor] | None = None
-        if _asked(config, "output_attentions", output_attentions):
+        if asked(config, "output_attentions", output_attentions):
             positions.attentions, cross = [], []
         z = self.encoder(self.dropout(x), positions, cache=cache, states=states)
 
@@ -215,7 +183,7 @@ class BitMarModel(BitMarPreTrainedModel):
             memory_change=change,
             read_weights=weights,
         )
-        return out if _asked(config, "return_dict", return_dict) else out.to_tuple()
+        return out if asked(config, "return_dict", return_dict) else out.to_tuple()
 
     def _positions(
         self, x: Tensor, attention_mask: Tensor | None, cache: BitMarCache | None
@@ -314,27 +282,6 @@ class BitMarModel(BitMarPreTrainedModel):
         index = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
         index = index.masked_fill(~valid, -1)
         return torch.stack([index.masked_fill(segment != s, -1).max(1).values for s in range(per_row)], dim=1)
-
-
-def _asked(config: BitMarConfig, name: str, given: bool | None) -> bool:
-    """An argument of `forward` that the configuration answers where the call does not."""
-    return bool(getattr(config, name, name == "return_dict") if given is None else given)
-
-
-def _refuse_unknown(others: dict) -> None:
-    """TypeError for an argument that means nothing here: silence would let a misspelt one change nothing."""
-    harmless = ("cache_position", "token_type_ids", "num_items_in_batch")  # what transformers adds of itself
-    unknown = [name for name, value in others.items() if value is not None and name not in harmless]
-    if unknown:
-        raise TypeError(f"BitMar's forward has no argument {', '.join(map(repr, unknown))}")
-
-
-def _check_positions(position_ids: Tensor, place: Tensor, valid: Tensor) -> None:
-    if not torch.compiler.is_compiling() and bool(((position_ids != place) & valid).any()):
-        raise ValueError(
-            "position_ids differ from the places that attention_mask and the cache give: packed documents and other "
-            "positions are not supported; leave the argument out"
-        )
 
 
 class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
@@ -444,7 +391,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
             alignment=alignment,
             read_weights=out.read_weights,
         )
-        return found if _asked(self.config, "return_dict", return_dict) else found.to_tuple()
+        return found if asked(self.config, "return_dict", return_dict) else found.to_tuple()
 
 
 if __name__.startswith("transformers_modules."):
