@@ -189,7 +189,7 @@ def test_the_tower_of_a_packed_model(tmp_path: Path) -> None:
     tower, model = load_tower(f"bitmar:{path}"), load(path)
     photos = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     found = tower(photos)
-    assert found.shape == (2, tower.grid**2, tower.dim) == (2, 49, 1280)
+    assert found.shape == (2, tower.grid**2, tower.dim) == (2, 49, 2560)
     assert model.engine.tower is not None
     for photo, features in zip(photos, found, strict=True):
         np.testing.assert_array_equal(features, model.engine.tower(photo))

@@ -75,6 +75,7 @@ def trained_loss(model: BitMarForCausalLM, alphabet: int, *, rows: int, length: 
 
     Rows have a picture, stand in chains of two and write to the memory at every segment: all paths are on.
     """
+    model.memory_weight = 0.0  # what is asked here is whether the text can be known, not how little is written
     generator, losses = torch.Generator().manual_seed(11), []
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-2)
     for _ in range(steps):

@@ -7,11 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitmar.core.errors import ImageError
 from bitmar.core.fetch import fetch_photo, is_address
-from bitmar.core.formats import SUFFIXES, is_raw
-from bitmar.core.image import PhotoSource
+
+if TYPE_CHECKING:
+    from bitmar.core.image import PhotoSource
 
 STDIN = "-"
 
@@ -56,6 +58,8 @@ def shown(text: str) -> str:
 
 
 def _in_folder(folder: str, on_bad: Callable[[str, str], None]) -> list[str]:
+    from bitmar.core.formats import is_raw  # with Pillow, which help does without
+
     found = sorted(_walk(folder, on_bad))
     stems = {os.path.splitext(path)[0] for path in found if not is_raw(path)}
     # A camera writes IMG_1.CR2 and IMG_1.JPG of one photo.
@@ -66,6 +70,8 @@ def _in_folder(folder: str, on_bad: Callable[[str, str], None]) -> list[str]:
 
 
 def _walk(folder: str, on_bad: Callable[[str, str], None]) -> Iterator[str]:
+    from bitmar.core.formats import SUFFIXES, is_raw  # with Pillow, which help does without
+
     def closed(error: OSError) -> None:
         on_bad(str(error.filename), f"cannot be read: {error.strerror}")
 
