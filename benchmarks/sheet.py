@@ -193,15 +193,19 @@ def page_text(said: Sequence[Said], out: Path, page: Path, everything: bool) -> 
     title = "Captions judged by eye" if everything else "The photographs of README's picture"
     share = tally(said)
     option = " --all" if everything else ""
-    choice = "none was left out because of its caption" if everything else "they were chosen to be varied"
+    choice = (
+        "none was left out because of its caption"
+        if everything
+        else "these were picked with their captions known, to be varied and to show right and wrong ones"
+    )
     head = [
         f"# {title}",
         "",
         f"![Photographs with their captions]({out.relative_to(page.parent).as_posix()})",
         "",
         f"Written by `python benchmarks/sheet.py{option} --photos FOLDER`, which says where the photographs come from. "
-        f"None of them was trained on, and {choice}. Captions are greedy; the figure beside each is the model's own "
-        "confidence that it is about the right thing.",
+        f"They come from none of the training sets, and {choice}. Captions are greedy; the figure beside each "
+        "is the model's own confidence that it is about the right thing.",
         "",
         "Judged: *right*, the sentence is true of the photo; *partly*, the main thing or the scene is right and "
         "details are wrong; *wrong*. The judgements lie in `docs/by-eye.json`, each for one caption of one photo.",
