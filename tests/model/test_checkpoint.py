@@ -34,6 +34,8 @@ def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Code that is loaded from a checkpoint lands in a temporary folder, not in the user's cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+            patch.delitem(sys.modules, name)  # of another file's cache
         patch.setattr(sys, "path", sys.path[:])
         yield
 
