@@ -13,8 +13,10 @@ from typing import Protocol
 
 from bitmar.session.layout import Episode
 
-SURE = 0.99
-"""Confidence from which on an episode is recited: of pictures never shown, one in a hundred is given a false name."""
+SURE = 0.997
+"""Confidence from which on an episode is recited. Photos of one kind, as a memory holds them, resemble each other about
+three times as often as the mixed photos of a calibration: of those never shown, less than one in a hundred is recited.
+"""
 
 _WORD = re.compile(r"\w+")
 _ENDED = re.compile(r"[.!?\u2026\u3002\uff01\uff1f][\"'\u2019\u201d)\]]*$")  # latin and full-width; quotes and brackets
