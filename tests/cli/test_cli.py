@@ -116,6 +116,7 @@ def test_ctrl_c_names_what_the_same_command_goes_on_from(
 def test_ctrl_c_in_the_middle_of_an_import_is_one_line(model: Path, module: str) -> None:
     code = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 module, model = sys.argv[1:]
 class Press:
     def find_spec(self, name, *_):
