@@ -105,7 +105,8 @@ def test_assisted_generation_and_prompt_lookup_equal_greedy(tiny_model, inputs, 
     assistant = type(model)(model.config).eval()
     ids = torch.tensor([[5, 6, 7, 5, 6, 7, 5, 6, 7, 5, 6]])
     batch = {"input_ids": ids, "vision_features": inputs(1)["vision_features"], "attention_mask": torch.ones_like(ids)}
-    options = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": None, "pad_token_id": 0, "write_memory": write}
+    options = {"max_new_tokens": 24, "do_sample": False, "eos_token_id": 1, "pad_token_id": 0, "write_memory": write}
     greedy = model.generate(**batch, **options)
+    assert greedy.shape[1] > 11 + 12  # past segments and, in one case, past the ring
     for how in ({"assistant_model": assistant}, {"assistant_model": model}, {"prompt_lookup_num_tokens": 3}):
         assert model.generate(**batch, **options, **how).tolist() == greedy.tolist(), how

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +20,11 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
-    dynamic_module_utils,
 )
 
 from bitmar.model import checkpoint
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
-
-
-@pytest.fixture(scope="module", autouse=True)
-def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Code that is loaded from a checkpoint lands in a temporary folder, not in the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
-            patch.delitem(sys.modules, name)  # of another file's cache
-        patch.setattr(sys, "path", sys.path[:])
-        yield
 
 
 @pytest.fixture

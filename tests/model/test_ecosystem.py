@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +11,11 @@ import torch
 import transformers
 from huggingface_hub import ModelCard
 from PIL import Image
-from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, dynamic_module_utils, pipeline
+from transformers import AutoModelForCausalLM, AutoProcessor, AutoTokenizer, pipeline
 
 V5 = int(transformers.__version__.split(".")[0]) >= 5
 CODE = {"modeling_bitmar.py", "configuration_bitmar.py", "cache.py", "memory.py", "attention.py"}
 SHORT = {"max_new_tokens": 4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
-            patch.delitem(sys.modules, name)  # of another file's cache
-        patch.setattr(sys, "path", sys.path[:])
-        yield
 
 
 @pytest.fixture
