@@ -103,7 +103,8 @@ def save_attention_maps(model: torch.nn.Module, sources: dict[str, Any], path: P
     found: dict[str, Any] = {}
     for name, source in sources.items():
         row = {n: torch.as_tensor(v)[:1].to(device) for n, v in source[0].items()}
-        for cut in ("input_ids", "attention_mask", "labels"):
+        row.pop("labels", None)  # one rank asks alone: a loss would wait for the pictures of the others
+        for cut in ("input_ids", "attention_mask"):
             row[cut] = row[cut][:, : min(64, int(row["attention_mask"].sum()))]
         output = model(**row, logits_to_keep=1, output_attentions=True)
         found[f"{name}_tokens"] = row["input_ids"][0]
