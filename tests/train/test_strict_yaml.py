@@ -59,8 +59,18 @@ def test_what_is_refused(text: str, why: str) -> None:
         parse_yaml(text)
 
 
+def _is_number(text: str) -> bool:
+    """Whether recipes read a text as a number that PyYAML, which dumps it without quotes, does not: "1e3"."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+_TEXTS = st.text().filter(lambda text: not _is_number(text))
 _VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _TEXTS,
     lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner),
 )
 
