@@ -72,6 +72,8 @@ assert app(["export", "nowhere", "out.bitmar"], standalone_mode=False) == 2
 
 
 def test_a_missing_extra_is_named(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in sys.modules if name.startswith("bitmar.train")]:  # they may have found it before
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "yaml", None)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("output: x")

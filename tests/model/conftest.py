@@ -69,7 +69,8 @@ def modules_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path_factory.mktemp("modules")))
         for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
             patch.delitem(sys.modules, name)  # of another folder's tests
-        patch.setattr(sys, "path", sys.path[:])
+        # Another folder's tests may have put the user's cache on the path, where a package of this name is found first.
+        patch.setattr(sys, "path", [p for p in sys.path if not Path(p, "transformers_modules").is_dir()])
         yield
 
 
