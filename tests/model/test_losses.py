@@ -36,6 +36,22 @@ def test_chunked_cross_entropy_is_cross_entropy(monkeypatch, chunk: int, quantiz
     )
 
 
+@pytest.mark.parametrize("chunk", [7, 1024])
+def test_a_bonus_raises_the_logits_of_its_tokens(monkeypatch, chunk: int) -> None:
+    monkeypatch.setattr(losses, "CHUNK", chunk)
+    head, hidden = BitLinear(16, 50), torch.randn(3, 9, 16, requires_grad=True)
+    labels = torch.randint(0, 50, (3, 9))
+    labels[1, 4:] = -100
+    ids, amount = torch.randint(0, 50, (3, 4)), 3 * torch.rand(3, 9, 4)
+
+    found = language_modelling_loss(hidden, head, labels, bonus=(ids, amount))
+    logits = head(hidden).float().scatter_add(2, ids.unsqueeze(1).expand(-1, 9, -1), amount)[:, :-1]
+    expected = F.cross_entropy(logits.flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+    torch.testing.assert_close(found, expected)
+    (grad,), (right,) = torch.autograd.grad(found, hidden), torch.autograd.grad(expected, hidden)
+    torch.testing.assert_close(grad, right, rtol=1e-4, atol=1e-6)
+
+
 def test_loss_is_divided_by_the_tokens_of_the_whole_step() -> None:
     head, hidden, labels = BitLinear(16, 50), torch.randn(2, 5, 16), torch.randint(0, 50, (2, 5))
     mean = language_modelling_loss(hidden, head, labels)

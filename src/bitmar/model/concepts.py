@@ -109,6 +109,12 @@ class ConceptBank(nn.Module):
         bonus = bonus.unsqueeze(-1) * (words >= 0)
         return words.clamp(min=0).flatten(1), bonus.flatten(1), after.flatten(1)
 
+    @torch.no_grad()
+    def bonus(self, input_ids: Tensor, ids: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Written tokens (B, T) beside concepts (B, k): tokens (B, n), and what each gains at every place (B, T, n)."""
+        evidence = ConceptEvidence(*self.evidence(ids, scores))
+        return evidence.ids, evidence.over(input_ids)
+
 
 class ConceptEvidence(LogitsProcessor):
     """Raises the logits of what a photo speaks for: a word's first token until it is written, the others in their turn.
@@ -131,3 +137,12 @@ class ConceptEvidence(LogitsProcessor):
         said = (input_ids.unsqueeze(1) == ids.unsqueeze(2)).any(2)
         due = torch.where(after < 0, ~said, after == input_ids[:, -1:])
         return scores.scatter_add(1, ids, bonus.masked_fill(~due, 0.0).to(scores.dtype))
+
+    def over(self, input_ids: Tensor) -> Tensor:
+        """What calls on every prefix of (B, T) tokens would add to the logits of `ids`: (B, T, n)."""
+        here = input_ids.unsqueeze(2) == self.ids.unsqueeze(1)
+        said = here.cummax(1).values
+        after = self.after.unsqueeze(1)
+        due = torch.where(after < 0, ~said, after == input_ids.unsqueeze(2))
+        due[:, 0] = False  # a sentence begins as sentences do
+        return self.bonus.unsqueeze(1) * due

@@ -16,7 +16,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, labels: Tensor, factors: Tensor | None) -> Tensor:
+    def forward(
+        ctx, x: Tensor, weight: Tensor, labels: Tensor, factors: Tensor | None, bonus: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
         total = torch.zeros((), device=x.device)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
         grad_w = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
@@ -27,6 +29,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             part, label = x[start : start + CHUNK], labels[start : start + CHUNK].unsqueeze(1)
             logits, p = logits[: len(part)], p[: len(part)]
             torch.matmul(part, weight.T, out=logits)
+            if bonus is not None:
+                ids, amount = (b[start : start + CHUNK] for b in bonus)
+                logits.scatter_add_(1, ids, amount.to(logits.dtype))
             torch.softmax(logits, dim=-1, dtype=p.dtype, out=p)
             right = p.gather(1, label)
             log = right.float().clamp(min=torch.finfo(torch.float32).tiny).log()
@@ -51,7 +56,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad_x = grad_x * grad.to(grad_x.dtype)
         if grad_w is not None:
             grad_w = (grad_w * grad).to(ctx.weight_dtype)
-        return grad_x, grad_w, None, None
+        return grad_x, grad_w, None, None, None
 
 
 def language_modelling_loss(
@@ -60,13 +65,15 @@ def language_modelling_loss(
     labels: Tensor,
     num_items: Tensor | int | None = None,
     row_weights: Tensor | None = None,
+    bonus: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """Mean next-token cross-entropy without ever holding T x V logits.
 
     Args:
         hidden: (B, T, d) before the head. head: a BitLinear (d -> V). labels: (B, T), -100 where nothing is to be
             predicted; position t is scored on label t + 1. num_items: tokens to divide by when a step is made of
-            several batches. row_weights: (B,) factor of each row's cross-entropy.
+            several batches. row_weights: (B,) factor of each row's cross-entropy. bonus: token ids (B, n), and what is
+            added to their logits at every position (B, T, n).
     """
     target = labels[:, 1:].flatten()
     keep = target != -100
@@ -74,7 +81,10 @@ def language_modelling_loss(
     factors = None
     if row_weights is not None:
         factors = row_weights.float().unsqueeze(1).expand(-1, labels.shape[1] - 1).flatten()[keep]
-    total = _ChunkedCrossEntropy.apply(x, weight, target[keep], factors)
+    if bonus is not None:
+        ids, amount = bonus[0].unsqueeze(1).expand_as(bonus[1]), bonus[1]
+        bonus = ids[:, :-1].flatten(0, 1)[keep], amount[:, :-1].flatten(0, 1)[keep]
+    total = _ChunkedCrossEntropy.apply(x, weight, target[keep], factors, bonus)
     return total / (keep.sum().clamp(min=1) if num_items is None else num_items)
 
 

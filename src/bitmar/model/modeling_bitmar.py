@@ -332,6 +332,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
         num_items_in_batch: Tensor | int | None = None,
         image_ids: Tensor | None = None,
         row_weights: Tensor | None = None,
+        evidence: bool = False,
         return_dict: bool | None = None,
         **inputs,
     ) -> BitMarOutput | tuple:
@@ -342,6 +343,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
             logits_to_keep: only the logits of the last so many positions (0 = all).
             image_ids: (B,) equal for the same picture, for the contrastive loss.
             row_weights: (B,) factor of each row's cross-entropy, for self-critical training.
+            evidence: the loss is of the logits that `generate` draws from: with what the given concepts speak for.
         """
         out = self.model(
             input_ids,
@@ -366,7 +368,8 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, keep]).float()
         if labels is not None:
-            lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch, row_weights)
+            bonus = self.model.concepts.bonus(input_ids, concept_ids, concept_scores) if evidence else None
+            lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch, row_weights, bonus)
             loss = lm
             if out.vision_pooled is not None:
                 scale = self.logit_scale.float().clamp(max=math.log(100)).exp()

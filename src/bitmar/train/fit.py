@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import torch
 
 from bitmar.core.errors import ConfigError
 from bitmar.core.files import write_atomically
+from bitmar.core.vocabulary import Vocabulary
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
@@ -22,7 +24,8 @@ from bitmar.train.controller import ControllerCallback
 from bitmar.train.monitor import evaluate, gates, loss_terms, save_attention_maps, zero_fractions
 from bitmar.train.ranks import is_main, main_first, wait, world_size
 from bitmar.train.recipe import PACKED
-from bitmar.train.self_critical import CiderReward, self_critical_inputs, still_tower
+from bitmar.train.rewards import CiderReward, NamingReward
+from bitmar.train.self_critical import self_critical_inputs, still_tower
 from bitmar.train.sources import further, photos_with_tags
 from bitmar.train.stages import Fit
 from bitmar.train.start import CONCEPTS, TOWER, VALUES, bank_sizes, load_packed, load_weights, put_concepts
@@ -130,17 +133,29 @@ class Critic:
     """A forward over captions that the model draws, in place of those of the batch."""
 
     def __init__(
-        self, model: BitMarForCausalLM, captions: CaptionBatches, tokenizer: Tokenizer, samples: int, weight: float
+        self,
+        model: BitMarForCausalLM,
+        captions: CaptionBatches,
+        tokenizer: Tokenizer,
+        stage: Fit,
+        names: Sequence[str] = (),
     ) -> None:
-        self.model, self.tokenizer, self.samples, self.weight = model, tokenizer, samples, weight
-        self.reward = CiderReward(captions.references())
+        """names: the concepts that `stage.naming` rewards."""
+        self.model, self.tokenizer, self.stage = model, tokenizer, stage
+        references = captions.references()
+        self.cider = CiderReward(references)
+        self.naming = NamingReward(references, Vocabulary(names)) if stage.naming else None
+
+    def reward(self, images: Sequence[int], captions: Sequence[str], ended: Sequence[bool]) -> torch.Tensor:
+        worth = self.cider(images, captions, ended)
+        return worth if self.naming is None else worth + self.stage.naming * self.naming(images, captions)
 
     def __call__(self, wrapped: torch.nn.Module, **inputs: Any) -> dict[str, Any]:
         """wrapped: the model as it is called in training, which on many devices is not the model itself."""
-        batch, reward = self_critical_inputs(self.model, inputs, self.reward, self.tokenizer, self.samples)
+        batch, reward = self_critical_inputs(self.model, inputs, self.reward, self.tokenizer, self.stage.samples)
         output = wrapped(**batch)
         terms = {name: output.get(name) for name in ("contrastive_loss", "memory_loss", "read_weights")}
-        return {"loss": self.weight * output.loss, "reward": reward, **terms}
+        return {"loss": self.stage.reward * output.loss, "reward": reward, **terms}
 
 
 def build_model(
@@ -273,7 +288,9 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
 
     critic = None
     if stage.objective == "cider":
-        critic = Critic(model, source.sources["photos"], tokenizer, stage.samples, stage.reward)
+        concepts = _concepts(stage, workspace)
+        names = () if concepts is None else concepts.bank.names
+        critic = Critic(model, source.sources["photos"], tokenizer, stage, names)
     trainer = FitTrainer(
         model,
         source,

@@ -1,72 +1,28 @@
-"""Self-critical training: captions that the model itself draws, rewarded by CIDEr (arXiv 1612.00563).
+"""Self-critical training: captions that the model itself draws, and what they are worth (arXiv 1612.00563).
 
 Of several captions drawn for a picture each is judged against the others: what scores above their mean becomes
-likelier, what scores below it less likely (arXiv 2003.09971). The reward is CIDEr against the training captions alone,
-with an end token as the last word, so that breaking off in the middle of a sentence does not pay.
+likelier, what scores below it less likely (arXiv 2003.09971). Rewards know the training captions alone.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from bitmar.core.errors import DependencyError, pip_install
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
 
-_WORD = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*|'[a-z]+")
-_END = " </s>"
-
-
-class CiderReward:
-    """CIDEr of single captions, with the document frequencies of all references.
-
-    references: captions by image. The words are those of the Penn Treebank tokenizer in all but rare cases; the scores
-    that are reported use that tokenizer itself (evaluate/coco_metrics.py).
-    """
-
-    def __init__(self, references: Mapping[int, Sequence[str]]) -> None:
-        try:
-            from pycocoevalcap.cider.cider_scorer import CiderScorer, cook_refs, cook_test
-        except ModuleNotFoundError as error:
-            raise DependencyError(f"objective: cider needs {error.name}: {pip_install('eval')}") from error
-        self._cook = cook_test
-        self._references = {
-            image: cook_refs([_words(text) + _END for text in texts]) for image, texts in references.items()
-        }
-        self._scorer = CiderScorer()
-        self._scorer.crefs = list(self._references.values())
-        self._scorer.compute_doc_freq()
-
-    def __call__(self, images: Sequence[int], captions: Sequence[str], ended: Sequence[bool]) -> Tensor:
-        """(n,) float32, 0 to 10: one caption for each image. ended: whether its end token was written."""
-        scores: list[float] = []
-        documents = len(self._references)
-        for start in range(0, len(images), documents):
-            asked = slice(start, start + documents)
-            self._scorer.ctest = [
-                self._cook(_words(text) + (_END if end else ""))
-                for text, end in zip(captions[asked], ended[asked], strict=True)
-            ]
-            references = [self._references[image] for image in images[asked]]
-            # The scorer takes the number of documents from the length of this list, and scores as many as were asked.
-            self._scorer.crefs = references + [None] * (documents - len(references))
-            scores += map(float, self._scorer.compute_cider())
-        return torch.tensor(scores)
-
-
-def _words(text: str) -> str:
-    return " ".join(_WORD.findall(text.lower()))
+# Images, captions, and whether their end token was written -> what each is worth.
+Reward = Callable[[Sequence[int], Sequence[str], Sequence[bool]], Tensor]
 
 
 def self_critical_inputs(
     model: BitMarForCausalLM,
     inputs: Mapping[str, Tensor],
-    reward: CiderReward,
+    reward: Reward,
     tokenizer: Tokenizer,
     samples: int,
 ) -> tuple[dict[str, Any], Tensor]:
@@ -116,6 +72,7 @@ def self_critical_inputs(
         "image_ids": image_ids,
         "row_weights": (groups - others).flatten(),
         "write_memory": False,
+        "evidence": bool(model.config.concept_evidence),  # `generate` drew with it
     }
     return batch, scores.mean()
 

@@ -75,7 +75,8 @@ class Fit:
     weights of L_cm and L_mem. tower_rate, memory_rate: factors on the learning rates of the tower and of the memory
     with its gates; at 0 they stand still. objective: "likelihood" of the captions, or "cider" of `samples` captions
     that the model draws for each picture (`self_critical`; the tower then stands still). reward: weight of that loss,
-    for stages that mix more in; rewarded: which photos (`Rewarded`). controller: the paper's adaptive controller.
+    for stages that mix more in; naming: weight, beside CIDEr, of naming what the references name (`NamingReward`);
+    rewarded: which photos (`Rewarded`). controller: the paper's adaptive controller.
     evaluate_every: in steps, at the next log.
     """
 
@@ -112,6 +113,7 @@ class Fit:
     objective: str = "likelihood"
     samples: int = 5
     reward: float = 1.0
+    naming: float = 0.0
     rewarded: Rewarded | None = None
     controller: bool = False
     evaluate_every: int = 500
@@ -144,6 +146,8 @@ class Fit:
             raise ConfigError("concepts are found in a teacher's features: they need pictures: features")
         if self.mix is not None and self.pictures == "none" and self.mix.photos:
             raise ConfigError("mix: photos needs pictures")
+        if self.naming and (self.objective != "cider" or self.concepts is None):
+            raise ConfigError("naming is part of the reward of objective: cider, and names concepts: it needs both")
         if self.objective == "cider" and self.mix is not None and not self.mix.photos:
             raise ConfigError("objective: cider needs photos in its mix")
         if self.mix is not None and self.mix.chains and (self.objective != "cider" or self.concepts is None):
