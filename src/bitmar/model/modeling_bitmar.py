@@ -368,7 +368,11 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, keep]).float()
         if labels is not None:
-            bonus = self.model.concepts.bonus(input_ids, concept_ids, concept_scores) if evidence else None
+            bonus = None
+            if evidence:
+                if self.model.concepts is None or input_ids is None or concept_ids is None or concept_scores is None:
+                    raise ValueError("evidence is of concepts: give input_ids, concept_ids and concept_scores")
+                bonus = self.model.concepts.bonus(input_ids, concept_ids, concept_scores)
             lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch, row_weights, bonus)
             loss = lm
             if out.vision_pooled is not None:
