@@ -55,6 +55,11 @@ def test_importing_the_package_loads_nothing() -> None:
     assert float(seconds) < 0.3
 
 
+def test_captioning_keeps_the_network_out_of_memory() -> None:
+    code = "import sys, bitmar, PIL.Image\nbitmar.load().caption(PIL.Image.new('RGB', (32, 32)))\n"
+    assert run(code + "print(sorted({'http', 'ssl', 'email', 'asyncio'} & set(sys.modules)))").strip() == "[]"
+
+
 def test_the_version_is_that_of_the_project() -> None:
     declared = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert declared and bitmar.__version__ == declared.group(1)

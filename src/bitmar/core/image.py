@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 import numpy as np
 import numpy.typing as npt
@@ -130,6 +129,8 @@ def _path_of(source: str | Path) -> Path:
     parts = urlsplit(str(source))
     if parts.netloc not in ("", "localhost"):
         raise ImageError(f"a file: URL names a file of this machine, not one of {parts.netloc!r}")
+    from urllib.request import url2pathname  # brings http, email and ssl along: 3 MB that few need
+
     return Path(url2pathname(parts.path))
 
 
