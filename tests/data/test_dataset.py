@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bitmar.core.errors import ConfigError, DataError
-from bitmar.data.caption_batches import CaptionBatches
+from bitmar.data.caption_batches import CaptionBatches, Chains, Pixels
 from bitmar.data.corpus import Corpus, CorpusDomain, TokenStream
 from bitmar.data.dataset import IGNORED, Batch, BatchSource, Mixture, TextBatches
 from bitmar.data.tokenizer import SpecialIds, train_bpe
@@ -129,7 +129,7 @@ def _captions(batch: Batch) -> list[str]:
     seed=st.integers(0, 9),
 )
 def test_every_image_is_new_once_per_epoch(count: int, chains: int, episodes: int, revisit: float, seed: int) -> None:
-    source = CaptionBatches(Images(count), TOKENIZER, chains * episodes, seed, episodes=episodes, revisit=revisit)
+    source = CaptionBatches(Images(count), TOKENIZER, chains * episodes, seed, chains=Chains(episodes, revisit))
     new: list[int] = []
     for k in range(3 * len(source)):
         for chain in source[k]["image_ids"].reshape(chains, episodes).tolist():
@@ -158,7 +158,7 @@ def test_features_belong_to_the_image_of_the_row() -> None:
 
 
 def test_a_revisit_shows_another_view_and_another_caption() -> None:
-    source = CaptionBatches(Images(20), TOKENIZER, rows=12, seed=0, episodes=3, revisit=1.0)
+    source = CaptionBatches(Images(20), TOKENIZER, rows=12, seed=0, chains=Chains(3, 1.0))
     for k in range(5):
         batch = source[k]
         chains = batch["image_ids"].reshape(4, 3)
@@ -169,7 +169,7 @@ def test_a_revisit_shows_another_view_and_another_caption() -> None:
 
 
 def test_a_repeat_has_the_caption_of_the_visit_before_and_another_view() -> None:
-    source = CaptionBatches(Images(20), TOKENIZER, rows=12, seed=0, episodes=3, revisit=1.0, repeat=1.0)
+    source = CaptionBatches(Images(20), TOKENIZER, rows=12, seed=0, chains=Chains(3, 1.0, repeat=1.0))
     for k in range(5):
         batch = source[k]
         assert all(len(set(_captions(batch)[i : i + 3])) == 1 for i in range(0, 12, 3))
@@ -178,7 +178,7 @@ def test_a_repeat_has_the_caption_of_the_visit_before_and_another_view() -> None
 
 
 def test_only_pictures_that_were_seen_are_hidden() -> None:
-    source = CaptionBatches(Images(500), TOKENIZER, rows=400, seed=0, episodes=4, revisit=0.5, hidden=0.4)
+    source = CaptionBatches(Images(500), TOKENIZER, rows=400, seed=0, chains=Chains(4, 0.5, hidden=0.4))
     again, hidden = [], []
     for k in range(4):
         batch = source[k]
@@ -191,7 +191,7 @@ def test_only_pictures_that_were_seen_are_hidden() -> None:
 
 
 def test_a_share_of_the_rows_is_asked_about_and_of_every_other_picture_as_often() -> None:
-    source = CaptionBatches(Images(200), TOKENIZER, rows=100, seed=0, max_length=80, asked=0.3)
+    source = CaptionBatches(Images(200), TOKENIZER, rows=100, seed=0, max_length=80, photo_questions=0.3)
     texts = [text for k in range(10) for text in _captions(source[k])]
     asked = [text for text in texts if text.startswith("Is it true that photo ")]
     assert abs(len(asked) / len(texts) - 0.3) < 0.05
@@ -204,17 +204,17 @@ def test_a_share_of_the_rows_is_asked_about_and_of_every_other_picture_as_often(
         assert (f"photo {image} " in text.lower()) == (not text.endswith("no"))
     answers = Counter(text.rsplit("? ", 1)[1] for text in asked)
     assert set(answers) == {"yes", "no"} and abs(answers["yes"] / len(asked) - 0.5) < 0.1
-    held = CaptionBatches(Images(200), TOKENIZER, rows=100, seed=0, asked=0.3, training=False)
+    held = CaptionBatches(Images(200), TOKENIZER, rows=100, seed=0, photo_questions=0.3, training=False)
     assert not any("?" in text for batch in held for text in _captions(batch))
 
 
 def test_a_repeated_question_is_the_same_question() -> None:
-    source = CaptionBatches(Images(20), TOKENIZER, 12, 0, 80, episodes=3, revisit=1.0, repeat=1.0, asked=0.5)
+    source = CaptionBatches(Images(20), TOKENIZER, 12, 0, 80, chains=Chains(3, 1.0, repeat=1.0), photo_questions=0.5)
     assert all(len(set(_captions(source[k])[i : i + 3])) == 1 for k in range(5) for i in range(0, 12, 3))
 
 
 def test_the_share_of_revisits_is_the_one_asked_for() -> None:
-    source = CaptionBatches(Images(5000), TOKENIZER, rows=400, seed=0, episodes=4, revisit=0.3)
+    source = CaptionBatches(Images(5000), TOKENIZER, rows=400, seed=0, chains=Chains(4, 0.3))
     again = [
         image in chain[:row]
         for k in range(5)
@@ -262,14 +262,14 @@ def test_images_without_a_caption_are_left_out() -> None:
 
 
 def test_photos_become_normalised_pixels() -> None:
-    options = {"photos": Images(9), "size": 4, "mean": (0.0, 0.5, 0.5), "std": (1.0, 0.5, 0.25)}
-    plain = CaptionBatches(None, TOKENIZER, 3, 0, training=False, **options)[2]["pixel_values"]  # type: ignore[arg-type]
+    photos, pixels = Images(9), Pixels(4, (0.0, 0.5, 0.5), (1.0, 0.5, 0.25))
+    plain = CaptionBatches(None, TOKENIZER, 3, 0, training=False, photos=photos, pixels=pixels)[2]["pixel_values"]
     assert plain.shape == (3, 3, 4, 4) and plain.dtype == np.float32
     grey = np.array([6, 7, 8], np.float32) / 255
     assert np.allclose(plain[:, :, 0, 0], np.stack([grey, (grey - 0.5) / 0.5, (grey - 0.5) / 0.25], 1))
-    augmented = CaptionBatches(None, TOKENIZER, 3, 0, **options)  # type: ignore[arg-type]
+    augmented = CaptionBatches(None, TOKENIZER, 3, 0, photos=photos, pixels=pixels)
     assert augmented[0]["pixel_values"].shape == (3, 3, 4, 4)
-    assert same(augmented[5], CaptionBatches(None, TOKENIZER, 3, 0, **options)[5])  # type: ignore[arg-type]
+    assert same(augmented[5], CaptionBatches(None, TOKENIZER, 3, 0, photos=photos, pixels=pixels)[5])
 
 
 def test_caption_batches_refuse_what_cannot_be() -> None:
@@ -278,15 +278,15 @@ def test_caption_batches_refuse_what_cannot_be() -> None:
     with pytest.raises(ConfigError, match="give one"):
         CaptionBatches(Images(2), TOKENIZER, 2, 0, photos=Images(2))
     with pytest.raises(ConfigError, match="multiple"):
-        CaptionBatches(Images(2), TOKENIZER, 3, 0, episodes=2)
+        CaptionBatches(Images(2), TOKENIZER, 3, 0, chains=Chains(2))
     with pytest.raises(ConfigError, match="hidden"):
-        CaptionBatches(Images(2), TOKENIZER, 2, 0, episodes=2, hidden=-0.1)
-    with pytest.raises(ConfigError, match="asked"):
-        CaptionBatches(Images(2), TOKENIZER, 2, 0, asked=2)
+        CaptionBatches(Images(2), TOKENIZER, 2, 0, chains=Chains(2, hidden=-0.1))
+    with pytest.raises(ConfigError, match="photo_questions"):
+        CaptionBatches(Images(2), TOKENIZER, 2, 0, photo_questions=2)
     with pytest.raises(ConfigError, match="revisit"):
-        CaptionBatches(Images(2), TOKENIZER, 2, 0, episodes=2, revisit=1.5)
+        CaptionBatches(Images(2), TOKENIZER, 2, 0, chains=Chains(2, 1.5))
     with pytest.raises(ConfigError, match="training"):
-        CaptionBatches(Images(2), TOKENIZER, 2, 0, episodes=2, training=False)
+        CaptionBatches(Images(2), TOKENIZER, 2, 0, chains=Chains(2), training=False)
 
 
 # --- every source ---------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ def test_caption_batches_refuse_what_cannot_be() -> None:
 
 def _sources(seed: int) -> dict[str, BatchSource]:
     text = TextBatches(_corpus(a=1, b=0.5), rows=2, length=11, seed=seed)
-    captions = CaptionBatches(Images(13), TOKENIZER, rows=4, seed=seed, episodes=2)
+    captions = CaptionBatches(Images(13), TOKENIZER, rows=4, seed=seed, chains=Chains(2))
     both = {"text": text, "captions": captions}
     return {**both, "mixture": Mixture(both, {"text": 1, "captions": 1}, steps=60, seed=seed, block=3)}
 

@@ -23,9 +23,9 @@ from bitmar.core.errors import ConfigError  # noqa: E402
 from bitmar.data.concepts.bank import ConceptBank  # noqa: E402
 from bitmar.train import concepts  # noqa: E402
 from bitmar.train.concept_stage import ConceptData  # noqa: E402
-from bitmar.train.fit import batches  # noqa: E402
 from bitmar.train.recipe import load_recipe  # noqa: E402
 from bitmar.train.run import run  # noqa: E402
+from bitmar.train.sources import batches  # noqa: E402
 from bitmar.train.workspace import Workspace  # noqa: E402
 
 Write = Callable[..., Path]
@@ -111,7 +111,7 @@ def test_from_concepts_to_rewards(seeing: dict[str, Any], write: Write, tmp_path
         assert batch["concept_ids"].shape == batch["concept_scores"].shape == (len(batch["input_ids"]), 3)
     assert len(sources["labelled"].images) == 3  # what has no label that names a concept stays out
     sources = batches(reward, workspace)[0].sources  # type: ignore[arg-type]
-    assert (sources["photos"].episodes, sources["chains"].episodes) == (1, 2)
+    assert (sources["photos"].chains.episodes, sources["chains"].chains.episodes) == (1, 2)
     rewarded = sources["photos"].references()
     assert len(rewarded) == 2 * 24 + 3 and rewarded[0] == rewarded[24]
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "data").glob("*.*")} == kept  # nothing made again

@@ -11,10 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs bitmar[train]")
 
-from bitmar.train.fit import batches  # noqa: E402
 from bitmar.train.monitor import read_log  # noqa: E402
 from bitmar.train.recipe import Fit, load_recipe  # noqa: E402
 from bitmar.train.run import run  # noqa: E402
+from bitmar.train.sources import batches  # noqa: E402
 from bitmar.train.workspace import Workspace  # noqa: E402
 
 ONCE = ["stages.0.training.accumulation=1", "stages.0.training.log_every=1", "stages.0.training.save_words=false"]

@@ -28,7 +28,7 @@ def write(path: Path, *colours: str) -> str:
 
 
 def test_a_shard_replaced_under_its_name_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
-    recipe = SimpleNamespace(cache=str(tmp_path / "cache"), tower={"image_size": 8})
+    recipe = SimpleNamespace(cache=str(tmp_path / "cache"), tower={"image_size": 32})
     workspace = Workspace(recipe)  # type: ignore[arg-type]
     patterns = (write(tmp_path / "a.tar", "red", "blue"),)
     assert len(workspace.photos("train", patterns)) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -69,6 +70,30 @@ class Tagger(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Chains:
+    """Rows that hang together, for a model that carries its memory through them: see `CaptionBatches`."""
+
+    episodes: int = 1
+    revisit: float = 0.5
+    repeat: float = 0.0
+    hidden: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_positive(episodes=self.episodes)
+        for name in ("revisit", "repeat", "hidden"):
+            _check_share(name, getattr(self, name))
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What a tower wants of a photo: `size` pixels a side, (x/255 - mean) / std by channel."""
+
+    size: int = 224
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+
 class CaptionBatches(BatchSource):
     """Captioned images, one a row: `input_ids`, `labels`, `attention_mask` int64 (rows, T), `image_ids`.
 
@@ -76,14 +101,14 @@ class CaptionBatches(BatchSource):
     rounded up to 8, at most `max_length`. A longer caption is cut before its EOS, which it keeps; `truncated`
     counts these. Images without a caption are left out. The picture is one of
       `vision_features` float32 (rows, N_p, D_v), a random stored view of `features`, or
-      `pixel_values` float32 (rows, 3, size, size), from `photos`: a fresh random view, (x/255 - mean) / std.
+      `pixel_values` float32 (rows, 3, size, size), from `photos`: a fresh random view, as `pixels` says.
     `image_ids` int64 (rows,) are indices of the store. Rows of a batch may show the same image (see below,
     and at the seam of two epochs): a contrastive loss must not take those for negatives.
 
     Epochs: each image once, in another order each time; its caption is another one from epoch to epoch until
     all were used. With training=False: one pass in order, first caption, view 0, photos as they are.
 
-    Episodes: with `episodes=n`, rows 0..n-1, n..2n-1, ... of a batch are chains through which a model carries
+    Chains: with n `episodes`, rows 0..n-1, n..2n-1, ... of a batch are chains through which a model carries
     its memory. The first row of a chain shows a new image; of the other rows a share `revisit` shows, at
     random places, an image from earlier in the chain again: another view, another caption (as far as it has
     others). What an earlier row wrote then helps to predict, and a memory has something to learn. Of these a share
@@ -93,7 +118,7 @@ class CaptionBatches(BatchSource):
     Held-out: a share `heldout` of the images, chosen by their digests, so that copies of one photo stay together, is
     not trained on; with training=False those are the pass. `without` counts the captioned images left out for it.
 
-    Questions: a share `asked` of the rows has, in place of a caption, a question about it with its answer
+    Questions: a share `photo_questions` of the rows has, in place of a caption, a question about it with its answer
     (`data.picture_questions`), each kind that its captions allow equally often.
     """
 
@@ -104,36 +129,31 @@ class CaptionBatches(BatchSource):
         rows: int,
         seed: int,
         max_length: int = 64,
-        episodes: int = 1,
+        chains: Chains | None = None,
         *,
-        revisit: float = 0.5,
-        repeat: float = 0.0,
-        hidden: float = 0.0,
-        asked: float = 0.0,
+        photo_questions: float = 0.0,
         tags: Tagger | None = None,
         training: bool = True,
         heldout: float = 0.0,
         photos: CaptionedPhotos | None = None,
-        size: int = 224,
-        mean: Sequence[float] = (0.5, 0.5, 0.5),
-        std: Sequence[float] = (0.5, 0.5, 0.5),
+        pixels: Pixels | None = None,
     ) -> None:
-        check_positive(rows=rows, seed=seed + 1, episodes=episodes, max_length=max_length - 2, size=size)
+        chains, pixels = chains or Chains(), pixels or Pixels()
+        check_positive(rows=rows, seed=seed + 1, max_length=max_length - 2, size=pixels.size)
+        episodes = chains.episodes
         store = photos if features is None else features
         if store is None or (features is not None and photos is not None):
             raise ConfigError("CaptionBatches takes its pictures from `features` or from `photos`: give one")
         if rows % episodes:
             raise ConfigError(f"{rows} rows cannot be cut into episodes of {episodes}: take a multiple")
-        for name, share in (("revisit", revisit), ("repeat", repeat), ("hidden", hidden), ("asked", asked)):
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{name} is a share between 0 and 1, not {share}")
+        _check_share("photo_questions", photo_questions)
         if not training and episodes > 1:
             raise ConfigError("episodes are for training: an evaluation pass has episodes=1")
-        self.rows, self.seed, self.episodes, self.training = rows, seed, episodes, training
+        self.rows, self.seed, self.chains, self.training = rows, seed, chains, training
         self.max_length = max_length
-        self._repeat, self._hidden, self._asked, self._tags = repeat, hidden, asked, tags
-        self._features, self._photos, self._size = features, photos, size
-        self._mean, self._std = (np.array(value, np.float32) for value in (mean, std))
+        self._asked, self._tags = photo_questions, tags
+        self._features, self._photos, self._size = features, photos, pixels.size
+        self._mean, self._std = (np.array(value, np.float32) for value in (pixels.mean, pixels.std))
         self.special = special_ids(tokenizer)
         self.images, self._captions, self.truncated = _encode(store, tokenizer, max_length - 2)
         if not self.images:
@@ -145,12 +165,14 @@ class CaptionBatches(BatchSource):
             self.images, self._captions = [self.images[n] for n in kept], [self._captions[n] for n in kept]
         if not self.images:
             raise DataError(f"heldout: {heldout} leaves no image to {'train on' if training else 'hold out'}")
-        self._questions = _encode_questions(store, self.images, tokenizer, max_length - 2, seed) if asked else []
+        self._questions = (
+            _encode_questions(store, self.images, tokenizer, max_length - 2, seed) if photo_questions else []
+        )
         lengths = [len(caption) + 1 for captions in self._captions for caption in captions]
         self.tokens_per_batch = rows * float(np.mean(lengths))
         # New images per chain, on average, in millionths: integers, so that chain q's first new image has a
         # number in closed form and none is skipped or shown twice.
-        self._new = episodes * 10**6 - round(revisit * (episodes - 1) * 10**6)
+        self._new = episodes * 10**6 - round(chains.revisit * (episodes - 1) * 10**6)
 
     def references(self) -> dict[int, tuple[str, ...]]:
         """All captions of every image that has one, by `image_ids`."""
@@ -159,7 +181,7 @@ class CaptionBatches(BatchSource):
         return {image: tuple(store[image].captions) for image in self.images}
 
     def __len__(self) -> int:
-        per_batch = self.rows // self.episodes * self._new
+        per_batch = self.rows // self.chains.episodes * self._new
         return -(-len(self.images) * 10**6 // per_batch)
 
     def __getitem__(self, k: int) -> Batch:
@@ -176,7 +198,7 @@ class CaptionBatches(BatchSource):
         labels[:, 0] = IGNORED
         image_ids = np.array([self.images[draw.place] for draw in draws], np.int64)
         batch: Batch = {"input_ids": ids, "labels": labels, "attention_mask": mask, "image_ids": image_ids}
-        if self._hidden:
+        if self.chains.hidden:
             batch["image_mask"] = np.array([not draw.hidden for draw in draws])
         if self._features is not None:
             views = [self._view(draw) for draw in draws]
@@ -198,17 +220,17 @@ class CaptionBatches(BatchSource):
             return
         if k < 0:
             raise IndexError(k)
-        chains = self.rows // self.episodes
+        chains = self.rows // self.chains.episodes
         for chain in range(k * chains, (k + 1) * chains):
             yield from self._chain(chain)
 
     def _chain(self, chain: int) -> Iterator[_Draw]:
         first, last = (number * self._new // 10**6 for number in (chain, chain + 1))
         rng = rng_of(self.seed, EPISODES, chain)
-        later = rng.permutation(np.arange(1, self.episodes))[: last - first - 1]
+        later = rng.permutation(np.arange(1, self.chains.episodes))[: last - first - 1]
         new_rows = {0, *later.tolist()}
         shown: list[_Draw] = []  # every image of the chain as it was shown last
-        for row in range(self.episodes):
+        for row in range(self.chains.episodes):
             if row in new_rows:
                 epoch, turn = divmod(first + len(shown), len(self.images))
                 place = int(permutation(len(self.images), self.seed, IMAGES, epoch)[turn])
@@ -217,8 +239,8 @@ class CaptionBatches(BatchSource):
             else:
                 again = int(rng.integers(len(shown)))
                 before = shown[again]
-                said = before.said if self._repeat and rng.random() < self._repeat else before.visit + 1
-                hidden = bool(self._hidden and rng.random() < self._hidden)
+                said = before.said if self.chains.repeat and rng.random() < self.chains.repeat else before.visit + 1
+                hidden = bool(self.chains.hidden and rng.random() < self.chains.hidden)
                 shown[again] = before._replace(visit=before.visit + 1, said=said, hidden=hidden)
                 yield shown[again]
 
@@ -268,6 +290,11 @@ class _Draw(NamedTuple):
     visit: int
     said: int = 0
     hidden: bool = False
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{name} is a share between 0 and 1, not {share}")
 
 
 def _held_out(entry: _Entry, number: int, share: float) -> bool:

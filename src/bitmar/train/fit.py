@@ -12,31 +12,28 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bitmar.core.errors import ConfigError
 from bitmar.core.files import write_atomically
 from bitmar.core.vocabulary import Vocabulary
+from bitmar.data.caption_batches import CaptionBatches
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
 from bitmar.train.card import card_of
-from bitmar.train.concept_stage import ConceptData
 from bitmar.train.controller import ControllerCallback
 from bitmar.train.monitor import evaluate, gates, loss_terms, save_attention_maps, zero_fractions
-from bitmar.train.ranks import is_main, main_first, wait, world_size
+from bitmar.train.ranks import is_main, main_first, wait
 from bitmar.train.recipe import PACKED
 from bitmar.train.rewards import CiderReward, NamingReward
 from bitmar.train.self_critical import self_critical_inputs, still_tower
-from bitmar.train.sources import further, photos_with_tags
+from bitmar.train.sources import batches, concepts_of
 from bitmar.train.stages import Fit
 from bitmar.train.start import CONCEPTS, TOWER, VALUES, bank_sizes, load_packed, load_weights, put_concepts
 from bitmar.train.trainer import BatchTrainer, reporting_full_disk
 from bitmar.train.words import WordCounter, WordsSeen
-from bitmar.train.workspace import MEAN, STD, Workspace
+from bitmar.train.workspace import Workspace
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from bitmar.data.caption_batches import CaptionBatches
 
 
 class FitTrainer(BatchTrainer):
@@ -164,7 +161,7 @@ def build_model(
     """The stage's model, fresh or from an earlier stage, with its distilled tower in place."""
     from bitmar.data.tokenizer import special_ids
 
-    tokenizer, concepts = workspace.tokenizer(), _concepts(stage, workspace)
+    tokenizer, concepts = workspace.tokenizer(), concepts_of(stage, workspace)
     special = special_ids(tokenizer)
     sizes = {} if concepts is None else bank_sizes(concepts.bank, concepts.stage.tokens)
     config = workspace.recipe.model_config(
@@ -195,76 +192,9 @@ def build_model(
     return model
 
 
-def batches(stage: Fit, workspace: Workspace) -> tuple[Any, dict[str, Any]]:
-    """The stage's mixture of sources, and the held-out sources by name."""
-    from bitmar.data.caption_batches import CaptionBatches
-    from bitmar.data.dataset import Mixture, TextBatches
-
-    recipe, settings, tokenizer = workspace.recipe, stage.training, workspace.tokenizer()
-    length = workspace.recipe.model.get("sequence_length", 256)
-    asked = stage.sources()
-    sources: dict[str, Any] = {}
-    checks: dict[str, Any] = {}
-    corpus = workspace.corpus(stage.text or recipe.data.text) if asked.get("text") else None
-    if corpus is not None:
-        sources["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed)
-        if any(len(domain.heldout.tokens) for domain in corpus.domains.values()):
-            checks["text"] = TextBatches(corpus, stage.text_rows, length, settings.seed, split="heldout")
-    if stage.pictures != "none":
-        train = stage.chains() if stage.chained() == "photos" else {}
-        held: dict[str, Any] = {"training": False}
-        data = recipe.data
-        pictures: Any
-        if stage.pictures == "features":
-            assert stage.tower is not None
-            pictures = workspace.features("train", stage.captions or data.captions, stage.tower, data.views)
-            _check_features(pictures, stage, workspace)
-            heldout = workspace.features("validation", data.validation, stage.tower, 1) if data.validation else pictures
-            if (concepts := _concepts(stage, workspace)) is not None:
-                sources |= further(stage, concepts, pictures, tokenizer)
-                pictures, train["tags"] = photos_with_tags(stage, concepts, pictures)
-        else:
-            pictures, heldout = None, None
-            normal = {"mean": MEAN, "std": STD, "size": (recipe.tower or {}).get("image_size", 224)}
-            train |= {"photos": workspace.photos("train", stage.captions or data.captions), **normal}
-            held |= {"photos": train["photos"], **normal}
-            if data.validation:
-                held["photos"] = workspace.photos("validation", data.validation)
-        if not data.validation:  # a share of the photos, as of the text
-            train["heldout"] = held["heldout"] = data.heldout
-        rows, width = stage.caption_rows, stage.caption_length
-        sources["photos"] = CaptionBatches(pictures, tokenizer, rows, settings.seed, width, **train)
-        if data.validation or sources["photos"].without:
-            checks["captions"] = CaptionBatches(heldout, tokenizer, rows, settings.seed, width, **held)
-    even = False
-    if stage.mix is not None:  # shares of steps, which a mixture takes as shares of tokens
-        weights = {name: asked[name] * sources[name].tokens_per_batch for name in sources if asked.get(name)}
-    else:
-        shares = {"text": stage.text_share if "photos" in sources else 1.0, "photos": 1 - stage.text_share}
-        weights = {name: shares[name] for name in sources if shares[name] > 0}
-        even = stage.weigh == "tokens" and len(weights) > 1
-    steps = settings.steps * settings.accumulation * world_size()
-    # All ranks have the same kind of batch in a step: they meet in the gathering of the contrastive loss.
-    return Mixture(sources, weights, steps, settings.seed, block=world_size(), even=even), checks
-
-
-def _concepts(stage: Fit, workspace: Workspace) -> ConceptData | None:
-    return None if stage.concepts is None else ConceptData(workspace.recipe.bank_stage(stage.concepts), workspace)
-
-
 def _some_features(stage: Fit, workspace: Workspace) -> npt.NDArray[np.float32]:
-    data = workspace.recipe.data
-    store = workspace.features("train", stage.captions or data.captions, str(stage.tower), data.views)
+    store = workspace.captioned_features(stage)
     return np.stack([store.features(i) for i in range(min(8, len(store)))])
-
-
-def _check_features(store: Any, stage: Fit, workspace: Workspace) -> None:
-    asked = workspace.recipe.model_config(stage)
-    if (store.grid, store.dim) != (asked.vision_grid, asked.vision_dim):
-        raise ConfigError(
-            f"{store.tower} gives {store.grid} x {store.grid} patches of {store.dim}; the recipe's model asks for "
-            f"vision_grid: {asked.vision_grid} and vision_dim: {asked.vision_dim}"
-        )
 
 
 def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[str, Path], output: Path) -> Path:
@@ -288,9 +218,9 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
 
     critic = None
     if stage.objective == "cider":
-        concepts = _concepts(stage, workspace)
-        names = () if concepts is None else concepts.bank.names
-        critic = Critic(model, source.sources["photos"], tokenizer, stage, names)
+        concepts, photos = concepts_of(stage, workspace), source.sources["photos"]
+        assert isinstance(photos, CaptionBatches)
+        critic = Critic(model, photos, tokenizer, stage, () if concepts is None else concepts.bank.names)
     trainer = FitTrainer(
         model,
         source,
@@ -318,13 +248,14 @@ def vision_preprocessing(stage: Fit, workspace: Workspace) -> dict[str, Any]:
     """What a checkpoint must remember about its pictures."""
     from bitmar.data.photos import read_card
 
-    recipe = workspace.recipe
+    pixels = workspace.pixels
     if stage.pictures == "photos":
-        size = (recipe.tower or {}).get("image_size", 224)
-        return {"size": size, "resize": "squash", "mean": list(MEAN), "std": list(STD), "tower": "bitvit"}
-    vision = {"size": 224, "resize": "squash", "mean": [0.0] * 3, "std": [1.0] * 3, "tower": "features"}
-    if stage.pictures == "features" and stage.tower is not None:
-        store = workspace.features("train", stage.captions or recipe.data.captions, stage.tower, recipe.data.views)
+        mean, std = list(pixels.mean), list(pixels.std)
+        return {"size": pixels.size, "resize": "squash", "mean": mean, "std": std, "tower": "bitvit"}
+    vision: dict[str, Any] = {"resize": "squash", "mean": [0.0] * 3, "std": [1.0] * 3, "tower": "features"}
+    vision["size"] = pixels.size
+    if stage.pictures == "features":
+        store = workspace.captioned_features(stage)
         size = read_card(store.folder, "features")["size"]
         vision |= {"size": size, "feature_hash": store.fingerprint, "teacher": store.tower}
     return vision

@@ -110,17 +110,16 @@ def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:
     from bitmar.runtime.tower import mean_features
     from bitmar.session.calibrate import ENOUGH, LEAST, background, pooled_views, with_background
 
-    model, patterns = load(path), stage.captions or workspace.recipe.data.captions
+    model = load(path)
     seen: Iterator[F32]
     if model.engine.tower is not None:
-        photos = workspace.photos("train", patterns)
+        photos = workspace.photos("train", stage.captions or workspace.recipe.data.captions)
         total = len(photos)
         seen = (
             pooled_views(model, load_photo(photos.photo(i)), view_rng(0, str(i), 0)) for i in _spread(total, ENOUGH)
         )
     else:
-        assert stage.tower is not None
-        features = workspace.features("train", patterns, stage.tower, workspace.recipe.data.views)
+        features = workspace.captioned_features(stage)
         total = len(features)
         seen = (
             np.stack([mean_features(features.features(i, view)) for view in range(features.views)])

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bitmar.core.errors import ConfigError, nearest
+from bitmar.data.caption_batches import Chains
 from bitmar.data.text import Domain
 from bitmar.train.settings import Training
 
@@ -164,10 +165,9 @@ class Fit:
         """The source whose rows form memory chains."""
         return "chains" if self.mix is not None and self.mix.chains else "photos"
 
-    def chains(self) -> dict[str, Any]:
-        """What `CaptionBatches` has to know of them."""
-        names = ("episodes", "revisit", "repeat", "hidden")
-        return {name: getattr(self, name) for name in names} | {"asked": self.photo_questions}
+    def chains(self) -> Chains:
+        """How the rows of its captioned photos hang together."""
+        return Chains(self.episodes, self.revisit, self.repeat, self.hidden)
 
     def sources(self) -> dict[str, float]:
         """Shares of the steps by source: the mixture's; without one all the same, photos and text as far as asked."""
@@ -175,8 +175,6 @@ class Fit:
             found = {name: share for name, share in vars(self.mix).items() if share}
         else:
             found = {"photos": float(self.pictures != "none"), "text": float(self.text_share > 0)}
-        if self.mix is not None and self.mix.chains and (self.objective != "cider" or self.concepts is None):
-            raise ConfigError("mix: chains is for objective: cider with concepts; elsewhere photos come in chains")
         if self.rewarded is not None and self.rewarded.labelled:
             found.setdefault("labelled", 0.0)
         return found

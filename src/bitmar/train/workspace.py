@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from bitmar.console import progress
+from bitmar.core.config import VisionTowerConfig
 from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
 from bitmar.train.recipe import Recipe
-from bitmar.train.stages import domains
+from bitmar.train.stages import Fit, domains
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from bitmar.data.caption_batches import Pixels
     from bitmar.data.corpus import Corpus
     from bitmar.data.features import FeatureStore
     from bitmar.data.photos import PhotoStore
@@ -70,7 +72,7 @@ class Workspace:
         """Decoded photos of the shards; `name` only makes the folder readable."""
         from bitmar.data.photos import PhotoStore, build_photo_store
 
-        size = (self.recipe.tower or {}).get("image_size", 224)
+        size = self.pixels.size
         folder = self.cache / f"photos-{name}-{_digest([list(patterns), size])}"
 
         def build(samples: Iterable[Any], bad: Callable[[str, str], None], tick: Callable[[int], None]) -> None:
@@ -78,6 +80,22 @@ class Workspace:
 
         self._once(folder, patterns, f"Decoding {name} photos", build)
         return PhotoStore(folder)
+
+    @property
+    def pixels(self) -> Pixels:
+        """What the built-in tower sees of a photo."""
+        from bitmar.data.caption_batches import Pixels
+
+        return Pixels(VisionTowerConfig.from_dict(self.recipe.tower or {}).image_size, MEAN, STD)
+
+    def captioned_features(self, stage: Fit) -> FeatureStore:
+        """The features of the captioned photos that a stage trains on."""
+        data = self.recipe.data
+        return self.features("train", stage.captions or data.captions, str(stage.tower), data.views)
+
+    def validation_features(self, stage: Fit) -> FeatureStore:
+        """The features of the validation photos, as the stage's tower sees them."""
+        return self.features("validation", self.recipe.data.validation, str(stage.tower), 1)
 
     def features(self, name: str, patterns: tuple[str, ...], tower: str, views: int) -> FeatureStore:
         """A teacher's patch features of the shards."""
