@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
+from bitmar.carried import CARRIED, read_carried
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import write_container
 from bitmar.core.errors import ConfigError, FormatError
@@ -41,9 +42,9 @@ def export_checkpoint(
 
     folder: config.json, model.safetensors, tokenizer.json, preprocessor_config.json. card: the model card
     (licence, training data, figures); by default that of card.json in the folder, if there is one. tower: a tower
-    file to pack in, for a model that was trained on that tower's features, so that it reads photos by itself. Returns
-    `out`. Raises FormatError for a checkpoint that is incomplete, damaged or not BitMar's, and for a tower of other
-    features.
+    file to pack in, for a model that was trained on that tower's features, so that it reads photos by itself; by
+    default the one that `unpack` left in the folder. Returns `out`. Raises FormatError for a checkpoint that is
+    incomplete, damaged or not BitMar's, and for a tower of other features.
     """
     folder, out = Path(folder), Path(out)
     config = read_config(folder)
@@ -55,6 +56,12 @@ def export_checkpoint(
         tensors = quantize_checkpoint(weights, config)
     except FormatError as error:
         raise FormatError(f"{folder / 'model.safetensors'}: {error}") from error
+    if (carried := read_carried(folder)) is not None:
+        carried.check(vision, folder / CARRIED)
+        tensors |= carried.without_tower()
+        if tower is None and carried.tower is not None:
+            config, vision = dataclasses.replace(config, vision_tower=carried.tower), carried.vision
+            tensors |= carried.tensors
     if tower is not None:
         file = open_tower(tower)
         config, vision = _with_tower(config, vision, file)

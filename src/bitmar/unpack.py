@@ -1,26 +1,34 @@
 """From a `.bitmar` file back to a training checkpoint: to fine-tune it, or to load it in transformers.
 
-What quantisation rounded away stays away: the master weights are such that `export` gives the same codes and scales.
+What quantisation rounded away stays away: the master weights are such that `export` gives the same codes and scales,
+and with what the folder carries besides (`carried.py`) the same file, byte for byte.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from bitmar.core.config import ModelConfig
+from bitmar.carried import Carried
 from bitmar.core.container import Container, open_container
-from bitmar.core.errors import DependencyError, FormatError
-from bitmar.core.tensors import linear_shapes, scale_name
-from bitmar.core.ternary import F32, unpack2
+from bitmar.core.errors import DependencyError, FormatError, pip_install
+from bitmar.core.files import write_atomically
+from bitmar.core.tensors import expected_tensors, linear_shapes, scale_name
+from bitmar.core.ternary import F32, I8, absmean_of, unpack2
+
+_FEW_STEPS = 4  # with fewer, equal weights would differ by a quarter and more
 
 
 def unpack(path: str | Path, folder: str | Path) -> Path:
     """Write the language model of a `.bitmar` file as a Hugging Face checkpoint into `folder`, and return the folder.
 
-    A pretrained tower does not come along: the checkpoint reads its patch features. Raises FormatError for a damaged
-    file, DependencyError without torch and transformers.
+    The checkpoint reads patch features; the packed tower, recall's calibration and the captions' confidence lie beside
+    it for `export`, the card in card.json. Raises FormatError for a damaged file, DependencyError without torch and
+    transformers.
     """
     try:
         import torch
@@ -29,7 +37,7 @@ def unpack(path: str | Path, folder: str | Path) -> Path:
         from bitmar.model.configuration_bitmar import BitMarConfig
         from bitmar.model.modeling_bitmar import BitMarForCausalLM
     except ModuleNotFoundError as error:
-        raise DependencyError(f"unpack needs {error.name}: pip install 'bitmar[train]'") from error
+        raise DependencyError(f"unpack needs {error.name}: {pip_install('train')}") from error
     container = open_container(path)
     config = container.config.to_dict() | {"vision_tower": None}
     model = BitMarForCausalLM(BitMarConfig(**config))
@@ -38,30 +46,58 @@ def unpack(path: str | Path, folder: str | Path) -> Path:
     if unknown or set(missing) != {"logit_scale"}:
         raise FormatError(f"{path}: does not fit the model: missing {missing[:3]}, unknown {unknown[:3]}")
     vision = {**container.vision, "tower": "features"}
-    return save_checkpoint(folder, model, container.tokenizer_json, vision)
+    folder = save_checkpoint(folder, model, container.tokenizer_json, vision, container.card)
+    Carried.of(container).save(folder)
+    write_atomically(folder / "card.json", json.dumps(container.card, indent=2).encode())
+    return folder
 
 
 def master_weights(container: Container) -> dict[str, F32]:
     """The float32 weights of a checkpoint, by name, without those of the vision tower."""
-    config: ModelConfig = container.config
+    config = dataclasses.replace(container.config, vision_tower=None)
     matrices = linear_shapes(config)
     weights: dict[str, F32] = {}
-    for name, tensor in container.tensors.items():
-        if name.endswith(".scale") or name.startswith(("model.vision_tower.", "recall.")):
+    for name in expected_tensors(config):
+        if name.endswith(".scale"):
             continue
+        tensor = container.tensors[name]
         if tensor.dtype == np.int8:
-            weights[name] = tensor.astype(np.float32) * container.tensors[scale_name(name)]
+            weights[name] = latent_rows(tensor, container.tensors[scale_name(name)])
         elif name in matrices and tensor.dtype == np.uint8:
-            weights[name] = latent(unpack2(tensor, matrices[name][1]), float(container.tensors[scale_name(name)][0]))
+            weights[name] = latent(unpack2(tensor, matrices[name][1]), container.tensors[scale_name(name)][0])
         else:
             weights[name] = np.array(tensor, np.float32)
     return weights
 
 
-def latent(codes: np.ndarray, scale: float) -> F32:
+def latent(codes: I8, scale: np.float32) -> F32:
     """Master weights (out, in) whose absmean quantisation gives these codes and this scale.
 
-    The scale is mean|W|, and a share of the weights is 0: the others stand as much farther out.
+    The scale is mean|W|, and a share of the weights is 0: the others stand as much farther out. They are multiples of
+    the last place of their sum, as equal as these allow, so that the sum is exact in any order.
     """
-    share = np.count_nonzero(codes) / codes.size
-    return codes.astype(np.float32) * np.float32(scale / share if share else 0.0)
+    used = np.count_nonzero(codes)
+    if not used:
+        return np.zeros(codes.shape, np.float32)
+    total = _neighbour(np.float32(np.float64(scale) * codes.size), lambda sums: absmean_of(sums, codes.size), scale)
+    place = np.spacing(total)
+    steps = np.diff(np.arange(used + 1) * int(total / place) // used)  # of each weight that is not 0
+    weights = codes.astype(np.float32)
+    if steps.min() < _FEW_STEPS:  # more weights than a float32 sum can count
+        return weights * np.float32(total / used)
+    weights[codes != 0] *= steps.astype(np.float32) * place
+    return weights
+
+
+def latent_rows(codes: I8, scale: F32) -> F32:
+    """Master weights (V, d) that `quantize_rows` gives these codes and scales (V, 1): max|w| is 127 scales."""
+    weights = codes.astype(np.float32) * scale
+    most = np.array([_neighbour(np.float32(127) * s, lambda m: m / np.float32(127), s) for s in scale[:, 0]])
+    return np.where(np.abs(codes) == 127, np.sign(codes) * most[:, None], weights).astype(np.float32)
+
+
+def _neighbour(near: np.float32, scale_of: Callable[[F32], F32], wanted: np.float32) -> np.float32:
+    """The float32 nearest to `near` of which `scale_of` makes the wanted scale; `near` itself where there is none."""
+    around = near + np.array([0, 1, -1, 2, -2], np.float32) * np.spacing(near)
+    fitting = np.flatnonzero(scale_of(around) == wanted)
+    return around[fitting[0]] if len(fitting) else near

@@ -22,8 +22,14 @@ _SHIFTS = np.arange(0, 8, 2, dtype=np.uint8)  # four codes a byte, the first in 
 
 def absmean(weight: F32) -> tuple[I8, np.float32]:
     """Ternarise `weight` (out, in): codes in {-1, 0, 1} (out, in) and the scale mean|W|, at least 1e-5."""
-    scale = np.maximum(np.abs(weight).mean(dtype=np.float32), _MIN_SCALE)
+    scale = absmean_of(np.abs(weight).sum(dtype=np.float32), weight.size)
     return np.clip(np.rint(weight / scale), -1, 1).astype(np.int8), np.float32(scale)
+
+
+def absmean_of(total: F32 | np.float32, count: int) -> F32:
+    """The scale of `count` weights with this sum of |W|."""
+    scale: F32 = np.maximum((total / np.float64(count)).astype(np.float32), _MIN_SCALE)
+    return scale
 
 
 def quantize_activations(x: F32) -> tuple[I8, F32]:
