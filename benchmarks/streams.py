@@ -23,7 +23,7 @@ from _machine import SHARED, publish, run, skip_without_shared_data
 
 from bitmar.console import progress
 from bitmar.core.errors import DataError
-from bitmar.evaluate.intervals import bootstrap, transformed
+from bitmar.evaluate.figure import Figure
 from bitmar.evaluate.passages import heldout_documents
 from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.reading import pieces
@@ -217,7 +217,7 @@ def comparison(ours: F32, theirs: F32) -> dict[str, Any]:
     """Ratio of perplexities over the same tokens (n,), 1 for equal, with its 95 % interval; and that of each third."""
     difference = theirs.astype(np.float64) - ours
     thirds = [float(np.exp(third.mean())) for third in np.array_split(difference, 3)]
-    return {**transformed(bootstrap(difference), np.exp).to_dict(), "by thirds": thirds}
+    return {**Figure.bootstrap(difference).map(np.exp).to_dict(), "by thirds": thirds}
 
 
 # Documents longer than the window, remembered segment by segment.
@@ -252,9 +252,7 @@ def remembering(model: BitMar, data: Path, count: int) -> dict[str, Any]:
         "tokens past the first window": sum(tokens),
         "perplexity": {name: float(np.exp(sum(found) / sum(tokens))) for name, found in losses.items()},
         "ratio": {
-            f"{name} / {base}": transformed(
-                bootstrap(np.subtract(losses[name], losses[base]), tokens), np.exp
-            ).to_dict()
+            f"{name} / {base}": Figure.bootstrap(np.subtract(losses[name], losses[base]), tokens).map(np.exp).to_dict()
             for base in ("off", "M_0")
             for name in ("written by eq. 1", "written as episodes")
         },

@@ -24,8 +24,8 @@ from bitmar.core.image import load_photo, to_square
 from bitmar.core.tower_file import open_tower
 from bitmar.data.sources import iter_webdataset
 from bitmar.data.towers import load_tower
-from bitmar.evaluate.captioning import caption_shards, score_captions
 from bitmar.evaluate.scorer import load_scorer
+from bitmar.evaluate.tasks.captions import evaluate_captions
 from bitmar.export import export_checkpoint
 from bitmar.runtime.tower import imported_tower
 
@@ -58,13 +58,13 @@ def main(
             import_backbone(source, path, weights=weights, photos=lambda side: _squares(calibrate, side, 64))
             file = open_tower(path)
             tower = imported_tower(file.config, file.tensors)
-            found = np.stack([tower(photo) for photo in squares])
+            seen = np.stack([tower(photo) for photo in squares])
             figures[weights] = {
                 "megabytes": path.stat().st_size / 1e6,
                 "cosine": {
-                    "patch": _cosine(found, expected),
-                    "map": _cosine(found.reshape(photos, -1), expected.reshape(photos, -1)),
-                    "mean": _cosine(found.mean(axis=1), expected.mean(axis=1)),
+                    "patch": _cosine(seen, expected),
+                    "map": _cosine(seen.reshape(photos, -1), expected.reshape(photos, -1)),
+                    "mean": _cosine(seen.mean(axis=1), expected.mean(axis=1)),
                 },
                 "milliseconds": _milliseconds(tower, squares[0]),
             }
@@ -72,9 +72,8 @@ def main(
                 scorer = load_scorer(
                     str(export_checkpoint(checkpoint, Path(folder) / "m.bitmar", tower=path)), "runtime"
                 )
-                figures[weights]["cider"] = score_captions(
-                    list(caption_shards(scorer, captions, limit=limit))
-                ).to_dict()["cider"]
+                found = evaluate_captions(scorer, captions, limit=limit, grounding=0, java=False)
+                figures[weights]["cider"] = found.captions.cider.to_dict()
     publish("towers", figures, data=f"{source}; {photos} photos of {data}", out=json)
 
 

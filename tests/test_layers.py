@@ -55,9 +55,9 @@ EXCEPTIONS = {  # file -> the rooms it imports against the table
     "bitmar.inspect": {"train"},
     "bitmar.evaluate.scorer": {"api"},  # where evaluate meets models
     "bitmar.evaluate.torch_scorer": {"export", "model"},  # and where it meets checkpoints
-    "bitmar.evaluate._first_token": {"bitmar"},
-    "bitmar.evaluate.vqa": {"api"},  # asks as `bitmar ask` does
-    "bitmar.evaluate.speed": {"api"},
+    "bitmar.evaluate.tasks._first_token": {"bitmar"},
+    "bitmar.evaluate.tasks.vqa": {"api"},  # asks as `bitmar ask` does
+    "bitmar.evaluate.tasks.speed": {"api"},
     "bitmar.evaluate.ablation": {"api"},
     "bitmar.evaluate.ablation_costs": {"api"},
     "bitmar.evaluate.ablation_episodes": {"api", "session"},
@@ -78,7 +78,6 @@ CIRCLES = {  # arrows that close a circle of files
     ("bitmar.runtime.reading", "bitmar.runtime.api"),
     ("bitmar.runtime.native", "bitmar.runtime.backend"),
     ("bitmar.runtime.tower", "bitmar.runtime.backend"),
-    ("bitmar.evaluate.torch_scorer", "bitmar.evaluate.scorer"),
 }
 LONG = {  # files above MOST_LINES
     "src/bitmar/model/modeling_bitmar.py",

@@ -117,7 +117,7 @@ def test_probes_pass_a_sound_model(cli: Cli, model: Path, shard: Path, tmp_path:
 
 
 def test_a_failed_probe_is_an_exit_status(cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitmar.evaluate.probes._SLACK", -1000)
+    monkeypatch.setattr("bitmar.evaluate.tasks.probes._SLACK", -1000)
     result = cli("eval", "probes", "--model", model)
     assert result.exit_code == 1 and "FAILED" in result.stdout
 

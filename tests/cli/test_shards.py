@@ -21,7 +21,7 @@ from bitmar.core.errors import OutputError
 from bitmar.core.locks import sole_writer
 from bitmar.data.features import FeatureStore, extract_features
 from bitmar.data.sources import iter_webdataset
-from bitmar.evaluate.result_log import ResultLog
+from bitmar.evaluate.store import ResultLog
 from bitmar.runtime.api import BitMar
 
 Cli = Callable[..., Any]

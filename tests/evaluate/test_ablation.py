@@ -16,7 +16,7 @@ from bitmar.core.errors import ConfigError
 from bitmar.evaluate import ablation, ablation_costs
 from bitmar.evaluate.ablation import Sources, ablate_memory
 from bitmar.evaluate.ablation_episodes import Album, episodes
-from bitmar.evaluate.ablation_measure import PERPLEXITY, Measure, document
+from bitmar.evaluate.ablation_measure import PERPLEXITY, Measure
 from bitmar.evaluate.ablation_tasks import document_ids, documents, grammar
 from bitmar.evaluate.ablation_variants import (
     LITERAL,
@@ -29,8 +29,8 @@ from bitmar.evaluate.ablation_variants import (
     variants,
     write_weights,
 )
-from bitmar.evaluate.blimp import Pair
 from bitmar.evaluate.passages import another_view, heldout_documents
+from bitmar.evaluate.tasks.babylm.choices import Choice
 from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import Write
@@ -79,7 +79,7 @@ def test_a_perplexity_counts_tokens_and_its_difference_is_a_share() -> None:
 def test_one_unit_says_nothing_about_chance() -> None:
     found = measure(np.array([1.0]), np.array([0.0]))
     assert found.verdict(ON, OFF) == "no difference shown"
-    assert json.loads(json.dumps(document(found.difference(ON, OFF)))) == {"value": 1.0, "low": None, "high": None}
+    assert json.loads(json.dumps(found.difference(ON, OFF).to_dict())) == {"value": 1.0, "low": None, "high": None}
 
 
 # The variants.
@@ -181,7 +181,7 @@ def test_what_a_piece_reads_is_what_the_ones_before_it_wrote(models: dict[str, B
 
 
 def test_a_tie_counts_half(models: dict[str, BitMar]) -> None:
-    pairs = [Pair("the dog", "the dog", "f", "g"), Pair("the dog runs", "the the the", "f", "g")]
+    pairs = [Choice.whole(texts, "f") for texts in (("the dog", "the dog"), ("the dog runs", "the the the"))]
     (found,) = grammar(models, pairs, lambda: None)
     assert found.values[ON][0] == 0.5 and found.values[ON][1] in (0.0, 1.0)
 

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from bitmar.core.errors import ConfigError, FormatError, ImageError, TokenizerError
-from bitmar.evaluate.scorer import RuntimeScorer, Scorer, load_scorer
+from bitmar.evaluate.protocol import Scorer
+from bitmar.evaluate.scorer import RuntimeScorer, load_scorer
 from bitmar.runtime.api import load
 
 TEXTS = ["the dog", "the man runs over the green grass", "", "a", "grass grass dog the the the man and the man"]

@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="metrics need bitmar[train]")
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from bitmar.core.errors import DataError
-from bitmar.evaluate.intervals import Interval
+from bitmar.evaluate.figure import Figure
 from bitmar.train.finetune_report import (
     REPORT,
     FinetuneReport,
@@ -89,7 +89,7 @@ def test_one_answer_for_all() -> None:
 
 
 def report(low: float) -> FinetuneReport:
-    found = {"accuracy": Interval(0.6, low, 0.65), "f1": Interval(0.5, 0.4, 0.6)}
+    found = {"accuracy": Figure(0.6, low, 0.65), "f1": Figure(0.5, 0.4, 0.6)}
     seeds = [SeedResult(42, 3, found, [{"accuracy": 0.6, "f1": 0.5}])]
     majority = {"accuracy": 0.55, "f1": 0.0}
     return FinetuneReport("rte", "m", "valid", 139, [0, 1], "accuracy", found, None, 0, majority, 54.0, seeds)

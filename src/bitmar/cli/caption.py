@@ -21,7 +21,7 @@ from bitmar.core.errors import ConfigError, ImageError
 from bitmar.runtime.alt_text import alt_text
 
 if TYPE_CHECKING:
-    from bitmar.evaluate.result_log import ResultLog
+    from bitmar.evaluate.store import ResultLog
     from bitmar.runtime.api import BitMar
     from bitmar.session.session import Recalled, Session
 

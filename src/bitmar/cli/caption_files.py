@@ -16,7 +16,7 @@ from bitmar.cli.photos import STDIN, shown
 from bitmar.core.errors import ConfigError
 from bitmar.core.fetch import is_address
 from bitmar.core.files import write_atomically
-from bitmar.evaluate.result_log import ResultLog
+from bitmar.evaluate.store import ResultLog
 
 COLUMNS = ("photo", "caption", "confidence", "general")
 

@@ -58,7 +58,7 @@ def bench(
 ) -> None:
     """Measure tokens per second, milliseconds per photo, start-up and memory, on every path that runs here."""
     from bitmar.core.container import open_container
-    from bitmar.evaluate import speed
+    from bitmar.evaluate.tasks import speed
     from bitmar.runtime.api import BitMar
     from bitmar.runtime.backend import NUMPY, choose_backend
     from bitmar.runtime.diagnosis import diagnose, native_paths

@@ -14,7 +14,7 @@ from bitmar.cli.eval_options import Engine, evaluate
 from bitmar.console import STDOUT, Skipped, console, progress, resumable, say, table, write_json
 
 if TYPE_CHECKING:
-    from bitmar.evaluate.babylm.work import Work
+    from bitmar.evaluate.tasks.babylm.work import Work
 
 
 @command(
@@ -49,9 +49,9 @@ def babylm(
 
     Scores are the pipeline's, but a tie counts half. Data that is not there is named as absent.
     """
-    from bitmar.evaluate.babylm.registry import find_tasks
-    from bitmar.evaluate.babylm.run import run_babylm
     from bitmar.evaluate.scorer import load_scorer
+    from bitmar.evaluate.tasks.babylm.registry import find_tasks
+    from bitmar.evaluate.tasks.babylm.run import run_babylm
 
     names = [name for some in tasks or () for name in some.split(",") if name]
     find_tasks(names)  # a misspelt one is told before a model is loaded

@@ -34,7 +34,8 @@ def eval_naming(data: Shards, model: Model = None, limit: Limit = None, json_fil
     The label is the key `label` of a sample's .json.
     """
     from bitmar import load
-    from bitmar.evaluate.naming import evaluate_naming
+    from bitmar.evaluate.figure import plain
+    from bitmar.evaluate.tasks.naming import evaluate_naming
 
     loaded = load(model)
     captions, labels, chances = [], [], []
@@ -50,7 +51,7 @@ def eval_naming(data: Shards, model: Model = None, limit: Limit = None, json_fil
         "command": "eval naming",
         "model": str(loaded.path),
         "data": list(data),
-        **report.to_dict(),
+        **plain(report),
         "skipped": skipped.as_list(),
     }
     rows = [[label, f"{100 * named / photos:.0f}", str(photos)] for label, (named, photos) in report.by_label.items()]
@@ -89,7 +90,7 @@ def calibrate_captions(
     from bitmar import load
     from bitmar.core.container import with_tensors
     from bitmar.core.tensors import CONFIDENCE
-    from bitmar.evaluate.naming import Namer, about_the_right_thing, fit_confidence
+    from bitmar.evaluate.tasks.naming import Namer, about_the_right_thing, fit_confidence
 
     loaded = load(model)
     witness, namer = loaded.witness, Namer()

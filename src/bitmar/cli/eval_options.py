@@ -15,8 +15,8 @@ from bitmar.console import STDOUT, Skipped, print_table, resumable, say, write_j
 from bitmar.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from bitmar.evaluate.result_log import ResultLog
-    from bitmar.evaluate.scorer import PictureScorer
+    from bitmar.evaluate.protocol import PictureScorer
+    from bitmar.evaluate.store import ResultLog
 
 evaluate = make_group("eval", "Measure a model with the field's own tasks.", panel=JUDGE)
 
@@ -59,7 +59,7 @@ def load_seeing(model: str | None, engine: str, features: Path | None, shards: S
 
 def open_log(json_file: Path | None, scorer: PictureScorer, task: dict[str, Any]) -> ResultLog | None:
     """The log that an unfinished run of the same task left beside the file of its figures; None without such a file."""
-    from bitmar.evaluate.result_log import ResultLog
+    from bitmar.evaluate.store import ResultLog
 
     if json_file in (None, STDOUT):
         return None

@@ -31,11 +31,11 @@ from bitmar.core.files import write_atomically
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from bitmar.evaluate.captioning import CaptionEvaluation
-    from bitmar.evaluate.nlvr import NlvrReport
-    from bitmar.evaluate.photo_questions import PhotoQuestionReport
-    from bitmar.evaluate.retrieval import Directions
-    from bitmar.evaluate.scorer import OnProgress, Picture, PictureScorer
+    from bitmar.evaluate.protocol import OnProgress, Picture, PictureScorer
+    from bitmar.evaluate.tasks.captions import CaptionEvaluation
+    from bitmar.evaluate.tasks.nlvr import NlvrReport
+    from bitmar.evaluate.tasks.photo_questions import PhotoQuestionReport
+    from bitmar.evaluate.tasks.retrieval import Directions
 
 _WITH = {"right": "right picture", "shuffled": "another one", "blank": "a blank one", "none": "none"}
 
@@ -77,7 +77,8 @@ def eval_caption(
     With --json FILE a killed run resumes with the same command.
     """
     from bitmar.data.features import FeatureStore
-    from bitmar.evaluate.captioning import evaluate_captions
+    from bitmar.evaluate.figure import plain
+    from bitmar.evaluate.tasks.captions import evaluate_captions
 
     scorer = load_seeing(model, engine, features, data)
     store = FeatureStore(features) if features else None
@@ -104,9 +105,9 @@ def eval_caption(
         if log is not None:
             log.close()
     if captions is not None:
-        lines = (json.dumps(line.to_dict(), ensure_ascii=False) + "\n" for line in found.lines)
+        lines = (json.dumps(plain(line), ensure_ascii=False) + "\n" for line in found.lines)
         write_atomically(captions, "".join(lines).encode())
-    document = begin("caption", scorer, data=data, **options, **found.to_dict(), skipped=skipped.as_list())
+    document = begin("caption", scorer, data=data, **options, **plain(found), skipped=skipped.as_list())
     publish(document, _caption_rows(found), ("", "value", "95 %", "against the right picture"), json_file)
     for name, reason in found.captions.absent.items():
         say(f"{name} is absent: {reason}")
@@ -118,10 +119,12 @@ def eval_caption(
 
 
 def _caption_rows(found: CaptionEvaluation) -> list[list[str]]:
+    from bitmar.evaluate.figure import plain
+
     report, rows = found.captions, []
     cider = report.cider
     rows.append(["CIDEr", f"{cider.value:.3f}", f"{cider.low:.3f} to {cider.high:.3f}", ""])
-    scores = {name: value for name, value in report.scores.to_dict().items() if name != "cider"}
+    scores = {name: value for name, value in plain(report.scores).items() if name != "cider"}
     rows += [[name, f"{value:.3f}", "", ""] for name, value in (scores | report.java).items()]
     rows += [[name, "absent", "", ""] for name in report.absent]
     if report.wrong_image is not None:
@@ -176,7 +179,8 @@ def eval_retrieval(
 
     By the cosine that the contrastive loss has trained, and by how much likelier a picture makes a caption.
     """
-    from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
+    from bitmar.evaluate.figure import plain
+    from bitmar.evaluate.tasks.retrieval import Gallery, evaluate_retrieval, pairs_to_score
 
     scorer = load_seeing(model, engine, features, data)
     with needs("train"), progress() as bar:
@@ -192,7 +196,7 @@ def eval_retrieval(
             queries=queries,
             on_progress=_to(bar, pairs),
         )
-    document = begin("retrieval", scorer, data=data, **found.to_dict(), skipped=skipped.as_list())
+    document = begin("retrieval", scorer, data=data, **plain(found), skipped=skipped.as_list())
     rows = [
         *_ranked("cosine", found.contrastive),
         *_ranked("cosine, pool", found.pool_contrastive),
@@ -238,7 +242,8 @@ def eval_questions(
             raise ConfigError("--features and --engine do not go with --vqa: it asks the packed model, as `bitmar ask`")
         answer_vqa(vqa, data, model, limit, json_file)
         return
-    from bitmar.evaluate.photo_questions import evaluate_photo_questions
+    from bitmar.evaluate.figure import plain
+    from bitmar.evaluate.tasks.photo_questions import evaluate_photo_questions
 
     scorer = load_seeing(model, engine, features, data)
     with needs("train"), progress() as bar:
@@ -246,7 +251,7 @@ def eval_questions(
         pictures, captions = _look(scorer, data, features, limit, bar, skipped)
         task = bar.add_task("questions", total=len(pictures))
         found = evaluate_photo_questions(scorer, pictures, captions, on_progress=_to(bar, task))
-    document = begin("questions", scorer, data=data, **found.to_dict(), skipped=skipped.as_list())
+    document = begin("questions", scorer, data=data, **plain(found), skipped=skipped.as_list())
     heads = ("about", "right, %", "blind", "gain", "chance", "commonest", "of")
     publish(document, _question_rows(found), heads, json_file)
     name_skipped(skipped)
@@ -273,7 +278,7 @@ def _look(
 ) -> tuple[list[Picture], list[tuple[str, ...]]]:
     """Every photo of the shards as the model sees it, and its captions."""
     from bitmar.data.features import FeatureStore
-    from bitmar.evaluate.captioning import look_at_all
+    from bitmar.evaluate.tasks.captions import look_at_all
 
     store = FeatureStore(features) if features else None
     seen = _to(bar, bar.add_task("photos", total=limit))
@@ -306,7 +311,8 @@ def eval_nlvr(
     """
     from itertools import islice
 
-    from bitmar.evaluate.nlvr import WORDING, evaluate_nlvr, read_questions
+    from bitmar.evaluate.figure import plain
+    from bitmar.evaluate.tasks.nlvr import WORDING, evaluate_nlvr, read_questions
 
     if not data.exists():
         raise DataError(f"there is no {data}: give nlvr1.zip, or a folder with a .jsonl and its pictures")
@@ -326,7 +332,7 @@ def eval_nlvr(
     finally:
         if log is not None:
             log.close()
-    document = begin("nlvr", scorer, data=str(data), **found.to_dict(), skipped=skipped.as_list())
+    document = begin("nlvr", scorer, data=str(data), **plain(found), skipped=skipped.as_list())
     publish(document, _nlvr_rows(found), ("", "accuracy", "95 %", "balanced", "yes", "ties"), json_file)
     if log is not None:
         log.path.unlink()
@@ -343,7 +349,7 @@ def _nlvr_rows(found: NlvrReport) -> list[list[str]]:
         rows.append(
             [
                 name,
-                f"{100 * share.accuracy:.1f} %",
+                f"{100 * share.value:.1f} %",
                 f"{100 * share.low:.1f} to {100 * share.high:.1f}",
                 f"{100 * fair.value:.1f} ({100 * fair.low:.1f} to {100 * fair.high:.1f})",
                 f"{100 * each.yes:.1f} %",

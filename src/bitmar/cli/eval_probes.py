@@ -42,9 +42,10 @@ def eval_probes(
 
     Exit status 1: a probe has failed. Without --data and --blimp the image and tie probes are not run.
     """
-    from bitmar.evaluate.blimp import read_pairs
-    from bitmar.evaluate.probes import run_probes
+    from bitmar.evaluate.figure import plain
     from bitmar.evaluate.scorer import load_scorer
+    from bitmar.evaluate.tasks.babylm.blimp import read_pairs
+    from bitmar.evaluate.tasks.probes import run_probes
 
     scorer = load_scorer(model, engine)
     with needs("train"), progress() as bar:
@@ -53,7 +54,7 @@ def eval_probes(
         pictures, captions = [], []
         if data and (features or scorer.has_tower):
             from bitmar.data.features import FeatureStore
-            from bitmar.evaluate.captioning import read_pictures
+            from bitmar.evaluate.tasks.captions import read_pictures
 
             found = read_pictures(data, features=FeatureStore(features) if features else None, on_bad=skipped)
             for sample, picture in islice((each for each in found if each[0].captions), photos):
@@ -81,7 +82,7 @@ def eval_probes(
         ]
         for probe in report.probes
     ]
-    document = begin("probes", scorer, data=data, **report.to_dict(), skipped=skipped.as_list())
+    document = begin("probes", scorer, data=data, **plain(report), skipped=skipped.as_list())
     publish(document, rows, ("probe", "", "measured", "limit", "meaning"), json_file)
     name_skipped(skipped)
     if not report.passed:

@@ -47,7 +47,7 @@ def eval_tasks(
     With --json FILE a killed run resumes after the last finished task.
     """
     from bitmar.evaluate.scorer import load_scorer
-    from bitmar.evaluate.task_results import DONE, evaluate_tasks, find_tasks
+    from bitmar.evaluate.tasks.zero_shot.run import DONE, evaluate_tasks, find_tasks
 
     names = find_tasks([name for some in tasks or () for name in some.split(",") if name])
     scorer = load_scorer(model, engine)

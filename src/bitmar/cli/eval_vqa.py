@@ -19,7 +19,8 @@ def answer_vqa(vqa: Path, data: Sequence[str], model: str | None, limit: int | N
     from bitmar import load
     from bitmar.data.shards import expand_shards
     from bitmar.data.sources import iter_webdataset
-    from bitmar.evaluate.vqa import evaluate_vqa, read_vqa
+    from bitmar.evaluate.figure import plain
+    from bitmar.evaluate.tasks.vqa import evaluate_vqa, read_vqa
 
     expand_shards(data)
     with needs("data"), progress() as bar:
@@ -39,7 +40,7 @@ def answer_vqa(vqa: Path, data: Sequence[str], model: str | None, limit: int | N
         "model": str(loaded.path),
         "questions_from": str(vqa),
         "data": list(data),
-        **found.to_dict(),
+        **plain(found),
         "skipped": skipped.as_list(),
     }
     rows = [

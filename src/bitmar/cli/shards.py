@@ -16,7 +16,7 @@ from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
 from bitmar.data.shards import expand_shards
 from bitmar.data.sources import CaptionedPhoto, iter_webdataset
-from bitmar.evaluate.result_log import ResultLog
+from bitmar.evaluate.store import ResultLog
 from bitmar.plots.grid import Cell
 from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import ImageTokens

@@ -17,12 +17,12 @@ from bitmar.core.errors import ConfigError
 from bitmar.data.sources import OnBad
 from bitmar.evaluate.ablation_costs import peak_rss, speed
 from bitmar.evaluate.ablation_episodes import Album, episodes
-from bitmar.evaluate.ablation_measure import PERPLEXITY, Measure, document
+from bitmar.evaluate.ablation_measure import PERPLEXITY, Measure
 from bitmar.evaluate.ablation_tasks import captions, document_ids, documents, grammar
 from bitmar.evaluate.ablation_variants import LITERAL, MEANING, OFF, ON, OTHERS, UNRECITED, UNWRITTEN, variants
-from bitmar.evaluate.blimp import read_pairs
-from bitmar.evaluate.intervals import Interval
+from bitmar.evaluate.figure import Figure
 from bitmar.evaluate.passages import another_view, heldout_documents, readable_photos
+from bitmar.evaluate.tasks.babylm.blimp import read_pairs
 from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import ImageTokens
 
@@ -69,7 +69,7 @@ class Ablation:
                 "better": m.better,
                 "units": m.units,
                 "figures": {name: m.figure(name) for name in m.values},
-                "on_minus": {name: document(d) for name, d in differences(m).items()},
+                "on_minus": {name: d.to_dict() for name, d in differences(m).items()},
                 "memory": m.verdict(ON, OFF),
             }
             for m in self.measures
@@ -122,7 +122,7 @@ class Ablation:
         return "\n".join([*lines, "", *meaning, "", *said, *missing]) + "\n"
 
 
-def differences(measure: Measure) -> dict[str, Interval]:
+def differences(measure: Measure) -> dict[str, Figure]:
     """ON less each of the other variants that the measure has."""
     return {name: measure.difference(ON, name) for name in COMPARED if name in measure.values}
 
@@ -179,7 +179,7 @@ def ablate_memory(
     else:
         left_out["captions, recall"] = "no --data" if not sources.photos else "the model has no vision tower"
     if sources.pairs is not None:
-        pairs = read_pairs(sources.pairs, on_bad)
+        pairs = read_pairs(sources.pairs, on_bad or (lambda name, reason: None))
         chosen = np.random.default_rng(0).permutation(len(pairs))[: PAIRS * limit]
         measures += grammar(models, [pairs[i] for i in chosen.tolist()], begin("grammar"))
     else:
@@ -243,7 +243,7 @@ def _number(value: float) -> str:
     return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}" if abs(value) >= 1 else f"{value:.3f}"
 
 
-def _interval(found: Interval, measure: Measure) -> str:
+def _interval(found: Figure, measure: Measure) -> str:
     if measure.unit == PERPLEXITY:
         return f"{found.value:+.1%} [{found.low:+.1%}, {found.high:+.1%}]"
     return f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"

@@ -85,8 +85,8 @@ def _child(source: str, engine: str, variant: str) -> float:
     from dataclasses import replace
 
     from bitmar.core.container import open_container
-    from bitmar.evaluate._first_token import peak_bytes
     from bitmar.evaluate.ablation_variants import literal
+    from bitmar.evaluate.tasks._first_token import peak_bytes
 
     container = open_container(source)
     if variant == OFF:

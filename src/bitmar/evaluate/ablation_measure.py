@@ -5,14 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
-from bitmar.evaluate.intervals import Interval, bootstrap, transformed
-
-F64 = npt.NDArray[np.float64]
+from bitmar.evaluate.figure import F64, Figure
 
 PERPLEXITY = "perplexity"
 
@@ -43,23 +38,18 @@ class Measure:
         mean = float(self.values[variant].sum() / self.weights.sum())
         return math.exp(mean) if self.unit == PERPLEXITY else mean
 
-    def difference(self, first: str, second: str) -> Interval:
+    def difference(self, first: str, second: str) -> Figure:
         """First less second with its 95 % interval over the units, which both get alike; of perplexities, the share.
 
         Fewer than two units say nothing about chance: their interval has no end.
         """
-        found = bootstrap(self.values[first] - self.values[second], self.weights)
+        found = Figure.bootstrap(self.values[first] - self.values[second], self.weights)
         if self.unit == PERPLEXITY:
-            found = transformed(found, math.expm1)
-        return found if self.units > 1 else Interval(found.value, -math.inf, math.inf)
+            found = found.map(math.expm1)
+        return found if self.units > 1 else Figure(found.value, -math.inf, math.inf)
 
     def verdict(self, first: str, second: str) -> str:
         """Whether having the first and not the second "helps", "hurts", or "no difference shown"."""
         found = self.difference(first, second)
         sign = int(found.low > 0) - int(found.high < 0)
         return {1: "helps", -1: "hurts", 0: "no difference shown"}[sign * (1 if self.better == "higher" else -1)]
-
-
-def document(found: Interval) -> dict[str, Any]:
-    """For JSON, which knows no infinity."""
-    return {name: value if math.isfinite(value) else None for name, value in found.to_dict().items()}

@@ -9,10 +9,11 @@ import numpy as np
 
 from bitmar.core.errors import DependencyError
 from bitmar.data.text import clean_text
-from bitmar.evaluate.ablation_measure import F64, PERPLEXITY, Measure
+from bitmar.evaluate.ablation_measure import PERPLEXITY, Measure
 from bitmar.evaluate.ablation_variants import ON, UNWRITTEN
-from bitmar.evaluate.blimp import Pair
 from bitmar.evaluate.coco_metrics import cider_by_photo, tokenize
+from bitmar.evaluate.figure import F64
+from bitmar.evaluate.tasks.babylm.choices import Choice
 from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.layers import log_softmax
@@ -140,12 +141,12 @@ def _cider(written: Mapping[str, Sequence[str]], references: Sequence[Sequence[s
     return {name: cider_by_photo(tokenize([[text] for text in texts]), gold) for name, texts in written.items()}
 
 
-def grammar(models: Mapping[str, BitMar], pairs: Sequence[Pair], tick: Tick) -> list[Measure]:
+def grammar(models: Mapping[str, BitMar], pairs: Sequence[Choice], tick: Tick) -> list[Measure]:
     """Share of minimal pairs (BLiMP) whose good sentence is the likelier; a tie counts half."""
     values: dict[str, list[float]] = {name: [] for name in models}
     for pair in pairs:
         for name, model in models.items():
-            good, bad = (float(model.score(text).sum(dtype=np.float64)) for text in (pair.good, pair.bad))
+            good, bad = (float(model.score(text).sum(dtype=np.float64)) for text in pair.options)
             values[name].append(0.5 if good == bad else float(good > bad))
         tick()
     found = {name: np.array(points) for name, points in values.items()}

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bitmar.core.errors import DataError, DependencyError, pip_install
+from bitmar.evaluate.figure import F64
 
 Tokenized = dict[int, list[str]]
-F64 = npt.NDArray[np.float64]
 
 _PARSER = "stanford-corenlp-3.6.0"
 

@@ -18,7 +18,8 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from bitmar.core.errors import ConfigError, nearest
-from bitmar.evaluate.scorer import OnProgress, TextScorer, load_scorer
+from bitmar.evaluate.protocol import OnProgress, TextScorer
+from bitmar.evaluate.scorer import load_scorer
 from bitmar.runtime.options import GenerationOptions
 
 Pair = tuple[str, str]

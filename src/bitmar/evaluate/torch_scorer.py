@@ -20,7 +20,7 @@ from bitmar.core.errors import FormatError, ImageError
 from bitmar.core.image import load_photo, preprocess
 from bitmar.core.ternary import F32
 from bitmar.evaluate.continuation import Continuation, check_write, cut
-from bitmar.evaluate.scorer import OnProgress, Picture, Text, is_features
+from bitmar.evaluate.protocol import OnProgress, Picture, Text, is_features
 from bitmar.export import read_config
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.image_processing_bitmar import BitMarImageProcessor

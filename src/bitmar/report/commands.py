@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bitmar.core.errors import BitMarError
-from bitmar.evaluate.task_results import FOLDER
+from bitmar.evaluate.tasks.zero_shot.run import FOLDER
 from bitmar.report import health, memory, pictures
 from bitmar.report.data import LONG_TEXTS, READ_TEXTS
 from bitmar.report.job import PEER, Job

@@ -10,8 +10,8 @@ from glob import glob
 from pathlib import Path
 
 from bitmar.core.errors import DataError
-from bitmar.evaluate.babylm.files import find_source
-from bitmar.evaluate.babylm.registry import TASKS
+from bitmar.evaluate.tasks.babylm.files import find_source
+from bitmar.evaluate.tasks.babylm.registry import TASKS
 
 SHARDS = ("captions/flickr8k-val-*.tar", "captions/*val*.tar", "*val*.tar")  # the first that matches
 LONG_TEXTS = ("gutenberg_novels", "switchboard", "fairytales")

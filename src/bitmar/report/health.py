@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bitmar.evaluate import speed as measure
-from bitmar.evaluate.blimp import read_pairs
+from bitmar.evaluate.figure import plain
 from bitmar.evaluate.passages import readable_photos
-from bitmar.evaluate.probes import run_probes
+from bitmar.evaluate.tasks import speed as measure
+from bitmar.evaluate.tasks.babylm.blimp import read_pairs
+from bitmar.evaluate.tasks.probes import run_probes
 from bitmar.report.data import Absent
 from bitmar.report.job import Job
 
@@ -32,7 +33,7 @@ def probes(job: Job) -> dict[str, Any]:
         pairs=pairs[:: max(1, len(pairs) // job.at_most(PAIRS))],
         on_probe=lambda name: job.on_step(f"probing {name}", None, None),
     )
-    return found.to_dict()
+    return plain(found)
 
 
 def _shards(job: Job) -> list[str]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bitmar.evaluate.result_log import ResultLog
 from bitmar.evaluate.scorer import RuntimeScorer, load_scorer
+from bitmar.evaluate.store import ResultLog
 from bitmar.report.data import Absent, EvalData
 from bitmar.runtime.api import BitMar
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from bitmar.core.errors import BitMarError, DataError
 from bitmar.evaluate.ablation_variants import OFF, variants
-from bitmar.evaluate.babylm.files import find_source
-from bitmar.evaluate.babylm.registry import TASKS
-from bitmar.evaluate.babylm.run import DONE, run_babylm
-from bitmar.evaluate.babylm.work import Work
 from bitmar.evaluate.scorer import RuntimeScorer
-from bitmar.evaluate.task_results import evaluate_tasks
+from bitmar.evaluate.tasks.babylm.files import find_source
+from bitmar.evaluate.tasks.babylm.registry import TASKS
+from bitmar.evaluate.tasks.babylm.run import DONE, run_babylm
+from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.tasks.zero_shot.run import evaluate_tasks
 from bitmar.report.data import Absent
 from bitmar.report.job import PEER, Job
 from bitmar.report.paper import TABLE_4

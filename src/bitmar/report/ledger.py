@@ -10,8 +10,8 @@ from typing import Any
 
 from bitmar import __version__
 from bitmar.core.files import write_atomically
-from bitmar.evaluate.babylm.run import model_checksum
 from bitmar.evaluate.scorer import RuntimeScorer
+from bitmar.evaluate.tasks.babylm.run import model_checksum
 from bitmar.report.job import PEER, Contestant, Job
 from bitmar.report.sections import Section
 

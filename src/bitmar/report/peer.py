@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bitmar.core.errors import BitMarError, DependencyError, pip_install
-from bitmar.evaluate.blimp import Accuracy
-from bitmar.evaluate.task_results import DONE, FAILED, FOLDER, chance, find_tasks
+from bitmar.evaluate.figure import Figure
+from bitmar.evaluate.tasks.zero_shot.run import DONE, FAILED, FOLDER, chance, find_tasks
 from bitmar.report.job import OnStep
 from bitmar.report.paper import TABLE_1
 
@@ -65,11 +65,10 @@ def evaluate_peer(
     return found
 
 
-def _share(value: float, n: int) -> dict[str, float]:
+def _share(value: float, n: int) -> dict[str, Any]:
     """With Wilson's interval, from the count of right answers."""
     right = round(value * n)
-    found = Accuracy.of([1.0] * right + [0.0] * (n - right))
-    return {"value": found.accuracy, "low": found.low, "high": found.high}
+    return Figure.share([1.0] * right + [0.0] * (n - right)).to_dict()
 
 
 def _first_line(error: Exception) -> str:

@@ -6,12 +6,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bitmar.evaluate.captioning import evaluate_captions, look_at_all
-from bitmar.evaluate.nlvr import evaluate_nlvr, read_questions
+from bitmar.evaluate.figure import plain
 from bitmar.evaluate.passages import readable_photos
-from bitmar.evaluate.photo_questions import evaluate_photo_questions
-from bitmar.evaluate.retrieval import Gallery, evaluate_retrieval, pairs_to_score
-from bitmar.evaluate.scorer import Picture
+from bitmar.evaluate.protocol import Picture
+from bitmar.evaluate.tasks.captions import evaluate_captions, look_at_all
+from bitmar.evaluate.tasks.nlvr import evaluate_nlvr, read_questions
+from bitmar.evaluate.tasks.photo_questions import evaluate_photo_questions
+from bitmar.evaluate.tasks.retrieval import Gallery, evaluate_retrieval, pairs_to_score
 from bitmar.plots.grid import Cell, write_grid
 from bitmar.report.job import Job
 
@@ -43,7 +44,7 @@ def captions(job: Job) -> dict[str, Any]:
             on_caption=lambda count: job.on_step("captions", count, job.limit),
             on_grounding=lambda count: job.on_step("grounding, texts", count, None),
         )
-    return found.to_dict()
+    return plain(found)
 
 
 def retrieval(job: Job) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def retrieval(job: Job) -> dict[str, Any]:
     found = evaluate_retrieval(
         job.scorer, gallery, **sizes, on_progress=lambda count: job.on_step("pairs", count, total)
     )
-    return found.to_dict()
+    return plain(found)
 
 
 def questions(job: Job) -> dict[str, Any]:
@@ -63,7 +64,7 @@ def questions(job: Job) -> dict[str, Any]:
     found = evaluate_photo_questions(
         job.scorer, pictures, texts, on_progress=lambda count: job.on_step("questions", count, len(pictures))
     )
-    return found.to_dict()
+    return plain(found)
 
 
 def _look(job: Job) -> tuple[list[Picture], list[tuple[str, ...]]]:
@@ -83,7 +84,7 @@ def nlvr(job: Job) -> dict[str, Any]:
         found = evaluate_nlvr(
             job.scorer, questions, log=log, on_progress=lambda count: job.on_step("questions", count, job.limit)
         )
-    return found.to_dict()
+    return plain(found)
 
 
 def grid(job: Job) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from bitmar.report.layout import MISSING, Chapter, Picture, Results, Table, between, number, ranged
+from bitmar.report.layout import MISSING, Chapter, Picture, Results, Table, number, ranged
 
 _BESIDE = {"right": "right photo", "shuffled": "another photo", "blank": "a blank one", "none": "no photo"}
 
@@ -157,8 +157,7 @@ def _nlvr(found: Results) -> Iterator[Table]:
         rows = [
             [
                 name,
-                f"{number(100 * report[way]['accuracy']['accuracy'])} "
-                f"({between(100 * report[way]['accuracy']['low'], 100 * report[way]['accuracy']['high'])})",
+                ranged(report[way]["accuracy"], 100),
                 number(100 * report["majority"]),
                 ranged(report[way]["balanced"], 100),
                 number(100 * report[way]["yes"]),

@@ -12,8 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitmar.core.errors import DataError, DependencyError, pip_install
-from bitmar.evaluate.blimp import Accuracy
-from bitmar.evaluate.intervals import Interval
+from bitmar.evaluate.figure import Figure
 
 REPORT = "report.json"
 _DRAWS = 2000  # of the bootstrap
@@ -26,7 +25,7 @@ class SeedResult:
 
     seed: int
     epoch: int
-    metrics: dict[str, Interval]
+    metrics: dict[str, Figure]
     history: list[dict[str, float]]
 
     @classmethod
@@ -51,8 +50,8 @@ class FinetuneReport:
     items: int
     labels: list[int | str]
     metric: str
-    mean: dict[str, Interval]
-    over_seeds: dict[str, Interval] | None
+    mean: dict[str, Figure]
+    over_seeds: dict[str, Figure] | None
     majority_label: int | str
     majority: dict[str, float]
     paper: float | None
@@ -80,8 +79,8 @@ class FinetuneReport:
         return cls(**{**plain, "mean": mean, "over_seeds": over_seeds, "seeds": seeds})
 
 
-def _intervals(values: Mapping[str, Any]) -> dict[str, Interval]:
-    return {name: Interval(**value) for name, value in values.items()}
+def _intervals(values: Mapping[str, Any]) -> dict[str, Figure]:
+    return {name: Figure(**value) for name, value in values.items()}
 
 
 def read_report(folder: str | Path) -> FinetuneReport:
@@ -95,8 +94,8 @@ def read_report(folder: str | Path) -> FinetuneReport:
         raise DataError(f"{path} cannot be read ({error!r:.80}): delete it and run the fine-tuning again") from error
 
 
-def measure(labels: _Classes, predictions: Sequence[_Classes], classes: int) -> dict[str, Interval]:
-    """Accuracy, F1 and Matthews correlation of the predictions (n,) of one or more seeds, as means over these.
+def measure(labels: _Classes, predictions: Sequence[_Classes], classes: int) -> dict[str, Figure]:
+    """Figure, F1 and Matthews correlation of the predictions (n,) of one or more seeds, as means over these.
 
     labels: (n,) in 0..classes-1. F1 is that of class 1 where there are two, else the mean over the classes. Intervals
     are over the items: Wilson's for the accuracy, a bootstrap's for the others.
@@ -104,15 +103,15 @@ def measure(labels: _Classes, predictions: Sequence[_Classes], classes: int) -> 
     points = [point_metrics(labels, predicted, classes) for predicted in predictions]
     means = {name: float(np.mean([metrics[name] for metrics in points])) for name in points[0]}
     right = np.mean([predicted == labels for predicted in predictions], axis=0)
-    accuracy = Accuracy.of(right.tolist())
+    accuracy = Figure.share(right.tolist())
     # Resampling lines is drawing from the table of (label, prediction of every seed): a few cells, not n lines.
     cells, counts = np.unique(np.stack([labels, *predictions]), axis=1, return_counts=True)
     draws = np.random.default_rng(0).multinomial(len(labels), counts / len(labels), _DRAWS)
     tables = [_tables(cells[0], guesses, draws, classes) for guesses in cells[1:]]
-    found = {"accuracy": Interval(means["accuracy"], accuracy.low, accuracy.high)}
+    found = {"accuracy": Figure(means["accuracy"], accuracy.low, accuracy.high)}
     for name, metric in (("f1", _f1), ("mcc", _mcc)):
         low, high = np.quantile(np.mean([metric(table) for table in tables], axis=0), [0.025, 0.975])
-        found[name] = Interval(means[name], float(low), float(high))
+        found[name] = Figure(means[name], float(low), float(high))
     return found
 
 
@@ -154,7 +153,7 @@ def _mcc(tables: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return (right * n - (truth * guessed).sum(1)) / np.where(spread == 0, np.inf, spread)
 
 
-def seed_intervals(seeds: Sequence[Mapping[str, Interval]]) -> dict[str, Interval] | None:
+def seed_intervals(seeds: Sequence[Mapping[str, Figure]]) -> dict[str, Figure] | None:
     """Mean over the seeds with Student's interval; None for a single seed."""
     if len(seeds) < 2:
         return None
@@ -165,5 +164,5 @@ def seed_intervals(seeds: Sequence[Mapping[str, Interval]]) -> dict[str, Interva
         values = np.array([metrics[name].value for metrics in seeds])
         spread = float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
         mean = float(values.mean())
-        found[name] = Interval(mean, mean - spread, mean + spread)
+        found[name] = Figure(mean, mean - spread, mean + spread)
     return found

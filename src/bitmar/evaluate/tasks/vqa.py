@@ -1,0 +1,140 @@
+"""Questions that people asked about photos (VQA v2, arXiv 1612.00837), answered by `BitMar.ask` with and without them.
+
+An answer is right if it is the one that most people gave. A model that ignores the photo answers as well without it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitmar.core.errors import DataError, ImageError
+from bitmar.core.strict_json import parse_json
+from bitmar.evaluate.figure import Figure
+from bitmar.runtime.ask import ask
+
+if TYPE_CHECKING:
+    from bitmar.data.sources import CaptionedPhoto
+    from bitmar.runtime.api import BitMar
+
+ALL = "all"
+_KEYS = ("shard", "key", "question", "answer", "answer_type")
+
+OnBad = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class VqaQuestion:
+    """photo: shard's stem / sample's key. answer: that of most people. kind: yes/no, number or other."""
+
+    photo: str
+    question: str
+    answer: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class VqaKind:
+    """seen, blind: accuracy beside the photo and without it. gain: seen less blind, question by question. told: share
+    of the questions that the photo gave an answer to; right_of_told: accuracy on these, None where there are none.
+    commonest: the share of the answer that is most often right."""
+
+    seen: Figure
+    blind: Figure
+    gain: Figure
+    told: float
+    right_of_told: float | None
+    commonest: float
+    questions: int
+
+
+@dataclass(frozen=True, slots=True)
+class VqaReport:
+    """By kind, and `ALL` of them together. photos: that were asked about."""
+
+    kinds: dict[str, VqaKind]
+    photos: int
+
+
+def read_vqa(path: Path, on_bad: OnBad) -> Iterator[VqaQuestion]:
+    """Lines {"shard", "key", "question", "answer", "answer_type"}; one that is none is named and left out.
+
+    Raises DataError for a file that cannot be read.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            found = parse_json(line)
+            values: list[Any] = [found.get(key) for key in _KEYS] if isinstance(found, dict) else []
+            if not values or not all(isinstance(value, str) and value.strip() for value in values):
+                raise ValueError(f"a line is an object with the texts {', '.join(_KEYS)}")
+        except ValueError as error:
+            on_bad(f"{path.name}:{number}", str(error))
+            continue
+        shard, key, question, answer, kind = values
+        yield VqaQuestion(f"{Path(shard).stem}/{key}", question, answer, kind)
+
+
+def evaluate_vqa(
+    model: BitMar,
+    questions: Iterable[VqaQuestion],
+    photos: Iterable[CaptionedPhoto],
+    *,
+    on_bad: OnBad,
+    on_progress: Callable[[int], None] = lambda count: None,
+) -> VqaReport:
+    """Ask about every photo. on_progress(questions that are done). Raises DataError if no photo was found."""
+    waiting: dict[str, list[VqaQuestion]] = defaultdict(list)
+    for question in questions:
+        waiting[question.photo].append(question)
+    parts = model.engine, model.tokenizer, model.witness, model.config.bos_token_id, model.config.eos_token_id
+    answered: list[tuple[VqaQuestion, bool, bool, bool]] = []
+    asked = 0
+    for photo in photos:
+        if photo.key not in waiting:
+            continue
+        some = waiting.pop(photo.key)
+        try:
+            image = model.encode_image(photo.image)
+        except ImageError as error:
+            on_bad(photo.key, str(error))
+            continue
+        asked += 1
+        for each in some:
+            seen, blind = (ask(*parts, each.question, shown) for shown in (image, None))
+            right = [_plain(answer.guess) == _plain(each.answer) for answer in (seen, blind)]
+            answered.append((each, right[0], right[1], seen.told))
+        on_progress(len(answered))
+    for name in waiting:
+        on_bad(name, "no shard has this photo")
+    if not answered:
+        raise DataError("none of the photos that are asked about lies in the shards of --data")
+    kinds = {name: [row for row in answered if row[0].kind == name] for name in sorted({q.kind for q, *_ in answered})}
+    return VqaReport({name: _report(rows) for name, rows in {**kinds, ALL: answered}.items()}, asked)
+
+
+def _plain(answer: str) -> str:
+    """Without case, articles and full stop, as VQA's own scoring."""
+    return " ".join(word for word in answer.lower().rstrip(". ").split() if word not in ("a", "an", "the"))
+
+
+def _report(rows: list[tuple[VqaQuestion, bool, bool, bool]]) -> VqaKind:
+    seen, blind, told = (np.array([row[place] for row in rows], np.float64) for place in (1, 2, 3))
+    answers = Counter(_plain(row[0].answer) for row in rows)
+    return VqaKind(
+        seen=Figure.bootstrap(seen),
+        blind=Figure.bootstrap(blind),
+        gain=Figure.bootstrap(seen - blind),
+        told=float(told.mean()),
+        right_of_told=float(seen[told > 0].mean()) if told.any() else None,
+        commonest=max(answers.values()) / len(rows),
+        questions=len(rows),
+    )

@@ -1,0 +1,1 @@
+"""Zero-shot tasks of lm-evaluation-harness: `yaml/` describes them, `data` reads them, `run` scores a model."""
