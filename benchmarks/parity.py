@@ -18,10 +18,10 @@ import numpy as np
 import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 
+from bitmar.api import BitMar
 from bitmar.core.container import open_container
 from bitmar.core.image import load_photo
 from bitmar.data.sources import iter_webdataset
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.locate import find_model
 
 TOKENS = 24

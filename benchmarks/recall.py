@@ -23,12 +23,12 @@ import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 from PIL import Image, ImageEnhance, ImageOps
 
+from bitmar.api import BitMar, load
 from bitmar.console import progress
 from bitmar.core.errors import DataError, ImageError
 from bitmar.core.image import load_photo
 from bitmar.data.augment import view_rng
 from bitmar.data.sources import CaptionedPhoto, iter_webdataset
-from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
 from bitmar.session.keep import keep
 from bitmar.session.recall import KeySpace

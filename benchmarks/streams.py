@@ -21,12 +21,12 @@ import numpy.typing as npt
 import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 
+from bitmar.api import BitMar, load
 from bitmar.console import progress
 from bitmar.core.errors import DataError
 from bitmar.evaluate.figure import Figure
 from bitmar.evaluate.passages import heldout_documents
-from bitmar.runtime.api import BitMar, load
-from bitmar.runtime.reading import pieces
+from bitmar.reading import pieces
 from bitmar.runtime.text import encode
 
 F32 = npt.NDArray[np.float32]

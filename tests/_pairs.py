@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from bitmar.api import BitMar, load
 from bitmar.core.ternary import quantize_rows
-from bitmar.runtime.api import BitMar, load
 
 if TYPE_CHECKING:
     from bitmar.model.modeling_bitmar import BitMarForCausalLM

@@ -20,6 +20,10 @@ from bitmar.core.container import write_container
 from bitmar.core.tensors import expected_tensors, linear_shapes
 from bitmar.core.ternary import pack2
 
+from ._pairs import Pair, make_pair, tokenizer
+
+__all__ = ["Pair", "make_pair", "tokenizer"]  # fixtures, a tiny random model in both halves
+
 # A machine that trains at the same time is slow; slowness is no failure.
 settings.register_profile("bitmar", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("bitmar")

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from bitmar.api import load
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import open_container
 from bitmar.core.conv_config import ConvLayer, ConvTowerConfig
@@ -24,7 +25,6 @@ from bitmar.core.tensors import expected_tensors, linear_shapes
 from bitmar.core.ternary import unpack2
 from bitmar.core.tower_file import open_tower, write_tower
 from bitmar.export import export_checkpoint
-from bitmar.runtime.api import load
 from bitmar.runtime.conv import ConvTower
 
 WEIGHTS = "model.safetensors"
@@ -171,7 +171,7 @@ sys.modules["torch"] = sys.modules["transformers"] = None  # so that an import o
 import numpy as np, bitmar
 from bitmar.core.tower_file import open_tower, write_tower
 from bitmar.export import export_checkpoint
-from bitmar.runtime.api import load
+from bitmar.api import load
 from bitmar.runtime.conv import ConvTower
 model = bitmar.load(export_checkpoint({str(checkpoint)!r}, {str(tmp_path / "m.bitmar")!r}))
 print(len(model.generate("", np.zeros((20, 30, 3), np.uint8), max_tokens=5).tokens))

@@ -35,8 +35,8 @@ def modules(package: str) -> list[str]:
 
 
 def test_the_runtime_half_imports_without_torch() -> None:
-    names = [*modules("core"), *modules("runtime"), *modules("session"), "bitmar.export"]
-    assert "bitmar.core.container" in names and "bitmar.runtime.api" in names
+    names = [*modules("core"), *modules("runtime"), *modules("session"), "bitmar.api", "bitmar.export"]
+    assert "bitmar.core.container" in names and "bitmar.runtime.engine" in names
     run(BLOCK + "".join(f"import {name}\n" for name in names) + "import bitmar\nbitmar.load, bitmar.BitMar\n")
 
 

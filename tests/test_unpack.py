@@ -21,10 +21,6 @@ from bitmar.export import export_checkpoint
 from bitmar.runtime.locate import find_model
 from bitmar.unpack import latent, latent_rows, unpack
 
-from ._pairs import make_pair, tokenizer
-
-__all__ = ["make_pair", "tokenizer"]
-
 CONCEPTS = {"concepts": 9, "concept_classes": 13, "concept_tokens": 4}
 
 

@@ -10,7 +10,8 @@ from _models import random_model
 from _peers import Ids
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container, open_container
-from bitmar.runtime.backend import Backend, choose_backend
+from bitmar.runtime.backend import Backend
+from bitmar.runtime.choose import choose_backend
 from bitmar.runtime.options import GenerationOptions
 
 GREEDY = GenerationOptions()

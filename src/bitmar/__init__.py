@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bitmar.api import BitMar, load
     from bitmar.core.fetch import fetch_photo
-    from bitmar.runtime.api import BitMar, load
     from bitmar.session.session import Session
 
 __version__ = "0.2.0"
@@ -16,7 +16,7 @@ __all__ = ["BitMar", "Session", "__version__", "fetch_photo", "load"]
 def __getattr__(name: str) -> Any:
     """Import the engine when it is first asked for: the command line prints its help without it."""
     if name in ("BitMar", "load"):
-        from bitmar.runtime import api
+        from bitmar import api
 
         return getattr(api, name)
     if name == "fetch_photo":

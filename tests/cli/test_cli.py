@@ -91,7 +91,7 @@ def test_ctrl_c_promises_nothing_where_nothing_is_kept(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bitmar.runtime.api.load", stop)
+    monkeypatch.setattr("bitmar.api.load", stop)
     result = cli("complete", "text")
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "stopped\n")
 
@@ -99,7 +99,7 @@ def test_ctrl_c_promises_nothing_where_nothing_is_kept(
 def test_ctrl_c_names_what_the_same_command_goes_on_from(
     cli: Callable[..., Any], model: Path, shard: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bitmar.runtime.api import BitMar
+    from bitmar.api import BitMar
 
     captioned = BitMar.caption
     calls: list[int] = []
@@ -162,12 +162,12 @@ def test_a_full_disk_is_one_line(fails: Callable[..., str], monkeypatch: pytest.
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "out.json")
 
-    monkeypatch.setattr("bitmar.runtime.api.load", full)
+    monkeypatch.setattr("bitmar.api.load", full)
     assert fails("complete", "text") == "error: out.json: No space left on device"
 
 
 def test_a_fault_of_ours_keeps_its_traceback(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitmar.runtime.api.load", lambda *_: 1 / 0)
+    monkeypatch.setattr("bitmar.api.load", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli("complete", "text")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bitmar.runtime.api import BitMar
+from bitmar.api import BitMar
 
 Cli = Callable[..., Any]
 Fails = Callable[..., str]

@@ -79,7 +79,7 @@ def test_a_folder_to_a_table_and_json_lines(cli: Cli, model: Path, album: Path, 
 def test_the_same_command_goes_on(
     cli: Cli, model: Path, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bitmar.runtime.api import BitMar
+    from bitmar.api import BitMar
 
     table, generate, seen = tmp_path / "out.csv", BitMar.generate, list[Any]()
 

@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 
 import bitmar
+from bitmar.api import BitMar
 from bitmar.cli.shards import ShardCaptioner
 from bitmar.core.errors import OutputError
 from bitmar.core.locks import sole_writer
 from bitmar.data.features import FeatureStore, extract_features
 from bitmar.data.sources import iter_webdataset
 from bitmar.evaluate.store import ResultLog
-from bitmar.runtime.api import BitMar
 
 Cli = Callable[..., Any]
 Fails = Callable[..., str]

@@ -183,7 +183,7 @@ def test_the_replica_equals_its_unfused_form(tiny: TinyInterpreter, monkeypatch:
 
 
 def test_the_tower_of_a_packed_model(tmp_path: Path) -> None:
-    from bitmar.runtime.api import load
+    from bitmar.api import load
 
     path = Path(__file__).resolve().parents[2] / "src" / "bitmar" / "assets" / "bitmar-default.bitmar"
     tower, model = load_tower(f"bitmar:{path}"), load(path)

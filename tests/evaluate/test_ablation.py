@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError
 from bitmar.evaluate import ablation, ablation_costs
 from bitmar.evaluate.ablation import Sources, ablate_memory
@@ -31,7 +32,6 @@ from bitmar.evaluate.ablation_variants import (
 )
 from bitmar.evaluate.passages import another_view, heldout_documents
 from bitmar.evaluate.tasks.babylm.choices import Choice
-from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import Write
 

@@ -20,6 +20,7 @@ lm_eval = pytest.importorskip("lm_eval", reason="the harness needs lm-eval")
 
 from lm_eval.api.instance import Instance  # noqa: E402
 
+from bitmar.api import load  # noqa: E402
 from bitmar.core.errors import ConfigError, DataError  # noqa: E402
 from bitmar.evaluate.continuation import Continuation, cut  # noqa: E402
 from bitmar.evaluate.harness import BitMarLM  # noqa: E402
@@ -27,7 +28,6 @@ from bitmar.evaluate.scorer import RuntimeScorer, load_scorer  # noqa: E402
 from bitmar.evaluate.store import ResultLog  # noqa: E402
 from bitmar.evaluate.tasks.zero_shot.data import contexts, hellaswag, last_words, mmlu, questions  # noqa: E402
 from bitmar.evaluate.tasks.zero_shot.run import chance, evaluate_tasks, find_tasks  # noqa: E402
-from bitmar.runtime.api import load  # noqa: E402
 from bitmar.runtime.options import GenerationOptions  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

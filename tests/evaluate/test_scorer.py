@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.api import load
 from bitmar.core.errors import ConfigError, FormatError, ImageError, TokenizerError
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.scorer import RuntimeScorer, load_scorer
-from bitmar.runtime.api import load
 
 TEXTS = ["the dog", "the man runs over the green grass", "", "a", "grass grass dog the the the man and the man"]
 

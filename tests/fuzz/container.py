@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from bitmar.api import BitMar
 from bitmar.core.container import Container, open_container
-from bitmar.runtime.api import BitMar
 
 from . import seeds
 from .changes import ODD_VALUES, Raw, twist

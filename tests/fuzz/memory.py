@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bitmar.api import load
 from bitmar.core.errors import MemoryFileError
-from bitmar.runtime.api import load
 from bitmar.session.session import Session
 
 from . import seeds

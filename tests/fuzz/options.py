@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from bitmar.runtime.api import load
+from bitmar.api import load
 
 from . import seeds
 from .changes import ODD_VALUES, Raw, twist

@@ -13,10 +13,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from bitmar.api import BitMar, load
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import write_container
 from bitmar.core.tensors import expected_tensors, linear_shapes
-from bitmar.runtime.api import BitMar, load
 
 CONFIG = ModelConfig(
     vocab_size=260,

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.api import BitMar
 from bitmar.core.errors import ConfigError, DependencyError
 from bitmar.plots.canvas import check_out, save, shorten
 from bitmar.plots.slots import Held, Passage, Reading
 from bitmar.plots.snapshots import Course, course
 from bitmar.plots.words import trace_caption
 from bitmar.plots.zeros import zeros_of_model, zeros_of_run
-from bitmar.runtime.api import BitMar
 
 pytest.importorskip("matplotlib", reason="pictures need bitmar[plots]")
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.api import BitMar
 from bitmar.core.errors import ConfigError, DataError
 from bitmar.plots.slots import Passage, Reading, held, passages, read, usage_along
-from bitmar.runtime.api import BitMar
 
 
 def nothing() -> None:

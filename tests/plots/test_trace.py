@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.api import BitMar
 from bitmar.plots.trace import Tracer
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.engine import Engine
 
 IDS = np.array([1, 50, 60, 70, 80, 90])

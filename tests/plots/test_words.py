@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bitmar.api import BitMar
 from bitmar.core.errors import ConfigError, ImageError
 from bitmar.plots.words import group_words, trace_caption
-from bitmar.runtime.api import BitMar
 
 
 def test_pieces_become_words() -> None:

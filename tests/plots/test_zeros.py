@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bitmar.api import BitMar
 from bitmar.core.errors import FormatError
 from bitmar.core.ternary import absmean, unpack2
 from bitmar.plots.zeros import gaussian_zeros, zeros_of_model, zeros_of_run
-from bitmar.runtime.api import BitMar
 
 
 def test_gaussian_weights_as_they_are_rounded() -> None:

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import pack2, quantize_activations
-from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.layers import log_softmax
 from bitmar.runtime.memory import Write
 from bitmar.runtime.options import GenerationOptions

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.api import BitMar, load
 from bitmar.core.container import open_container, write_container
 from bitmar.core.errors import DataError, FormatError, ImageError
 from bitmar.core.tensors import (
@@ -21,7 +22,6 @@ from bitmar.core.tensors import (
     STRANGERS,
     scale_name,
 )
-from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
 from bitmar.session.calibrate import LEAST, background, views, with_background
 from bitmar.session.recall import TURNS, Background, Index, Recognizer

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError
-from bitmar.runtime.api import BitMar, load
 from bitmar.session.calibrate import LEAST, background, pooled_views, with_background
 from bitmar.session.layout import Episode
 from bitmar.session.recite import SURE, as_sentence, rest_of, to_recite

@@ -65,8 +65,8 @@ def ablate_memory(
 
     Without --data, --text and --blimp it measures on the photos, novels, talks and sentence pairs below $BITMAR_DATA.
     """
+    from bitmar.api import load
     from bitmar.evaluate.ablation import Sources, ablate_memory
-    from bitmar.runtime.api import load
 
     sources = Sources(
         photos=data or data_files(SHARDS),

@@ -21,8 +21,8 @@ from bitmar.core.errors import ConfigError, ImageError
 from bitmar.runtime.alt_text import alt_text
 
 if TYPE_CHECKING:
+    from bitmar.api import BitMar
     from bitmar.evaluate.store import ResultLog
-    from bitmar.runtime.api import BitMar
     from bitmar.session.session import Recalled, Session
 
 

@@ -57,10 +57,11 @@ def bench(
     ] = None,
 ) -> None:
     """Measure tokens per second, milliseconds per photo, start-up and memory, on every path that runs here."""
+    from bitmar.api import BitMar
     from bitmar.core.container import open_container
     from bitmar.evaluate.tasks import speed
-    from bitmar.runtime.api import BitMar
-    from bitmar.runtime.backend import NUMPY, choose_backend
+    from bitmar.runtime.backend import NUMPY
+    from bitmar.runtime.choose import choose_backend
     from bitmar.runtime.diagnosis import diagnose, native_paths
     from bitmar.runtime.locate import find_model
 

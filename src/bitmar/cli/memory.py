@@ -15,7 +15,7 @@ from bitmar.console import megabytes, say, write_json
 from bitmar.core.errors import ConfigError, MemoryFileError
 
 if TYPE_CHECKING:
-    from bitmar.runtime.api import BitMar
+    from bitmar.api import BitMar
     from bitmar.session.layout import Episode
     from bitmar.session.session import Recalled, Session
     from bitmar.session.transfer import Moved

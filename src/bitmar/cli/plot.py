@@ -15,8 +15,8 @@ from bitmar.core.errors import ConfigError
 from bitmar.core.paths import data_files
 
 if TYPE_CHECKING:
+    from bitmar.api import BitMar
     from bitmar.plots.slots import Passage, Reading
-    from bitmar.runtime.api import BitMar
     from bitmar.session.session import Session
 
 plots = make_group("plot", "Draw what goes on inside, as PNG or SVG.", panel=JUDGE)
@@ -184,8 +184,8 @@ def _run(source: str) -> Path | None:
 
 def _model(source: str) -> dict[str, BitMar]:
     """One model by its name, a checkpoint folder included."""
+    from bitmar.api import load
     from bitmar.plots.snapshots import Snapshot
-    from bitmar.runtime.api import load
 
     folder = Path(source)
     if (folder / "model.safetensors").is_file() and not any(folder.glob("*.bitmar")):

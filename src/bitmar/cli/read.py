@@ -39,7 +39,7 @@ def read(
     ] = None,
 ) -> None:
     """Read a text of any length and report its perplexity, the time per token and the memory, stretch by stretch."""
-    from bitmar.runtime.api import load
+    from bitmar.api import load
 
     loaded = load(model)
     session = None

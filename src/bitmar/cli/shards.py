@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import safe_open
 
+from bitmar.api import BitMar
 from bitmar.console import Skipped, progress, resumable, say
 from bitmar.core.errors import ConfigError, DataError, ImageError
 from bitmar.core.files import write_atomically
@@ -18,7 +19,6 @@ from bitmar.data.shards import expand_shards
 from bitmar.data.sources import CaptionedPhoto, iter_webdataset
 from bitmar.evaluate.store import ResultLog
 from bitmar.plots.grid import Cell
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import ImageTokens
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bitmar.api import BitMar
 from bitmar.core.errors import ConfigError
 from bitmar.data.sources import OnBad
 from bitmar.evaluate.ablation_costs import peak_rss, speed
@@ -23,7 +24,6 @@ from bitmar.evaluate.ablation_variants import LITERAL, MEANING, OFF, ON, OTHERS,
 from bitmar.evaluate.figure import Figure
 from bitmar.evaluate.passages import another_view, heldout_documents, readable_photos
 from bitmar.evaluate.tasks.babylm.blimp import read_pairs
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import ImageTokens
 
 SHOWN = (OFF, ON, LITERAL)

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from bitmar.api import BitMar
 from bitmar.evaluate.ablation_measure import Measure
 from bitmar.evaluate.ablation_variants import LITERAL, OFF, ON
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.memory import Write
 from bitmar.runtime.options import GenerationOptions
 

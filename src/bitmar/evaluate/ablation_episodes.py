@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bitmar.api import BitMar
 from bitmar.evaluate.ablation_measure import Measure
 from bitmar.evaluate.ablation_tasks import Tick
 from bitmar.evaluate.ablation_variants import LITERAL, OFF, ON, OTHERS, UNRECITED, UNWRITTEN
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import MemoryState
 from bitmar.session.session import Session

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bitmar.api import BitMar
 from bitmar.core.errors import DependencyError
 from bitmar.data.text import clean_text
 from bitmar.evaluate.ablation_measure import PERPLEXITY, Measure
@@ -14,7 +15,6 @@ from bitmar.evaluate.ablation_variants import ON, UNWRITTEN
 from bitmar.evaluate.coco_metrics import cider_by_photo, tokenize
 from bitmar.evaluate.figure import F64
 from bitmar.evaluate.tasks.babylm.choices import Choice
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.layers import log_softmax
 from bitmar.runtime.memory import MemoryState, Write

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from bitmar.api import BitMar
 from bitmar.core.container import Container
 from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import F32
 from bitmar.evaluate.passages import SENTENCES
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.text import encode
 
 ON, OFF, LITERAL = "on", "off", "literal"

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError, DependencyError, FormatError, nearest, pip_install
 from bitmar.core.ternary import F32
 from bitmar.evaluate.continuation import Continuation, check_write, compare, write
 from bitmar.evaluate.protocol import OnProgress, Picture, Text, is_features
-from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.ask import evidence_for
 from bitmar.runtime.backend import NUMPY
 from bitmar.runtime.cache import ImageTokens

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from bitmar.api import BitMar
 from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.ternary import F32
 from bitmar.data.sources import OnBad
 from bitmar.data.text import clean_text
 from bitmar.evaluate.passages import SENTENCES, heldout_documents, readable_photos
 from bitmar.plots.trace import Tracer
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.memory import MemoryState
 from bitmar.runtime.text import encode
 from bitmar.session.session import Session

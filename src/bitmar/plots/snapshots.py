@@ -9,9 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError, FormatError, nearest
 from bitmar.export import export_checkpoint, read_config
-from bitmar.runtime.api import BitMar, load
 from bitmar.train.runs import LOG, Stage, is_run, stages
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from bitmar.api import BitMar
 from bitmar.core.errors import ConfigError, ImageError
 from bitmar.core.image import PhotoSource, load_photo
 from bitmar.core.ternary import F32
 from bitmar.plots.trace import Tracer
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.text import encode
 from bitmar.session.session import Session
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bitmar.api import BitMar
 from bitmar.evaluate.scorer import RuntimeScorer, load_scorer
 from bitmar.evaluate.store import ResultLog
 from bitmar.report.data import Absent, EvalData
-from bitmar.runtime.api import BitMar
 
 OURS, TEXT, BASELINE, PEER = "ours", "text", "baseline", "peer"
 

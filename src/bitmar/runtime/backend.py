@@ -1,20 +1,16 @@
-"""What a program needs of an engine, and which of the two engines runs a model."""
+"""What a program needs of an engine."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from bitmar.core.container import Container
-from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.errors import nearest
 from bitmar.core.ternary import F32, U8
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.concepts import ConceptBank
 from bitmar.runtime.memory import MemoryState
-
-if TYPE_CHECKING:
-    from bitmar.runtime.options import GenerationOptions
+from bitmar.runtime.options import GenerationOptions
 
 VARIABLE = "BITMAR_KERNEL"  # the environment's wish: a kernel path, or "numpy"
 NUMPY = "numpy"
@@ -90,34 +86,6 @@ class Backend(Protocol):
     def replace_memory(self, state: Any, memory: MemoryState) -> None:
         """Let the sequence read this memory from its next token on. The model must have a memory."""
         ...
-
-
-def choose_backend(container: Container, engine: str | None = None) -> Backend:
-    """The engine for a model.
-
-    engine: "numpy", or a path of the native kernels such as "avx2" (`bitmar doctor` lists them). None: what the
-    variable BITMAR_KERNEL says, else the fastest here, which is numpy where the native engine was not built or cannot
-    run this configuration. Raises ConfigError for an engine that cannot run.
-    """
-    from bitmar.runtime.engine import Engine
-
-    wish = engine or os.environ.get(VARIABLE, "")
-    if wish == NUMPY:
-        return Engine(container)
-    try:
-        from bitmar.runtime.native import NativeEngine, why_not
-    except ImportError:
-        if wish:
-            raise ConfigError(
-                f"the kernels {wish!r} belong to the native engine, which was not built: "
-                "install bitmar again where a C++ compiler is, or ask for numpy"
-            ) from None
-        return Engine(container)
-    if reason := why_not(container.config):
-        if wish:
-            raise ConfigError(f"the native engine cannot run {reason}: ask for {NUMPY!r}")
-        return Engine(container)
-    return NativeEngine(container, wish)
 
 
 def engine_hint(name: str, runnable: list[str]) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 
 from bitmar.core.container import open_container
 from bitmar.core.errors import BitMarError, ConfigError
-from bitmar.runtime.backend import NUMPY, VARIABLE, choose_backend
+from bitmar.runtime.backend import NUMPY, VARIABLE
+from bitmar.runtime.choose import choose_backend
 from bitmar.runtime.locate import find_model
 
 

@@ -27,7 +27,7 @@ def from_pixels(tower: Callable[[F32], F32], vision: Mapping[str, Any]) -> Tower
 
 
 def imported_tower(config: ConvTowerConfig | VitTowerConfig, tensors: Tensors, engine: str | None = None) -> Tower:
-    """A pretrained tower, of a file of its own or of a model's. engine: as in `backend.choose_backend`.
+    """A pretrained tower, of a file of its own or of a model's. engine: as in `choose.choose_backend`.
 
     A `vit` runs on numpy whatever the engine. Raises ConfigError for an engine that cannot run.
     """

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bitmar.runtime.api import Generation
+from bitmar.api import Generation
 from bitmar.runtime.ask import Answer
 from bitmar.serve.context import Context, error_answers, event_stream, get_context, sse, with_first
 from bitmar.serve.errors import ApiError, of_validation

@@ -104,9 +104,9 @@ def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> 
 def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:
     """Teaches the packed model how the stage's photos look to it: in views of its own, or with another network's
     features in those that were extracted."""
+    from bitmar.api import load
     from bitmar.core.image import load_photo
     from bitmar.data.augment import view_rng
-    from bitmar.runtime.api import load
     from bitmar.runtime.tower import mean_features
     from bitmar.session.calibrate import ENOUGH, LEAST, background, pooled_views, with_background
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.api import load
 from bitmar.evaluate.scorer import RuntimeScorer, load_scorer
 from bitmar.evaluate.tasks import probes
 from bitmar.evaluate.tasks.babylm.choices import Choice
 from bitmar.evaluate.tasks.probes import run_probes
-from bitmar.runtime.api import load
 
 from ..fakes import VOCABULARY, FakeScorer, uniform
 

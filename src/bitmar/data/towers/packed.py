@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bitmar.api import load
 from bitmar.core.config import TowerConfig
 from bitmar.core.conv_config import ConvTowerConfig
 from bitmar.core.errors import ConfigError
 from bitmar.core.sealed import TOWER, form_of
 from bitmar.core.tower_file import open_tower
-from bitmar.runtime.api import load
 from bitmar.runtime.tower import imported_tower
 
 

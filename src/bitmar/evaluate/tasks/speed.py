@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from bitmar.api import BitMar
 from bitmar.core.container import Container
-from bitmar.runtime.api import BitMar
-from bitmar.runtime.backend import NUMPY, Backend, choose_backend
+from bitmar.runtime.backend import NUMPY, Backend
+from bitmar.runtime.choose import choose_backend
 from bitmar.runtime.options import GenerationOptions
 
 CONTEXTS = (64, 256, 1024)

@@ -19,8 +19,8 @@ from bitmar.evaluate.figure import Figure
 from bitmar.runtime.ask import ask
 
 if TYPE_CHECKING:
+    from bitmar.api import BitMar
     from bitmar.data.sources import CaptionedPhoto
-    from bitmar.runtime.api import BitMar
 
 ALL = "all"
 _KEYS = ("shard", "key", "question", "answer", "answer_type")

@@ -5,21 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from bitmar.core.errors import ConfigError, TokenizerError
 from bitmar.core.ternary import F32
+from bitmar.runtime.backend import Backend
 from bitmar.runtime.memory import MemoryState
 from bitmar.runtime.options import whole
 from bitmar.runtime.text import encode
+from bitmar.session import session
 from bitmar.session.session import Session
 
-if TYPE_CHECKING:
-    from bitmar.runtime.api import BitMar
-
 _PIECE = 1 << 12  # characters of a file that are taken at once, should its lines be longer
+
+
+class Model(session.Model, Protocol):
+    """What a reader needs of a model, more than a session does; `BitMar` is one."""
+
+    engine: Backend
+    tokenizer: Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +64,7 @@ class Reader:
     or without one into the state's own memory by the model's write rule (eq. 1). Either way the next segment reads it.
     """
 
-    def __init__(self, model: BitMar, state: Any, session: Session | None, remember: bool) -> None:
+    def __init__(self, model: Model, state: Any, session: Session | None, remember: bool) -> None:
         self.model, self.state, self.session = model, state, session
         self.memory: MemoryState | None = None
         self._last = model.config.bos_token_id  # scored already, and read along with what follows it

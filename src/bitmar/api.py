@@ -18,9 +18,10 @@ from bitmar.core.container import Container, open_container
 from bitmar.core.errors import NOT_FINITE, ConfigError, FormatError, ImageError
 from bitmar.core.image import PhotoSource, load_photo, to_square
 from bitmar.core.ternary import F32
+from bitmar.reading import Passage, Reader, read_stream
 from bitmar.runtime.ask import Answer, ask
-from bitmar.runtime.backend import choose_backend
 from bitmar.runtime.cache import I64, ImageTokens
+from bitmar.runtime.choose import choose_backend
 from bitmar.runtime.confidence import DOUBTFUL, Witness
 from bitmar.runtime.embedding import TextEncoder, pooled_image, unit
 from bitmar.runtime.generate import beam_search, sample
@@ -28,7 +29,6 @@ from bitmar.runtime.layers import Weights
 from bitmar.runtime.locate import find_model
 from bitmar.runtime.memory import EpisodicMemory, MemoryState
 from bitmar.runtime.options import GenerationOptions
-from bitmar.runtime.reading import Passage, Reader, read_stream
 from bitmar.runtime.text import TextStream, check_ids, encode
 from bitmar.session.recite import as_sentence, rest_of, to_recite
 from bitmar.session.session import Recalled, Session

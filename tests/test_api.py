@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError, ImageError, TokenizerError
 from bitmar.plots.trace import Tracer
-from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.text import encode
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bitmar.api import BitMar, load
 from bitmar.core.errors import FormatError
-from bitmar.runtime.api import BitMar, load
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.options import GenerationOptions
 

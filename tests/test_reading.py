@@ -12,7 +12,7 @@ import pytest
 
 from bitmar import BitMar
 from bitmar.core.errors import ConfigError, MemoryFileError, TokenizerError
-from bitmar.runtime.reading import Passage, pieces
+from bitmar.reading import Passage, pieces
 from bitmar.session.session import Session
 
 LINES = ["the dog runs over the grass\n", "\n", "and the man runs\n"] * 9
@@ -91,7 +91,7 @@ def test_what_can_be_read(make_pair: Callable[..., Any], tmp_path: Path, source:
         with open(tmp_path / "text.txt") as file:
             found = scores(model.read(file))
     else:
-        monkeypatch.setattr("bitmar.runtime.reading._PIECE", 9)
+        monkeypatch.setattr("bitmar.reading._PIECE", 9)
         text = "a man and a dog " * 4
         assert max(map(len, pieces(io.StringIO(text)))) <= 9 + len(" and")
         expected, found = scores(model.read(text)), scores(model.read(io.StringIO(text)))
