@@ -83,13 +83,14 @@ def calibrate_captions(
     """Teach a model how far its captions can be trusted, and keep that in its file.
 
     It captions photos whose captions (--data) or labels (--labels) are known, and learns from what it got right. They
-    should not be those that it was trained on.
+    should not be those that it was trained on. Pictures of nothing (noise, plain colours, text) teach it to doubt.
     """
     import numpy as np
 
     from bitmar import load
     from bitmar.core.container import with_tensors
     from bitmar.core.tensors import CONFIDENCE
+    from bitmar.evaluate.nothing import nothing
     from bitmar.evaluate.tasks.naming import Namer, about_the_right_thing, fit_confidence
 
     loaded = load(model)
@@ -97,6 +98,14 @@ def calibrate_captions(
     if witness is None:
         raise ConfigError(f"{loaded.path} has no concept bank, which the confidence of captions rests on")
     evidence, right = [], []
+
+    def speaks_for(image: ImageTokens) -> str:
+        """The caption, whose evidence is kept."""
+        written = loaded.generate("", image, max_tokens=32)
+        assert image.concepts is not None
+        evidence.append(witness.evidence(written.text, loaded.likelihood(written.tokens, image), image.concepts))
+        return written.text
+
     with needs("data"), progress() as bar:
         skipped = Skipped(bar)
         for pattern, labelled in [*((p, False) for p in data), *((p, True) for p in labels)]:
@@ -104,19 +113,19 @@ def calibrate_captions(
                 label = str(sample.meta.get("label") or "")
                 if labelled and not namer.knows(label):
                     continue
-                written = loaded.generate("", image, max_tokens=32)
-                assert image.concepts is not None
-                likelihood = loaded.likelihood(written.tokens, image)
-                evidence.append(witness.evidence(written.text, likelihood, image.concepts))
-                subject = witness.subject(written.text)
+                text = speaks_for(image)
                 right.append(
-                    namer(written.text, label)
+                    namer(text, label)
                     if labelled
-                    else about_the_right_thing(written.text, sample.captions, witness.vocabulary, subject)
+                    else about_the_right_thing(text, sample.captions, witness.vocabulary, witness.subject(text))
                 )
+    known = len(right)
+    for picture in nothing():
+        speaks_for(loaded.encode_image(picture))
+        right.append(False)
     weights = fit_confidence(np.stack(evidence), np.array(right))
     with_tensors(loaded.container, {CONFIDENCE: weights}, out)
-    say(f"{out}: {megabytes(out.stat().st_size)}; {len(right)} photos, {np.mean(right):.1%} right; {skipped}")
+    say(f"{out}: {megabytes(out.stat().st_size)}; {known} photos, {np.mean(right[:known]):.1%} right; {skipped}")
     if skipped.reasons:
         raise typer.Exit(SKIPPED)
 

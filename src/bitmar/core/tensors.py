@@ -20,7 +20,7 @@ EMBEDDING = "model.embed_tokens.weight"  # int8, with one scale a row under `sca
 
 CONCEPTS = "model.concepts"  # the concept bank; its keys are int8 with one scale a row
 CONFIDENCE = "confidence.weights"
-EVIDENCE = 6  # weights of what speaks for a caption (`runtime.confidence`)
+EVIDENCE = 7  # weights of what speaks for a caption (`runtime.confidence`)
 WORD_IDS = 6  # token ids of a concept's word, at most
 
 BACKGROUND_MEAN, BACKGROUND_PROJECT, BACKGROUND_STRANGERS = (

@@ -1,8 +1,9 @@
 """How far a caption can be trusted: the chance that it is about the right thing, and what is sure where it is not.
 
 A caption's subject is the first thing that it names. The tower's concepts, which never read the caption, bear witness
-for it or against it; how likely the model found its own words says a little more. Five weights turn this into a chance;
-they are fitted to photos whose labels or captions are known (`bitmar calibrate --labels`), by logistic regression.
+for it or against it; how likely the model found its own words says a little more, and where the concepts hear a little
+of everything there is nothing to be seen. Seven weights turn this into a chance; they are fitted to photos whose labels
+or captions are known, and to pictures of nothing (`bitmar calibrate-captions`), by logistic regression.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Witness:
 
     @cached_property
     def _notions(self) -> list[dict[str, list[int]]]:
-        """Things and places: a phrase, and the concepts that speak for it."""
+        """Things, places and scenery: a phrase, and the concepts that speak for it."""
         table = (files(__package__) / "general.tsv").read_text(encoding="utf-8")
         rows = table.split("\n", 1)[1]
         return [
@@ -62,16 +63,15 @@ class Witness:
         return next((concept for concept in self.vocabulary.find(caption) if concept in things), None)
 
     def evidence(self, caption: str, likelihood: float, scores: F32) -> F32:
-        """What speaks for a caption, (6,): the last is 1.
+        """What speaks for a caption, (7,): the last is 1.
 
         likelihood: mean log-probability of its tokens. scores (K,): of the photo's concepts.
         """
         subject, best = self.subject(caption), int(self._things[np.argmax(scores[self._things])])
         seen = float(scores[subject]) if subject is not None else 0.0
         kin = subject is not None and self._notion(subject) == self._notion(best) is not None
-        return np.array(
-            [likelihood, log_odds(seen), log_odds(float(scores[best])), subject == best, kin, 1], np.float32
-        )
+        found = [log_odds(seen), log_odds(float(scores[best])), subject == best, kin, np.log(scores.sum() + _EDGE)]
+        return np.array([likelihood, *found, 1], np.float32)
 
     def _notion(self, concept: int) -> str | None:
         return next((phrase for phrase, members in self._notions[0].items() if concept in members), None)
@@ -87,9 +87,9 @@ class Witness:
         return [log_odds(float(scores[c])) - float(self._prior[c]) for c in self.vocabulary.find(text)]
 
     def general(self, scores: F32) -> str | None:
-        """What is sure of a photo in general: "an animal on grass"; None where not even that is."""
-        thing, place = (self._clearest(notions, scores) for notions in self._notions)
-        return " ".join(filter(None, (thing, place))) if thing else None
+        """What is sure of a photo in general: "an animal on grass", "the sky"; None where not even that is."""
+        thing, place, scenery = (self._clearest(notions, scores) for notions in self._notions)
+        return " ".join(filter(None, (thing, place))) if thing else scenery
 
     def _clearest(self, notions: dict[str, list[int]], scores: F32) -> str | None:
         heard = np.where(scores >= _HEARD, scores, 0)

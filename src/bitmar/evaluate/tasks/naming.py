@@ -119,7 +119,7 @@ def about_the_right_thing(caption: str, references: Iterable[str], vocabulary: V
 
 
 def fit_confidence(evidence: npt.NDArray[np.float32], right: npt.NDArray[np.bool_], ridge: float = 1.0) -> Any:
-    """Weights (6,) of `runtime.confidence.Witness.evidence` (n, 6), by logistic regression (Newton's method)."""
+    """Weights (7,) of `runtime.confidence.Witness.evidence` (n, 7), by logistic regression (Newton's method)."""
     x, y = evidence.astype(np.float64), right.astype(np.float64)
     weights = np.zeros(x.shape[1])
     penalty = ridge * np.eye(len(weights))
