@@ -1,6 +1,6 @@
 """Does fine-tuning learn from real data? BoolQ, and as a control a task on real text that any text model can learn.
 
-python benchmarks/finetune.py --model runs/default/reward --json out/finetune.json
+python benchmarks/finetune.py --model runs/default/self_critical --json out/finetune.json
 
 BoolQ's validation file, the only part at hand, is split into training (70 %), validation (10 %, chooses the epoch) and
 test (20 %). The control: was a line said to a child, or on the telephone, or is it from a fairy tale or a lexicon?

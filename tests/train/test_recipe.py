@@ -10,7 +10,7 @@ import yaml
 from bitmar.core.config import ModelConfig
 from bitmar.core.errors import ConfigError
 from bitmar.train.recipe import load_recipe
-from bitmar.train.stages import Fit
+from bitmar.train.stages import Concepts, Distill, Fit
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 Write = Callable[..., Path]
@@ -105,6 +105,37 @@ def test_an_unknown_weight_of_a_distillation(recipe: dict[str, Any], write: Writ
     ],
 )
 def test_a_value_that_makes_no_sense(recipe: dict[str, Any], write: Write, assignment: str, message: str) -> None:
+    assert message in refused(write, recipe, assignment)
+
+
+def test_defaults_are_taken_by_the_stages_that_have_them(recipe: dict[str, Any], write: Write) -> None:
+    recipe["defaults"] = {"rows": 3, "caption_length": 9, "training": {"steps": 7, "clip": 0.5}}
+    recipe["stages"] += [DISTILL, {**DISTILL, "name": "second", "training": {"clip": 0.1}}]
+    fit, first, second = load_recipe(write(recipe)).stages
+    assert isinstance(fit, Fit) and fit.caption_length == 24  # its own
+    assert isinstance(first, Distill) and isinstance(second, Distill) and first.rows == second.rows == 3
+    found = [(stage.training.steps, stage.training.clip) for stage in (fit, first, second)]
+    assert found == [(10, 0.5), (2, 0.5), (7, 0.1)]
+    overridden = load_recipe(write(recipe), ["defaults.training.clip=0.2"]).stages
+    assert [stage.training.clip for stage in overridden if not isinstance(stage, Concepts)] == [0.2, 0.2, 0.1]
+
+
+@pytest.mark.parametrize(
+    "assignment, message",
+    [
+        (
+            "defaults.caption_lenght=9",
+            "defaults: no stage has the key 'caption_lenght' (did you mean 'caption_length'?)",
+        ),
+        ("defaults.rows=9", "defaults: no stage has the key 'rows'"),
+        ("defaults.name=all", "defaults: no stage has the key 'name'"),
+        ("defaults.samples=one", "stages.0 (all): samples must be a whole number, not 'one'"),
+        ("defaults.training.stepps=9", "stages.0 (all): training: unknown key 'stepps' (did you mean 'steps'?)"),
+        ("defaults.training=9", "defaults: training: expected a mapping, found 9"),
+        ("defaults=[a]", "defaults: expected a mapping, found ['a']"),
+    ],
+)
+def test_wrong_defaults(recipe: dict[str, Any], write: Write, assignment: str, message: str) -> None:
     assert message in refused(write, recipe, assignment)
 
 

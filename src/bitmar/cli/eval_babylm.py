@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @command(
     "bitmar eval babylm --data evaluation_data/full_eval --json out/babylm.json",
-    "bitmar eval babylm --data evaluation_data --tasks blimp,ewok --engine torch --model runs/default/reward",
+    "bitmar eval babylm --data evaluation_data --tasks blimp,ewok --engine torch --model runs/default/self_critical",
     group=evaluate,
 )
 def babylm(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @command(
-    "bitmar finetune rte --data glue_filtered --model runs/default/reward --out runs/rte",
+    "bitmar finetune rte --data glue_filtered --model runs/default/self_critical --out runs/rte",
     "bitmar finetune boolq --data glue_filtered --model runs/default --out runs/boolq --seeds 3 --json boolq.json",
     "bitmar finetune --train a.jsonl --valid b.jsonl --text-field review --label-field stars -m runs/mine -o out",
     panel=MAKE,

@@ -18,7 +18,7 @@ RecipeFile = Annotated[
 
 @command(
     "bitmar train recipes/smoke.yaml",
-    "bitmar train recipes/default.yaml --stage eyes",
+    "bitmar train recipes/default.yaml --stage mixed",
     "bitmar train recipes/smoke.yaml --set output=runs/wide --set model.hidden_size=256",
     "torchrun --nproc-per-node 4 -m bitmar train recipes/default.yaml",
     panel=MAKE,

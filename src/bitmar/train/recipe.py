@@ -6,6 +6,7 @@ roots: {BITMAR_DATA: data}      # what $BITMAR_DATA in a path stands for, where 
 tokenizer: {train: 8192}        # train our own of this size, or {load: gpt2 | FOLDER}
 model: {hidden_size: 256}       # any key of ModelConfig
 data: {text: ..., captions: ..., photos: ..., validation: ...}
+defaults: {training: {clip: 1}} # keys that stages need not repeat; each takes those that it has
 stages:                         # in this order; a finished stage is not run again
   - {name: tower, kind: distill, ...}
   - {name: language, kind: fit, ...}
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,14 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path}: `stages` is empty; there is nothing to do")
     if "path" in values:
         raise ConfigError(f"{path}: unknown key 'path'")  # a field of `Recipe`, but not a user's
-    stages = [_stage(stage, f"{path}: stages.{i}") for i, stage in enumerate(stages)]
+    kinds = [_kind(stage, f"{path}: stages.{i}") for i, stage in enumerate(stages)]
+    defaults = _defaults(values.pop("defaults", None), kinds, str(path))
+    stages = [
+        from_mapping(
+            kind, _with_defaults(stage, defaults, kind), f"{path}: stages.{i} ({stage.get('name', 'no name')})"
+        )
+        for i, (stage, kind) in enumerate(zip(stages, kinds, strict=True))
+    ]
     recipe: Recipe = replace(from_mapping(Recipe, {**values, "stages": stages}, str(path)), path=str(path))
     try:
         _check(recipe)
@@ -181,15 +189,37 @@ def _with_tower(stage: Stage, recipe: Recipe) -> Stage:
     return replace(stage, tower=f"bitmar:{Path(recipe.output) / name / 'model.bitmar'}")
 
 
-def _stage(values: Any, where: str) -> Stage:
-    kinds = {"fit": Fit, "distill": Distill, "concepts": Concepts}
-    kind = values.get("kind") if isinstance(values, dict) else values
-    if not isinstance(values, dict) or not isinstance(kind, str) or kind not in kinds:
+def _kind(stage: Any, where: str) -> type[Stage]:
+    kinds: dict[str, type[Stage]] = {"fit": Fit, "distill": Distill, "concepts": Concepts}
+    kind = stage.get("kind") if isinstance(stage, dict) else stage
+    if not isinstance(stage, dict) or not isinstance(kind, str) or kind not in kinds:
         raise ConfigError(
             f"{where}: kind must be fit, distill or concepts, not {kind!r:.60}{nearest(str(kind), kinds)}"
         )
-    stage: Stage = from_mapping(kinds[kind], values, f"{where} ({values.get('name', 'no name')})")
-    return stage
+    return kinds[kind]
+
+
+def _defaults(values: Any, kinds: Sequence[type[Stage]], path: str) -> dict[str, Any]:
+    """`defaults`, each key of which some stage has."""
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: defaults: expected a mapping, found {values!r:.60}")
+    if not isinstance(training := values.get("training", {}), dict):
+        raise ConfigError(f"{path}: defaults: training: expected a mapping, found {training!r:.60}")
+    known = {f.name for kind in kinds for f in fields(kind)} - {"name", "kind"}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{path}: defaults: no stage has the key {key!r}{nearest(str(key), known)}")
+    return values
+
+
+def _with_defaults(stage: dict[str, Any], defaults: dict[str, Any], kind: type[Stage]) -> dict[str, Any]:
+    """A stage's own keys go before those of `defaults`; in `training`, one by one."""
+    merged = {key: value for key, value in defaults.items() if key in {f.name for f in fields(kind)}} | stage
+    own, general = stage.get("training"), defaults.get("training")
+    if isinstance(own, dict) and isinstance(general, dict):
+        merged["training"] = general | own
+    return merged
 
 
 def _check(recipe: Recipe) -> None:
