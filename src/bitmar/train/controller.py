@@ -64,10 +64,10 @@ class ControllerCallback(StatefulCallback):
         self.weight = model.contrastive_weight
         self.cosine: float | None = None  # of this step's pictures, the same on all ranks; the trainer sets it
 
-    def remember(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return asdict(self.controller.state)
 
-    def recall(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.controller.state = ControllerState(**saved)
         self._set_weight()  # the first loss comes before the first decision
 

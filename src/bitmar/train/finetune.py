@@ -149,10 +149,10 @@ class BestEpoch(StatefulCallback):
         self.epoch = 0
         self.on_progress: Callable[[int], None] | None = None
 
-    def remember(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"history": self.history, "epoch": self.epoch}
 
-    def recall(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.history, self.epoch = list(saved["history"]), saved["epoch"]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -9,24 +9,24 @@ from transformers.trainer_callback import ExportableState
 
 
 class StatefulCallback(TrainerCallback, ExportableState):
-    """`remember()` goes into trainer_state.json, and `recall()` gets it back when a run resumes.
+    """`state_dict()` goes into trainer_state.json, and `load_state_dict()` gets it back when a run resumes.
 
     transformers would rather build the callback anew from its arguments; ours hold models and cannot be written down.
     """
 
-    def remember(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What to keep, as JSON has it."""
         raise NotImplementedError
 
-    def recall(self, saved: dict[str, Any]) -> None:
-        """Continues from what an earlier `remember()` gave."""
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Continues from what an earlier `state_dict()` gave."""
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """`ExportableState`'s hook."""
-        return {"args": {}, "attributes": self.remember()}
+        return {"args": {}, "attributes": self.state_dict()}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # A checkpoint from before this callback was switched on knows nothing of it.
         saved = state.stateful_callbacks.setdefault(type(self).__name__, self.state())
-        self.recall(saved["attributes"])
+        self.load_state_dict(saved["attributes"])

@@ -58,10 +58,10 @@ class WordsSeen(StatefulCallback):
         self._save = save
         self._pending = babylm_milestones()
 
-    def remember(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"seen": self.seen}
 
-    def recall(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.seen = saved["seen"]
         self._pending = [n for n in babylm_milestones() if n * 1_000_000 > self.seen]
 
