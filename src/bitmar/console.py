@@ -111,16 +111,20 @@ def progress(*, size: bool = False, to: Console | None = None, hidden: bool = Fa
 
 
 class Skipped:
-    """Names, counts and shows the samples that bulk work leaves out. Give the object itself as `on_bad`."""
+    """Names, counts and shows the samples that bulk work leaves out. Give the object itself as `on_bad`.
 
-    def __init__(self, bar: Progress) -> None:
+    bar: whose console shows each of them; None where the work itself does.
+    """
+
+    def __init__(self, bar: Progress | None = None) -> None:
         self.reasons: dict[str, str] = {}
         self._bar = bar
 
     def __call__(self, name: str, reason: str) -> None:
         if name not in self.reasons:
             self.reasons[name] = reason
-            self._bar.console.print(f"skipped {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+            if self._bar is not None:
+                self._bar.console.print(f"skipped {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
 
     def as_list(self) -> list[dict[str, str]]:
         """For JSON."""

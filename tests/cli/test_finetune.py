@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ def own(tmp_path: Path) -> list[Any]:
 def test_data_of_ones_own(cli: Callable[..., Any], own: list[Any], trained: Path, tmp_path: Path) -> None:
     out, report = tmp_path / "out", tmp_path / "new" / "report.json"
     result = cli("finetune", *own, "--model", trained, "--out", out, "--seeds", 2, "--json", report)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output
     assert f"skipped {tmp_path / 'valid.jsonl'}:7: not JSON" in result.stderr and "1 lines skipped" in result.stderr
     first, *lines = result.stdout.splitlines()
     assert first == "train: 6 lines of the valid file, mean of 2 seeds; in brackets 95 % intervals"
@@ -67,6 +70,21 @@ def test_what_makes_no_sense(fails: Callable[..., str], own: list[Any], trained:
     assert "packed for use" in fails("finetune", *own, "--model", trained / "model.bitmar", "--out", tmp_path / "out")
     assert "learning_rate must be above 0" in fails("finetune", *own, *where, "--learning-rate", 0)
     assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_what_is_not_there_is_named_before_torch_is_imported(own: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "rte.train.jsonl").write_text("{}")
+    where = ["--out", str(tmp_path / "out"), "--model", str(tmp_path)]
+    cases = {
+        "no file": ["rte", "--data", str(tmp_path)],
+        f"no file {tmp_path / 'tset.jsonl'}": [*own, "--test", tmp_path / "tset.jsonl"],
+        "is no checkpoint folder, it has no config.json": own,
+    }
+    block = "import sys\nsys.modules['torch'] = None\nfrom bitmar.__main__ import main\nmain()"
+    for message, options in cases.items():
+        command = [sys.executable, "-c", block, "finetune", *map(str, options), *where]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "COLUMNS": "1000"})
+        assert done.returncode == 2 and message in done.stderr, done.stderr
 
 
 def test_help_shows_examples(cli: Callable[..., Any]) -> None:

@@ -45,9 +45,17 @@ def test_a_run_leaves_a_model_and_is_not_run_again(cli: Callable[..., Any], trai
     log = (trained / "joint" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in log if "loss" in json.loads(line)] == [1, 2]
     result = cli("train", trained.parent / "tiny.yaml")
-    assert result.exit_code == 0 and "finished before" in result.stderr
+    assert result.exit_code == 1 and "finished before" in result.stderr  # still without the broken photo
     assert f"--model {trained}" in result.stderr.replace("\n", "")
     assert (trained / "joint" / "log.jsonl").read_text().splitlines() == log
+
+
+def test_photos_that_were_left_out_are_named_at_the_end(cli: Callable[..., Any], recipe: Path, shard: Path) -> None:
+    pytest.importorskip("torch", reason="training needs bitmar[train]")
+    for change in ((), ("--set", f"output={recipe.parent / 'again'}")):  # decoded just now, or by another run
+        result = cli("train", recipe, "--set", "stages.joint.training.steps=1", *change)
+        assert result.exit_code == 1 and result.stderr.splitlines()[-1].startswith("1 skipped: "), result.output
+        assert result.stderr.splitlines()[-1].endswith("002") and (recipe.parent / "run" / "model.bitmar").is_file()
 
 
 def test_ctrl_c_says_that_a_run_goes_on_only_once_something_is_kept(

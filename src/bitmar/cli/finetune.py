@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitmar.cli.app import MAKE, command
+from bitmar.cli.app import MAKE, SKIPPED, command
 from bitmar.cli.common import needs, resumable_training
 from bitmar.console import SHOWN, STDOUT, say, write_json
 from bitmar.core.errors import ConfigError
@@ -76,12 +76,18 @@ def finetune(
     """Train a classifier on top of a checkpoint: a task of (Super)GLUE as BabyLM 2025 has it, or data of your own.
 
     OUT gets report.json and, for every seed, the fine-tuned model, its log, and predictions.jsonl. The same command
-    goes on where a stopped one was. Lines that do not fit are named and left out.
+    goes on where a stopped one was. Lines that do not fit are named and left out; then the exit status is 1.
     """
+    from bitmar.train.runs import check_checkpoint, is_run, last_model
+    from bitmar.train.tasks import data_files
+
+    chosen = _task(task, text_fields, label_field, metric, train)
+    files = data_files(chosen, data, train, valid, test)
+    checkpoint = last_model(model) if is_run(model) else model
+    check_checkpoint(checkpoint)
     with needs("train"), resumable_training(out):
-        from bitmar.train.finetune import Protocol
+        from bitmar.train.finetune import Protocol  # after the checks: torch takes its time
         from bitmar.train.finetune import finetune as run
-        from bitmar.train.runs import is_run, last_model
 
         skipped: dict[str, str] = {}
 
@@ -91,13 +97,10 @@ def finetune(
                 say(f"skipped {where}: {reason}")
 
         report = run(
-            _task(task, text_fields, label_field, metric, train),
-            last_model(model) if is_run(model) else model,
+            chosen,
+            checkpoint,
             out,
-            data=data,
-            train=train,
-            valid=valid,
-            test=test,
+            **files,
             seeds=seeds,
             seed=seed,
             protocol=Protocol(learning_rate, batch, epochs, max_length, pooling, threads=threads),
@@ -110,6 +113,8 @@ def finetune(
     if json_file != STDOUT:
         _print(report)
     say(f"models, logs and predictions are in {out}")
+    if skipped:
+        raise typer.Exit(SKIPPED)
 
 
 def _task(name: str | None, text_fields: list[str] | None, label_field: str, metric: str, train: Path | None) -> Task:

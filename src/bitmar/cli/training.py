@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bitmar.cli.app import MAKE, command
+from bitmar.cli.app import MAKE, SKIPPED, command
 from bitmar.cli.common import Assignments, needs, resumable_training
-from bitmar.console import say
+from bitmar.console import Skipped, say
 
 RecipeFile = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A YAML file; see docs/recipes.md.", show_default=False)
@@ -32,17 +32,19 @@ def train(
     """Train a model: run the stages of RECIPE that are not finished, and pack the last one's model.
 
     What a stopped run has done is kept: the same command goes on from the last checkpoint. A processor core is enough;
-    under torchrun it uses every GPU.
+    under torchrun it uses every GPU. If photos were skipped, they are named and the exit status is 1.
     """
+    skipped = Skipped()
     with needs("train"):
         from bitmar.train.recipe import load_recipe
         from bitmar.train.run import run
 
         loaded = load_recipe(recipe, assignments or ())
         with resumable_training(Path(loaded.output)):
-            output = run(loaded, only=stage)
+            output = run(loaded, only=stage, on_bad=skipped)
     if (output / "model.bitmar").exists():
         say(f"try it: bitmar caption PHOTO --model {output}")
+    _report(skipped)
 
 
 @command(
@@ -50,6 +52,7 @@ def train(
 )
 def distill(recipe: RecipeFile, assignments: Assignments = None) -> None:
     """Train the vision tower alone: run the distill stages of RECIPE that are not finished."""
+    skipped = Skipped()
     with needs("train"):
         from bitmar.core.errors import ConfigError
         from bitmar.train.recipe import load_recipe
@@ -60,4 +63,15 @@ def distill(recipe: RecipeFile, assignments: Assignments = None) -> None:
         if not any(isinstance(stage, Distill) for stage in loaded.stages):
             raise ConfigError(f"{recipe} has no stage of the kind distill; run it with `bitmar train {recipe}`")
         with resumable_training(Path(loaded.output)):
-            run(loaded, kind=Distill)
+            run(loaded, kind=Distill, on_bad=skipped)
+    _report(skipped)
+
+
+def _report(skipped: Skipped) -> None:
+    """Names the photos that were left out, and ends with the status of that."""
+    from bitmar.train.ranks import is_main, world_size
+
+    if skipped.reasons and is_main():
+        say(str(skipped))
+        if world_size() == 1:  # torchrun takes any other status than 0 for a crash, and starts all over
+            raise typer.Exit(SKIPPED)

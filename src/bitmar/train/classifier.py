@@ -22,10 +22,11 @@ from bitmar.core.files import write_atomically
 from bitmar.data.sources import OnBad
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarModel
+from bitmar.train.runs import WEIGHTS, check_checkpoint
 from bitmar.train.tasks import Label, Task, read_examples
 
 POOLINGS = ("last", "mean")
-WEIGHTS, CARD = "model.safetensors", "classifier.json"
+CARD = "classifier.json"
 _ROWS = 64  # of one forward without gradients
 
 
@@ -176,17 +177,6 @@ def load_classifier(folder: str | Path) -> Classifier:
         model = Classifier(body.float(), tokenizer, task, card.pop("labels"), **card)
         model.load_state_dict(load_file(folder / WEIGHTS))
     return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def check_checkpoint(folder: str | Path) -> Path:
-    """The weights' file of a checkpoint folder. Raises FormatError for anything else."""
-    folder = Path(folder)
-    if folder.suffix == ".bitmar":
-        raise FormatError(f"{folder} is packed for use; fine-tuning needs the checkpoint folder it was made from")
-    for name in ("config.json", WEIGHTS, "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise FormatError(f"{folder} is no checkpoint folder, it has no {name}: give a stage of `bitmar train`")
-    return folder / WEIGHTS
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.files import write_atomically
 from bitmar.data.sources import OnBad
-from bitmar.train.classifier import Classifier, check_checkpoint
+from bitmar.train.classifier import Classifier
 from bitmar.train.finetune_report import (
     REPORT,
     FinetuneReport,
@@ -32,9 +32,10 @@ from bitmar.train.finetune_report import (
     seed_intervals,
 )
 from bitmar.train.ranks import world_size
+from bitmar.train.runs import check_checkpoint
 from bitmar.train.settings import Training
 from bitmar.train.state import StatefulCallback
-from bitmar.train.tasks import Example, Label, Task, find_labels, find_task, read_examples, task_files
+from bitmar.train.tasks import Example, Label, Task, data_files, find_labels, find_task, read_examples
 from bitmar.train.trainer import BatchTrainer, checkpoints, reporting_full_disk
 
 PREDICTIONS, RESULT, BEST, PROTOCOL = "predictions.jsonl", "result.json", "best.safetensors", "protocol.json"
@@ -227,7 +228,7 @@ def finetune(
         raise ConfigError(f"seeds is a number from 1 and seed one from 0, not {seeds} and {seed}")
     if world_size() > 1:
         raise ConfigError("fine-tuning runs in one process: start it without torchrun, a process per task")
-    files = _files(task, data, train, valid, test)
+    files = data_files(task, data, train, valid, test)
     lines = Lines.read(task, files, on_bad)
     hashes = {"model": sha256(check_checkpoint(folder)), **{split: sha256(path) for split, path in files.items()}}
     _claim(out, {"task": asdict(task), **asdict(protocol), "files": hashes})
@@ -256,13 +257,6 @@ def finetune(
     )
     write_atomically(out / REPORT, json.dumps(report.to_dict(), indent=2).encode())
     return report
-
-
-def _files(task: Task, data: Any, train: Any, valid: Any, test: Any) -> dict[str, Path]:
-    if (data is None) == (train is None) or (train is None) != (valid is None):
-        raise ConfigError("say where the lines are: `data`, the pipeline's folder, or both `train` and `valid`, files")
-    files = task_files(task, data) if data is not None else {"train": Path(train), "valid": Path(valid)}
-    return {**files, **({"test": Path(test)} if test is not None else {})}
 
 
 def sha256(path: Path) -> str:

@@ -15,8 +15,8 @@ from transformers import TrainerCallback
 
 from bitmar.console import progress
 from bitmar.core.files import write_atomically
+from bitmar.train.runs import LOG
 
-LOG = "log.jsonl"
 LIVE = 0.1  # a slot is live when it gets at least this part of an even share of the reads
 
 

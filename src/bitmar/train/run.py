@@ -14,23 +14,24 @@ from bitmar.core.files import write_atomically
 from bitmar.train.card import card_of
 from bitmar.train.ranks import is_main, wait
 from bitmar.train.recipe import PACKED, Recipe
+from bitmar.train.runs import FINISHED
 from bitmar.train.stages import Concepts, Distill, Fit, Stage
 from bitmar.train.workspace import Workspace
 
 if TYPE_CHECKING:
     from bitmar.core.ternary import F32
+    from bitmar.data.sources import OnBad
 
-FINISHED = "finished.json"
 
-
-def run(recipe: Recipe, only: str | None = None, kind: type | None = None) -> Path:
+def run(recipe: Recipe, only: str | None = None, kind: type[Stage] | None = None, on_bad: OnBad | None = None) -> Path:
     """Runs what is not finished yet, exports the last fit stage to `output/model.bitmar`, and returns `output`.
 
     Args:
         only: name of the one stage to run; those it starts from must be finished. kind: run stages of this class alone.
+        on_bad: gets the key of every photo that was left out, and why.
     """
     output = Path(recipe.output)
-    workspace = Workspace(recipe)
+    workspace = Workspace(recipe, on_bad)
     folders = {stage.name: output / stage.name for stage in recipe.stages}
     if only is not None and only not in folders:
         raise ConfigError(f"{recipe.path} has no stage {only!r}{nearest(only, folders)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from bitmar.core.errors import FormatError
 
-FINISHED, LOG = "finished.json", "log.jsonl"
+FINISHED, LOG, WEIGHTS = "finished.json", "log.jsonl", "model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +79,14 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"{path} is no JSON object")
     return value
+
+
+def check_checkpoint(folder: str | Path) -> Path:
+    """The weights' file of a checkpoint folder. Raises FormatError for anything else."""
+    folder = Path(folder)
+    if folder.suffix == ".bitmar":
+        raise FormatError(f"{folder} is packed for use; fine-tuning needs the checkpoint folder it was made from")
+    for name in ("config.json", WEIGHTS, "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise FormatError(f"{folder} is no checkpoint folder, it has no {name}: give a stage of `bitmar train`")
+    return folder / WEIGHTS

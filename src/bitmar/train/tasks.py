@@ -134,6 +134,27 @@ def task_files(task: Task, data: str | Path) -> dict[str, Path]:
     )
 
 
+def data_files(
+    task: Task,
+    data: str | Path | None = None,
+    train: str | Path | None = None,
+    valid: str | Path | None = None,
+    test: str | Path | None = None,
+) -> dict[str, Path]:
+    """The files of a fine-tuning by split, as `bitmar.train.finetune.finetune` takes them.
+
+    Raises ConfigError where it is not clear which, DataError for one that is not there.
+    """
+    if (data is None) == (train is None) or (train is None) != (valid is None):
+        raise ConfigError("say where the lines are: `data`, the pipeline's folder, or both `train` and `valid`, files")
+    files = {} if data is None else task_files(task, data)
+    files |= {name: Path(f) for name, f in {"train": train, "valid": valid, "test": test}.items() if f is not None}
+    for path in files.values():
+        if not path.is_file():
+            raise DataError(f"no file {path}{near_path(path)}")
+    return files
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """A line of a file; number: its place, from 0. label: None where none was asked for."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bitmar.data.corpus import Corpus
     from bitmar.data.features import FeatureStore
     from bitmar.data.photos import PhotoStore
+    from bitmar.data.sources import OnBad
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the built-in tower's pixels
 
@@ -31,8 +32,9 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of the built-in towe
 class Workspace:
     """The caches of one recipe, below `recipe.cache`."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, on_bad: OnBad | None = None) -> None:
+        """on_bad: gets the key of every photo that was left out, and why; also where an earlier run did so."""
+        self.recipe, self._on_bad = recipe, on_bad or (lambda key, reason: None)
         self.cache = Path(recipe.cache)
         self.console = Console(stderr=True)
 
@@ -128,12 +130,17 @@ class Workspace:
         if not patterns:
             raise DataError(f"{title}: the recipe names no shards; give data.captions, data.photos or data.validation")
         done, stamps = folder / "complete.json", _stamps(patterns)
-        if done.exists() and (stamps is None or json.loads(done.read_text()).get("shards", stamps) == stamps):
-            return
+        if done.exists():
+            before = json.loads(done.read_text())
+            if stamps is None or before.get("shards", stamps) == stamps:
+                for key, reason in before["skipped"]:
+                    self._on_bad(key, reason)
+                return
         bad: list[tuple[str, str]] = []
 
         def on_bad(key: str, reason: str) -> None:
             bad.append((key, reason))
+            self._on_bad(key, reason)
             self.console.print(f"[yellow]skipped[/] {key}: {reason}")
 
         with progress(to=self.console) as bar:
