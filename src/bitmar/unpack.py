@@ -82,9 +82,10 @@ def latent(codes: I8, scale: np.float32) -> F32:
     total = _neighbour(np.float32(np.float64(scale) * codes.size), lambda sums: absmean_of(sums, codes.size), scale)
     place = np.spacing(total)
     steps = np.diff(np.arange(used + 1) * int(total / place) // used)  # of each weight that is not 0
-    weights = codes.astype(np.float32)
+    weights: F32 = codes.astype(np.float32)
     if steps.min() < _FEW_STEPS:  # more weights than a float32 sum can count
-        return weights * np.float32(total / used)
+        weights *= np.float32(total / used)
+        return weights
     weights[codes != 0] *= steps.astype(np.float32) * place
     return weights
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bitmar.model.arguments import Rows
 from bitmar.model.concepts import ConceptEvidence
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
@@ -40,7 +41,7 @@ def test_a_loss_with_evidence_is_of_what_generate_draws_from() -> None:
     ids, scores = torch.tensor([[1, 3], [4, 0]]), torch.tensor([[0.9, 0.4], [0.8, 0.6]])
     text = torch.tensor([[1, 3, 4, 5, 2], [1, 6, 7, 8, 2]])
     image = {"vision_features": torch.randn(2, 4, 6), "concept_ids": ids, "concept_scores": scores}
-    found = model(text, labels=text, write_memory=False, evidence=True, **image)
+    found = model(text, labels=text, write_memory=False, rows=Rows(evidence=True), **image)
     raise_logits = ConceptEvidence(*bank.evidence(ids, scores))
     logits = [raise_logits(text[:, : t + 1], found.logits[:, t]) for t in range(4)]
     expected = F.cross_entropy(torch.stack(logits, 1).flatten(0, 1), text[:, 1:].flatten())

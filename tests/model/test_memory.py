@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bitmar.model.arguments import Rows
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.memory import USAGE_FLOOR, EpisodicMemory, MemoryState, QueryCarry
 
@@ -214,7 +215,7 @@ def test_a_row_of_segments_is_a_chain_of_rows(tiny_model, inputs, rule: str, ass
 
 def test_episodes_chain_consecutive_sequences(tiny_model, inputs, assert_agree) -> None:
     model, batch = tiny_model(), inputs(batch=6, length=7)
-    together = model(**batch, write_memory=True, episodes=3)
+    together = model(**batch, write_memory=True, rows=Rows(episodes=3))
     assert together.memory.slots.shape == (2, K, C)
     for chain in range(2):
         state = None
@@ -275,5 +276,5 @@ def test_a_model_learns_to_read_what_was_written_once(tiny_model, inputs) -> Non
     labels = batch["input_ids"].clone()
     labels[0] = -100  # only the second episode is predicted
     embedded = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
-    model(inputs_embeds=embedded, labels=labels, episodes=2, one_shot=True).loss.backward()
+    model(inputs_embeds=embedded, labels=labels, rows=Rows(episodes=2, one_shot=True)).loss.backward()
     assert embedded.grad[0].abs().sum() > 0

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bitmar.model.arguments import Rows
 from bitmar.model.modeling_bitmar import BitMarForCausalLM, BitMarModel
 
 VARIANTS = {
@@ -28,7 +29,7 @@ def test_every_parameter_learns(tiny_model: Callable[..., BitMarForCausalLM], in
     """A row of several segments in chains of two, so that what was written is read, with a picture."""
     model = tiny_model(**VARIANTS[name]).train()
     batch = inputs(batch=4, length=13)
-    out = model(**batch, labels=batch["input_ids"], episodes=2)
+    out = model(**batch, labels=batch["input_ids"], rows=Rows(episodes=2))
     out.loss.backward()
     silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not silent
@@ -111,7 +112,7 @@ def test_gradient_checkpointing_changes_nothing(tiny_model, inputs) -> None:
             model.gradient_checkpointing_enable()
             assert model.model.decoder.gradient_checkpointing and model.is_gradient_checkpointing
         torch.manual_seed(7)  # the recomputation must draw the same dropout
-        out = model(**batch, labels=batch["input_ids"], episodes=2)
+        out = model(**batch, labels=batch["input_ids"], rows=Rows(episodes=2))
         out.loss.backward()
         results.append((out.loss.detach(), [p.grad for p in model.parameters()]))
     torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)

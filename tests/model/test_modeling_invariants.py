@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bitmar.model import modeling_bitmar
+from bitmar.model.arguments import Rows
 from bitmar.model.memory import EpisodicMemory, MemoryState
 from bitmar.model.modeling_bitmar import BitMarForCausalLM, Positions
 
@@ -81,7 +82,7 @@ def trained_loss(model: BitMarForCausalLM, alphabet: int, *, rows: int, length: 
     for _ in range(steps):
         ids = torch.randint(3, 3 + alphabet, (rows, length), generator=generator)
         picture = torch.randn(rows, 9, 12, generator=generator)
-        out = model(ids, labels=ids, vision_features=picture, episodes=2)
+        out = model(ids, labels=ids, vision_features=picture, rows=Rows(episodes=2))
         optimizer.zero_grad()
         out.loss.backward()
         optimizer.step()

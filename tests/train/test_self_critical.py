@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer, models
 
 from bitmar.core.errors import ConfigError
+from bitmar.model.arguments import Rows
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
-from bitmar.train.fit import Critic
 from bitmar.train.recipe import load_recipe
 from bitmar.train.run import run
-from bitmar.train.self_critical import self_critical_inputs
+from bitmar.train.self_critical import Critic, self_critical_inputs
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_batch_is_what_was_drawn(model: BitMarForCausalLM, tokenizer: Tokeni
         assert labels[:length] == ids[:length] and set(labels[length:]) <= {-100}
         letters = [tokenizer.id_to_token(i) for i in ids[1:length] if i > 2]
         assert [word for word in text.split() if not word.startswith("<")] == letters
-    weights = drawn["row_weights"].view(4, 6)
+    weights = drawn["rows"].weights.view(4, 6)
     assert torch.allclose(weights.sum(1), torch.zeros(4), atol=1e-5) and weights.abs().max() > 0
     assert mean == pytest.approx(sum(text.split().count("b") for text in captions) / 24)
 
@@ -90,9 +90,9 @@ def test_row_weights_scale_each_row(model: BitMarForCausalLM) -> None:
         model(ids, labels=ids, write_memory=False, **options).loss.backward()
         return model.model.embed_tokens.weight.grad.clone()
 
-    rows = [gradient(row_weights=torch.eye(3)[i]) for i in range(3)]
+    rows = [gradient(rows=Rows(weights=torch.eye(3)[i])) for i in range(3)]
     torch.testing.assert_close(sum(rows), gradient(), atol=1e-5, rtol=1e-3)
-    weighted = gradient(row_weights=torch.tensor([0.5, 0.0, -2.0]))
+    weighted = gradient(rows=Rows(weights=torch.tensor([0.5, 0.0, -2.0])))
     torch.testing.assert_close(weighted, 0.5 * rows[0] - 2 * rows[2], atol=1e-5, rtol=1e-3)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -88,7 +89,7 @@ def bench(
 
 
 def _print_figures(document: dict[str, Any]) -> None:
-    rows = {
+    rows: dict[str, Callable[[dict[str, Any]], float | None]] = {
         "decode, tokens/s, context 64": lambda f: f["tokens_per_second"]["64"],
         "decode, tokens/s, context 256": lambda f: f["tokens_per_second"]["256"],
         "decode, tokens/s, context 1024": lambda f: f["tokens_per_second"]["1024"],

@@ -322,7 +322,7 @@ class TorchScorer:
     @property
     def _head_rows(self) -> int:
         """Tokens whose logits may exist at the same time."""
-        return max(1, _LOGITS // self.model.config.vocab_size)
+        return max(1, _LOGITS // int(self.model.config.vocab_size))
 
     def _log_probabilities(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Hidden states (n, d) and the tokens that follow (n,) -> (n,), never holding n x V logits."""
@@ -359,7 +359,8 @@ class TorchScorer:
             if photo is None or isinstance(photo, ImageTokens):
                 raise ImageError("these ImageTokens are the runtime half's: give the photo itself")
             pixels.append(preprocess(load_photo(photo), size=size, mean=mean, std=std))
-        return tower(torch.from_numpy(np.stack(pixels)).to(self.model.device)).float()
+        features: Tensor = tower(torch.from_numpy(np.stack(pixels)).to(self.model.device))
+        return features.float()
 
 
 def _by_length(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:

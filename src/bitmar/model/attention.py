@@ -13,6 +13,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from .bitlinear import BitLinear, RMSNorm
+from .cache import BitMarCache
 
 
 def rotary(positions: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
@@ -86,7 +87,9 @@ class SelfAttention(nn.Module):
         self.qkv_proj = BitLinear(hidden_size, 3 * hidden_size, quantization)
         self.o_proj = BitLinear(hidden_size, hidden_size, quantization)
 
-    def forward(self, x: Tensor, positions: Positions, cache=None, layer: int = 0) -> Tensor:  # (B, T, d) -> (B, T, d)
+    def forward(
+        self, x: Tensor, positions: Positions, cache: BitMarCache | None = None, layer: int = 0
+    ) -> Tensor:  # (B, T, d) -> (B, T, d)
         q, k, v = self.qkv_proj(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, h, T, d_h) each
         if cache is not None:
             k, v = cache.update(k, v, layer)  # keys are cached unrotated: a sink's place moves with the stream

@@ -8,6 +8,8 @@ cannot depend on the batch that it is computed in.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -53,7 +55,7 @@ class _TernaryLinear(torch.autograd.Function):
         return y, x_q, scale
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         x, weight, codes, gamma = inputs
         _, x_q, scale = output
         ctx.mark_non_differentiable(x_q, scale)
@@ -61,7 +63,7 @@ class _TernaryLinear(torch.autograd.Function):
         ctx.dtypes = x.dtype, weight.dtype
 
     @staticmethod
-    def backward(ctx, grad: Tensor, *_: Tensor):
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x_q, scale, codes, gamma = ctx.saved_tensors
         grad = grad.to(codes.dtype)
         grad_x = grad_w = None
@@ -77,12 +79,12 @@ class _StraightThrough(torch.autograd.Function):
     """The second argument forwards, its gradient to the first."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, quantized: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, quantized: Tensor) -> Tensor:
         ctx.dtype = x.dtype
         return quantized.view_as(quantized)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad.to(ctx.dtype), None
 
 
@@ -97,7 +99,7 @@ class BitLinear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, quantization: str = "ternary") -> None:
         super().__init__(in_features, out_features, bias=False)
         self.quantization = quantization
-        self._cached: tuple[tuple, Tensor, Tensor] | None = None
+        self._cached: tuple[tuple[int, int, torch.dtype], Tensor, Tensor] | None = None
 
     def codes(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Ternary codes (out, in) in `dtype` and gamma; without gradients they are kept from call to call.
@@ -139,7 +141,7 @@ class BitLinear(nn.Linear):
         """Share of zero codes, the E_q of the paper's Figure 3."""
         return (quantize_weight(self.weight)[0] == 0).float().mean().item()
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_cached": None}
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .attention import Positions, SelfAttention
 from .bitlinear import BitLinear, RMSNorm, activation
+from .cache import BitMarCache
 from .configuration_bitmar import BitMarConfig
 
 
@@ -38,7 +39,12 @@ class Block(nn.Module):
             self.starts = {"memory_gate": config.memory_gate_init}
 
     def forward(
-        self, x: Tensor, positions: Positions, memory: Tensor | None = None, cache=None, layer: int = 0
+        self,
+        x: Tensor,
+        positions: Positions,
+        memory: Tensor | None = None,
+        cache: BitMarCache | None = None,
+        layer: int = 0,
     ) -> Tensor:
         if memory is not None:
             x = x + self.memory_gate * self.memory_proj(memory)
@@ -56,7 +62,14 @@ class Stack(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.gradient_checkpointing = False
 
-    def forward(self, x: Tensor, positions: Positions, memory: Tensor | None = None, cache=None, states=None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        positions: Positions,
+        memory: Tensor | None = None,
+        cache: BitMarCache | None = None,
+        states: list[Tensor] | None = None,
+    ) -> Tensor:
         for i, block in enumerate(self.layers):
             if self.gradient_checkpointing and self.training and cache is None:
                 x = torch.utils.checkpoint.checkpoint(block, x, positions, memory, use_reentrant=False)

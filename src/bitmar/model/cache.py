@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ class BitMarCache(DynamicCache):
     def __init__(self, num_layers: int, sinks: int, window: int) -> None:
         # The base class manages layers of its own; this cache replaces them, so its constructor has nothing to build.
         self.sinks, self.window = sinks, window
-        self.layers: list = []
+        self.layers: list[Any] = []
         self.keys: list[Tensor | None] = [None] * num_layers
         self.values: list[Tensor | None] = [None] * num_layers
         self.recording = False
@@ -69,7 +69,9 @@ class BitMarCache(DynamicCache):
     def __repr__(self) -> str:
         return f"BitMarCache(layers={len(self)}, sinks={self.sinks}, window={self.window}, seen={self.seen})"
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_, **__) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
         """Appends (B, h, T, d_h) and returns all that a query of this call may see."""
         keys, values = self.keys[layer_idx], self.values[layer_idx]
         if keys is not None and values is not None:
@@ -169,16 +171,16 @@ class BitMarCache(DynamicCache):
             self.memory = MemoryState(entry.slots[rows, kept], entry.usage[rows, kept])
         self.written = [w._replace(ends=w.ends.masked_fill(w.ends >= target, -1)) for w in self.written]
 
-    def get_seq_length(self, layer_idx: int = 0, *_, **__) -> int:
+    def get_seq_length(self, layer_idx: int = 0, *_: Any, **__: Any) -> int:
         return self.seen
 
-    def get_max_cache_shape(self, *_, **__) -> int:
+    def get_max_cache_shape(self, *_: Any, **__: Any) -> int:
         return -1
 
-    def get_max_length(self, *_, **__) -> int:
+    def get_max_length(self, *_: Any, **__: Any) -> int:
         return -1
 
-    def get_mask_sizes(self, cache_position, layer_idx: int = 0) -> tuple[int, int]:
+    def get_mask_sizes(self, cache_position: int | Tensor, layer_idx: int = 0) -> tuple[int, int]:
         length = cache_position if isinstance(cache_position, int) else cache_position.shape[0]
         return self.seen + length, 0
 
@@ -240,7 +242,7 @@ def _spread(keep: Tensor, x: Tensor, dim: int) -> Tensor:
     return keep.view(shape).expand([n if i not in (0, dim) else -1 for i, n in enumerate(x.shape)])
 
 
-def own_cache(cache, past_key_values=None) -> BitMarCache | None:
+def own_cache(cache: Any, past_key_values: Any = None) -> BitMarCache | None:
     """The cache that was given under either name; TypeError for one that keeps only keys and values."""
     if cache is not None and past_key_values is not None and cache is not past_key_values:
         raise ValueError("`cache` and `past_key_values` are two names of one argument: give one of them")

@@ -7,10 +7,14 @@ logit of the concept's own word: so a word that was learned from text alone can 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn as nn
 from torch import Tensor
 from transformers import LogitsProcessor
+
+from .configuration_bitmar import BitMarConfig
 
 HEARD, SUREST = 0.15, 0.99  # concepts that score less are no evidence; log-odds go no farther
 WORD_IDS = 6  # token ids of a concept's word, at most
@@ -31,7 +35,7 @@ class ConceptBank(nn.Module):
     words: Tensor
     prior: Tensor
 
-    def __init__(self, config) -> None:
+    def __init__(self, config: BitMarConfig) -> None:
         super().__init__()
         k, n, d = config.concepts, config.concept_classes, config.hidden_size
         self.tokens, self.weight = config.concept_tokens, config.concept_evidence
@@ -47,10 +51,10 @@ class ConceptBank(nn.Module):
         self.strength = nn.Parameter(torch.zeros(d))
         self.offset = nn.Parameter(torch.zeros(d))
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConceptBank:
         """Numbers stay numbers where weights become shorter: bfloat16 holds integers up to 256 only."""
         before = {name: getattr(self, name) for name in ("words", "class_concepts")}
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, value in before.items():
             if getattr(self, name).dtype != value.dtype:
                 setattr(self, name, value.to(getattr(self, name).device))

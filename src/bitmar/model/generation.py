@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -27,7 +29,7 @@ _KEPT = (
 class BitMarGenerationMixin(GenerationMixin):
     """`generate` with a `BitMarCache`, which is the model's `self.model.new_cache()`, and its concepts' evidence."""
 
-    def generate(self, *args, logits_processor=None, **kwargs):
+    def generate(self, *args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
         """As everywhere in transformers; beside an image, what its concepts speak for is likelier until it is said."""
         evidence = self._evidence(kwargs)
         if evidence is not None:
@@ -35,7 +37,7 @@ class BitMarGenerationMixin(GenerationMixin):
         return super().generate(*args, logits_processor=logits_processor, **kwargs)
 
     @torch.no_grad()
-    def _evidence(self, inputs: dict) -> ConceptEvidence | None:
+    def _evidence(self, inputs: dict[str, Any]) -> ConceptEvidence | None:
         bank = self.model.concepts
         if bank is None or not bank.weight:
             return None
@@ -49,7 +51,9 @@ class BitMarGenerationMixin(GenerationMixin):
             ids, scores = bank.find(features)
         return ConceptEvidence(*bank.evidence(ids, scores))
 
-    def _prepare_cache_for_generation(self, generation_config, model_kwargs, mode=None, *_, **__) -> None:
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict[str, Any], mode: Any = None, *_: Any, **__: Any
+    ) -> None:
         cache = own_cache(model_kwargs.get("cache"), model_kwargs.pop("past_key_values", None))
         if not generation_config.use_cache:
             return
@@ -62,8 +66,13 @@ class BitMarGenerationMixin(GenerationMixin):
         model_kwargs[CACHE] = cache
 
     def prepare_inputs_for_generation(
-        self, input_ids, past_key_values=None, attention_mask=None, cache=None, **kwargs
-    ) -> dict:
+        self,
+        input_ids: Tensor,
+        past_key_values: Any = None,
+        attention_mask: Tensor | None = None,
+        cache: Any = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         cache = own_cache(cache, past_key_values)
         seen = cache.get_seq_length() if cache is not None else 0
         inputs = {k: kwargs[k] for k in _KEPT if kwargs.get(k) is not None}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .bitlinear import BitLinear
 
 CHUNK = 512  # tokens whose logits exist at the same time
 
@@ -17,7 +21,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, x: Tensor, weight: Tensor, labels: Tensor, factors: Tensor | None, bonus: tuple[Tensor, Tensor] | None
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        factors: Tensor | None,
+        bonus: tuple[Tensor, Tensor] | None,
     ) -> Tensor:
         total = torch.zeros((), device=x.device)
         grad_x = torch.empty_like(x) if ctx.needs_input_grad[0] else None
@@ -50,7 +59,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         grad_x, grad_w = ctx.saved_tensors
         if grad_x is not None:
             grad_x = grad_x * grad.to(grad_x.dtype)
@@ -61,7 +70,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 def language_modelling_loss(
     hidden: Tensor,
-    head,
+    head: BitLinear,
     labels: Tensor,
     num_items: Tensor | int | None = None,
     row_weights: Tensor | None = None,

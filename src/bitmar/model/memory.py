@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .bitlinear import BitLinear, RMSNorm
+from .configuration_bitmar import BitMarConfig
 
 # A softer start spreads every write over all slots, and a memory that stores nothing learns nothing.
 SHARP_ADDRESS = 4.0
@@ -57,7 +58,7 @@ class EpisodicMemory(nn.Module):
     write_beta: nn.Parameter
     protect: nn.Parameter
 
-    def __init__(self, config) -> None:
+    def __init__(self, config: BitMarConfig) -> None:
         super().__init__()
         d, c, k = config.hidden_size, config.memory_dim, config.memory_slots
         self.alpha, self.decay, self.segment = config.memory_alpha, config.memory_decay, config.memory_segment

@@ -1,4 +1,4 @@
-"""BitMar (arXiv 2510.10560) in one file: two causal ternary stacks, a picture between them, an episodic memory beside.
+"""BitMar (arXiv 2510.10560): two causal ternary stacks, a picture between them, an episodic memory beside.
 
     tokens -> embedding -> encoder -> z -> fusion with the picture -> f ----> x + f -> decoder -> head -> logits
                                                                     |                    ^ every layer
@@ -11,18 +11,20 @@ before this segment.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .arguments import asked, check_positions, refuse_unknown
+from .arguments import Rows, asked, check_positions, refuse_unknown
 from .attention import Fusion, Positions
 from .bitlinear import BitLinear
 from .blocks import Stack
 from .cache import BitMarCache, own_cache
 from .concepts import ConceptBank
 from .configuration_bitmar import BitMarConfig
+from .episodes import remember
 from .generation import BitMarGenerationMixin
 from .losses import contrastive_loss, language_modelling_loss
 from .memory import EpisodicMemory, MemoryState
@@ -101,16 +103,15 @@ class BitMarModel(BitMarPreTrainedModel):
         memory: MemoryState | None = None,
         write_memory: bool | None = None,
         read_memory: bool = True,
-        episodes: int = 1,
-        one_shot: bool = False,
+        rows: Rows | None = None,
         use_cache: bool | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         inputs_embeds: Tensor | None = None,
         position_ids: Tensor | None = None,
-        **others,
-    ) -> BitMarModelOutput | tuple:
+        **others: Any,
+    ) -> BitMarModelOutput | tuple[Any, ...]:
         """Runs the model.
 
         Args:
@@ -123,11 +124,10 @@ class BitMarModel(BitMarPreTrainedModel):
             cache: a `new_cache()` or what an earlier call returned; `past_key_values` is its name in older versions.
             memory: state to start from (M_0 when None). write_memory: write at segment ends; by default in training.
             read_memory: False ablates the read with everything else unchanged.
-            episodes: this many consecutive sequences are one chain, each reading what the ones before it wrote.
-            one_shot: every write fills a slot of its own, as a session's do, in place of the write rule.
+            rows: chains of episodes, in training (`Rows`).
             position_ids: (B, T), only to be checked: positions follow from the mask and the cache.
         """
-        config = self.config
+        config, rows = self.config, rows or Rows()
         refuse_unknown(others)
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds")
@@ -137,7 +137,7 @@ class BitMarModel(BitMarPreTrainedModel):
         cache = own_cache(cache, past_key_values)
         if cache is None and use_cache:
             cache = self.new_cache()
-        if cache is not None and episodes > 1:
+        if cache is not None and rows.episodes > 1:
             raise ValueError("chains of episodes are for training, where there is no cache")
         write = self.training if write_memory is None else write_memory
 
@@ -155,7 +155,7 @@ class BitMarModel(BitMarPreTrainedModel):
 
         retrieved = weights = change = state = None
         if config.memory_integration != "off":
-            retrieved, weights, state, change = self._remember(f, valid, cache, memory, write, episodes, one_shot)
+            retrieved, weights, state, change = remember(self.memory, f, valid, cache, memory, write, rows)
             if not read_memory:
                 retrieved = torch.zeros_like(retrieved)
             retrieved = self.memory.read_norm(retrieved)
@@ -216,7 +216,14 @@ class BitMarModel(BitMarPreTrainedModel):
         return valid, place, Positions(place, keys, key_valid, *numbers, longest)
 
     def _fuse(
-        self, z, pixel_values, vision_features, concepts, image_mask, cache, kept: list[Tensor] | None
+        self,
+        z: Tensor,
+        pixel_values: Tensor | None,
+        vision_features: Tensor | None,
+        concepts: tuple[Tensor, Tensor] | None,
+        image_mask: Tensor | None,
+        cache: BitMarCache | None,
+        kept: list[Tensor] | None,
     ) -> tuple[Tensor, Tensor | None]:
         """f (B, T, d) and the vision tokens, where they are new: a picture given before is in the cache."""
         vision = self.encode_image(pixel_values, vision_features, concepts)
@@ -233,55 +240,6 @@ class BitMarModel(BitMarPreTrainedModel):
         if image_mask is not None:
             f = torch.where(image_mask.bool().view(-1, 1, 1), f, z)
         return f, vision
-
-    def _remember(self, f, valid, cache, state, write, episodes, one_shot):
-        """Queries, writes and reads of one forward: r (B, T, C), weights, the state afterwards, change per write."""
-        memory, batch = self.memory, f.shape[0]
-        if state is None:
-            state = cache.memory if cache is not None else None
-        q, segment, carry = memory.query(f, valid, cache.carry if cache is not None else None)
-        chains = batch // episodes
-        given = state is not None
-        if given:  # one state may serve a whole batch, or the beams of its prompt
-            rows = chains if write else batch
-            state = MemoryState(*(x.repeat_interleave(rows // x.shape[0], dim=0) for x in state))
-        else:  # without writes every sequence reads the same M_0: one product for all of them
-            state = memory.initial_state(chains if write else 1)
-        per_row = memory.segments(f.shape[1], cache is not None and cache.carry is not None)
-        if cache is not None:
-            cache.remember_queries(carry)
-            cache.memory = state if given else None
-        if not write:
-            read, weights = memory.read(q, state)
-            return read, weights, state, None
-
-        ends = self._segment_ends(segment, valid, per_row)  # (B, S), -1 where a row has no such segment
-        if cache is not None:  # a segment that goes on in the next call is written when it ends, as in one long forward
-            unfinished = nn.functional.one_hot(segment[:, -1], per_row) * carry.length[:, -1:]
-            ends = ends.masked_fill(unfinished > 0, -1)
-        q_end = q.gather(1, ends.clamp(min=0).unsqueeze(-1).expand(-1, -1, q.shape[-1]))
-        each, after, change = memory.scan(
-            q_end.reshape(chains, episodes * per_row, -1), (ends >= 0).reshape(chains, -1), state, one_shot
-        )
-        if per_row == 1:
-            read, weights = memory.read(q, each)
-        else:
-            slots, usage = each.slots.unflatten(0, (batch, per_row)), each.usage.unflatten(0, (batch, per_row))
-            reads = [memory.read(q, MemoryState(slots[:, s], usage[:, s])) for s in range(per_row)]
-            pick = nn.functional.one_hot(segment, per_row).unsqueeze(-1).to(q.dtype)
-            read = sum(r * pick[:, :, s] for s, (r, _) in enumerate(reads))
-            weights = sum(w * pick[:, :, s] for s, (_, w) in enumerate(reads))
-        if cache is not None:
-            before = MemoryState(*(x.unflatten(0, (batch, per_row)) for x in each))
-            cache.remember_writes(ends, before, after)
-        return read, weights, after, change
-
-    @staticmethod
-    def _segment_ends(segment: Tensor, valid: Tensor, per_row: int) -> Tensor:
-        """Index of the last valid token of every segment, (B, S)."""
-        index = torch.arange(segment.shape[1], device=segment.device).expand_as(segment)
-        index = index.masked_fill(~valid, -1)
-        return torch.stack([index.masked_fill(segment != s, -1).max(1).values for s in range(per_row)], dim=1)
 
 
 class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
@@ -326,24 +284,18 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
         memory: MemoryState | None = None,
         write_memory: bool | None = None,
         read_memory: bool = True,
-        episodes: int = 1,
-        one_shot: bool = False,
+        rows: Rows | None = None,
         logits_to_keep: int | Tensor = 0,
         num_items_in_batch: Tensor | int | None = None,
-        image_ids: Tensor | None = None,
-        row_weights: Tensor | None = None,
-        evidence: bool = False,
         return_dict: bool | None = None,
-        **inputs,
-    ) -> BitMarOutput | tuple:
+        **inputs: Any,
+    ) -> BitMarOutput | tuple[Any, ...]:
         """`BitMarModel.forward` with logits and losses.
 
         Args:
             labels: (B, T), -100 where nothing is predicted; in training no logits are returned: they would be T x V.
             logits_to_keep: only the logits of the last so many positions (0 = all).
-            image_ids: (B,) equal for the same picture, for the contrastive loss.
-            row_weights: (B,) factor of each row's cross-entropy, for self-critical training.
-            evidence: the loss is of the logits that `generate` draws from: with what the given concepts speak for.
+            rows: what training says of the rows (`Rows`): chains of episodes, equal pictures, weights.
         """
         out = self.model(
             input_ids,
@@ -357,28 +309,27 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
             memory=memory,
             write_memory=write_memory,
             read_memory=read_memory,
-            episodes=episodes,
-            one_shot=one_shot,
+            rows=rows,
             return_dict=True,
             **inputs,
         )
-        hidden = out.last_hidden_state
+        hidden, rows = out.last_hidden_state, rows or Rows()
         loss = lm = contrastive = alignment = logits = None
         if labels is None or not self.training:
             keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
             logits = self.lm_head(hidden[:, keep]).float()
         if labels is not None:
             bonus = None
-            if evidence:
+            if rows.evidence:
                 if self.model.concepts is None or input_ids is None or concept_ids is None or concept_scores is None:
                     raise ValueError("evidence is of concepts: give input_ids, concept_ids and concept_scores")
                 bonus = self.model.concepts.bonus(input_ids, concept_ids, concept_scores)
-            lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch, row_weights, bonus)
+            lm = language_modelling_loss(hidden, self.lm_head, labels, num_items_in_batch, rows.weights, bonus)
             loss = lm
             if out.vision_pooled is not None:
                 scale = self.logit_scale.float().clamp(max=math.log(100)).exp()
                 contrastive, alignment = contrastive_loss(
-                    out.text_pooled, out.vision_pooled, scale, image_ids, image_mask
+                    out.text_pooled, out.vision_pooled, scale, rows.image_ids, image_mask
                 )
             if contrastive is not None:
                 loss = loss + self.contrastive_weight * contrastive

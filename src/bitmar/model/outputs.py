@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from transformers.utils import ModelOutput
@@ -33,14 +34,14 @@ class CachedOutput(ModelOutput):
         def __contains__(self, key: object) -> bool:
             return super().__contains__(_new_name(key))
 
-        def __getitem__(self, key):
+        def __getitem__(self, key: Any) -> Any:
             return super().__getitem__(_new_name(key))
 
-        def get(self, key, default=None):
+        def get(self, key: Any, default: Any = None) -> Any:
             return super().get(_new_name(key), default)
 
 
-def _new_name(key):
+def _new_name(key: Any) -> Any:
     return "cache" if key == "past_key_values" else key
 
 

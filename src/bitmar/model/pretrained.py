@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 from transformers import PreTrainedModel
@@ -39,7 +41,7 @@ class BitMarPreTrainedModel(PreTrainedModel):
         for name, value in getattr(module, "starts", {}).items():
             nn.init.constant_(getattr(module, name), value)
 
-    def _set_gradient_checkpointing(self, enable: bool = True, *_, **__) -> None:
+    def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, **__: Any) -> None:
         for module in self.modules():
             if isinstance(module, Stack):
                 module.gradient_checkpointing = enable

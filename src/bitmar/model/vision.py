@@ -13,12 +13,13 @@ from torch import Tensor
 
 from .attention import attend
 from .bitlinear import EPS, BitLinear, RMSNorm, activation, compute_dtype, quantize_weight
+from .configuration_bitmar import BitMarConfig
 
 
 class VisionProjector(nn.Module):
     """Section 3.2: 2x2 average pooling over the patch grid, then D_v -> hidden -> d with ReLU and dropout."""
 
-    def __init__(self, config) -> None:
+    def __init__(self, config: BitMarConfig) -> None:
         super().__init__()
         self.pool = config.vision_pool
         self.norm = RMSNorm(config.vision_dim, config.norm_eps)
@@ -63,11 +64,11 @@ class BitViTConfig:
     out_activation: str = "relu"
     norm_eps: float = 1e-6
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, values: dict) -> BitViTConfig:
+    def from_dict(cls, values: dict[str, Any]) -> BitViTConfig:
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**arguments)
 
@@ -91,7 +92,7 @@ class _TernaryConv(torch.autograd.Function):
         return y.mul_((scale * gamma).to(y.dtype)), x_q, scale
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         x, weight, codes, gamma, stride = inputs
         _, x_q, scale = output
         ctx.mark_non_differentiable(x_q, scale)
@@ -99,7 +100,7 @@ class _TernaryConv(torch.autograd.Function):
         ctx.stride, ctx.dtypes = stride, (x.dtype, weight.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor, *_: Tensor):
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         x_q, scale, codes, gamma = ctx.saved_tensors
         grad = grad.to(codes.dtype)
         pad = codes.shape[-1] // 2
@@ -226,7 +227,9 @@ class BitViT(nn.Module):
         self.out_scale = nn.Parameter(torch.ones(config.out_dim))
         self.out_bias = nn.Parameter(torch.zeros(config.out_dim))
 
-    def forward(self, pixels: Tensor, given: tuple[Tensor, ...] | None = None, force: Tensor | None = None):
+    def forward(
+        self, pixels: Tensor, given: tuple[Tensor, ...] | None = None, force: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Normalised pixels (B, 3, S, S) -> features (B, grid^2, out_dim).
 
         For distillation, `given` holds a teacher's maps (B, N_i, bottlenecks[i]), and where `force` (B,) is True a

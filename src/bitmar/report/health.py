@@ -33,7 +33,8 @@ def probes(job: Job) -> dict[str, Any]:
         pairs=pairs[:: max(1, len(pairs) // job.at_most(PAIRS))],
         on_probe=lambda name: job.on_step(f"probing {name}", None, None),
     )
-    return plain(found)
+    document: dict[str, Any] = plain(found)
+    return document
 
 
 def _shards(job: Job) -> list[str]:

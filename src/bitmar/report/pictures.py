@@ -44,7 +44,8 @@ def captions(job: Job) -> dict[str, Any]:
             on_caption=lambda count: job.on_step("captions", count, job.limit),
             on_grounding=lambda count: job.on_step("grounding, texts", count, None),
         )
-    return plain(found)
+    document: dict[str, Any] = plain(found)
+    return document
 
 
 def retrieval(job: Job) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def retrieval(job: Job) -> dict[str, Any]:
     found = evaluate_retrieval(
         job.scorer, gallery, **sizes, on_progress=lambda count: job.on_step("pairs", count, total)
     )
-    return plain(found)
+    document: dict[str, Any] = plain(found)
+    return document
 
 
 def questions(job: Job) -> dict[str, Any]:
@@ -64,7 +66,8 @@ def questions(job: Job) -> dict[str, Any]:
     found = evaluate_photo_questions(
         job.scorer, pictures, texts, on_progress=lambda count: job.on_step("questions", count, len(pictures))
     )
-    return plain(found)
+    document: dict[str, Any] = plain(found)
+    return document
 
 
 def _look(job: Job) -> tuple[list[Picture], list[tuple[str, ...]]]:
@@ -84,7 +87,8 @@ def nlvr(job: Job) -> dict[str, Any]:
         found = evaluate_nlvr(
             job.scorer, questions, log=log, on_progress=lambda count: job.on_step("questions", count, job.limit)
         )
-    return plain(found)
+    document: dict[str, Any] = plain(found)
+    return document
 
 
 def grid(job: Job) -> dict[str, Any]:

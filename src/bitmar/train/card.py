@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bitmar.train.recipe import Fit, Recipe, domains
+from bitmar.train.recipe import Recipe
+from bitmar.train.stages import Fit, domains
 
 
 def card_of(recipe: Recipe) -> dict[str, Any]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from bitmar.core.errors import ConfigError
 from bitmar.core.files import write_atomically
-from bitmar.data.concepts import Vocabulary, build_vocabulary
+from bitmar.core.vocabulary import Vocabulary
+from bitmar.data.concepts import build_vocabulary
 from bitmar.data.concepts.bank import F32, ConceptBank
 from bitmar.data.concepts.label_captions import label_of, say, with_other_nouns
 from bitmar.data.concepts.rewrite import CaptionPool

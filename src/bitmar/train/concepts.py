@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bitmar.data.concepts import Labels, Vocabulary, class_concepts
+from bitmar.core.vocabulary import Vocabulary
+from bitmar.data.concepts import Labels, class_concepts
 from bitmar.data.concepts.bank import F32, ConceptBank
 from bitmar.data.features import FeatureStore
 

@@ -141,7 +141,9 @@ def _tables(truth: _Classes, guesses: _Classes, draws: npt.NDArray[Any], classes
 def _f1(tables: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """2 TP / (2 TP + FP + FN), as `measure` has it, of each table."""
     right = tables.diagonal(axis1=1, axis2=2)
-    each = 2 * right / np.maximum(tables.sum(1) + tables.sum(2), 1)  # the denominator is a count: 0, or at least 1
+    each: npt.NDArray[Any] = (
+        2 * right / np.maximum(tables.sum(1) + tables.sum(2), 1)
+    )  # the denominator is a count: 0, or at least 1
     return each[:, 1] if tables.shape[1] == 2 else each.mean(1)
 
 
@@ -150,7 +152,8 @@ def _mcc(tables: npt.NDArray[Any]) -> npt.NDArray[Any]:
     n, right = tables.sum((1, 2)), tables.diagonal(axis1=1, axis2=2).sum(1)
     truth, guessed = tables.sum(2), tables.sum(1)
     spread = np.sqrt((n**2 - (truth**2).sum(1)) * (n**2 - (guessed**2).sum(1)))
-    return (right * n - (truth * guessed).sum(1)) / np.where(spread == 0, np.inf, spread)
+    found: npt.NDArray[Any] = (right * n - (truth * guessed).sum(1)) / np.where(spread == 0, np.inf, spread)
+    return found
 
 
 def seed_intervals(seeds: Sequence[Mapping[str, Figure]]) -> dict[str, Figure] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +12,16 @@ import numpy.typing as npt
 import torch
 
 from bitmar.core.files import write_atomically
-from bitmar.core.vocabulary import Vocabulary
 from bitmar.data.caption_batches import CaptionBatches
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
 from bitmar.train.card import card_of
 from bitmar.train.controller import ControllerCallback
-from bitmar.train.monitor import evaluate, gates, loss_terms, save_attention_maps, zero_fractions
+from bitmar.train.monitor import evaluate, forward_arguments, gates, loss_terms, save_attention_maps, zero_fractions
 from bitmar.train.ranks import is_main, main_first, wait
 from bitmar.train.recipe import PACKED
-from bitmar.train.rewards import CiderReward, NamingReward
-from bitmar.train.self_critical import self_critical_inputs, still_tower
+from bitmar.train.self_critical import Critic, still_tower
 from bitmar.train.sources import batches, concepts_of
 from bitmar.train.stages import Fit
 from bitmar.train.start import CONCEPTS, TOWER, VALUES, bank_sizes, load_packed, load_weights, put_concepts
@@ -33,7 +30,7 @@ from bitmar.train.words import WordCounter, WordsSeen
 from bitmar.train.workspace import Workspace
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    pass
 
 
 class FitTrainer(BatchTrainer):
@@ -56,15 +53,20 @@ class FitTrainer(BatchTrainer):
         self._initial_zeros = zero_fractions(self.model)
         self._flops: tuple[float, int] | None = None  # what was spent, and the step, at the last log or resume
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         if self._flops is None:
             self._flops = float(self.state.total_flos), self.state.global_step
         source = self.train_dataset.source.which(int(inputs["batch_number"]))[0]
         if self.critic is not None and source == "photos":
             return super().compute_loss(partial(self.critic, model), inputs, return_outputs)
-        if self.stage.episodes > 1 and source == self.stage.chained():  # other photos stand alone
-            inputs |= {"episodes": self.stage.episodes, "one_shot": self.stage.one_shot}
-        if self.stage.tower_rate == 0 and "pixel_values" in inputs:
+        stage = self.stage
+        if stage.episodes > 1 and source == stage.chained():  # other photos stand alone
+            inputs = forward_arguments(inputs, episodes=stage.episodes, one_shot=stage.one_shot)
+        else:
+            inputs = forward_arguments(inputs)
+        if stage.tower_rate == 0 and "pixel_values" in inputs:
             inputs["vision_features"] = still_tower(self.model, inputs.pop("pixel_values"))
         words = self.counter.count(inputs["input_ids"], inputs["attention_mask"])
         self.words.seen += int(self._over_ranks(words, "sum"))
@@ -74,12 +76,14 @@ class FitTrainer(BatchTrainer):
         return (loss, output) if return_outputs else loss
 
     def _over_ranks(self, value: torch.Tensor | int, how: str) -> torch.Tensor:
-        return self.accelerator.reduce(torch.as_tensor(value, device=self.args.device), how)
+        reduced: torch.Tensor = self.accelerator.reduce(torch.as_tensor(value, device=self.args.device), how)
+        return reduced
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Adds learning rates of their own: a distilled tower wants smaller steps, a memory may want larger ones."""
-        if self.optimizer is not None:
-            return self.optimizer
+        optimizer: torch.optim.Optimizer | None = self.optimizer
+        if optimizer is not None:
+            return optimizer
         optimizer = super().create_optimizer(model)
         for part, rate in rates(self.stage).items():
             if rate in (0.0, 1.0):
@@ -124,35 +128,6 @@ def rates(stage: Fit) -> dict[str, float]:
 def part_of(model: torch.nn.Module, part: str) -> list[torch.nn.Parameter]:
     """The parameters whose names contain `part`."""
     return [p for name, p in model.named_parameters() if part in name]
-
-
-class Critic:
-    """A forward over captions that the model draws, in place of those of the batch."""
-
-    def __init__(
-        self,
-        model: BitMarForCausalLM,
-        captions: CaptionBatches,
-        tokenizer: Tokenizer,
-        stage: Fit,
-        names: Sequence[str] = (),
-    ) -> None:
-        """names: the concepts that `stage.naming` rewards."""
-        self.model, self.tokenizer, self.stage = model, tokenizer, stage
-        references = captions.references()
-        self.cider = CiderReward(references)
-        self.naming = NamingReward(references, Vocabulary(names)) if stage.naming else None
-
-    def reward(self, images: Sequence[int], captions: Sequence[str], ended: Sequence[bool]) -> torch.Tensor:
-        worth = self.cider(images, captions, ended)
-        return worth if self.naming is None else worth + self.stage.naming * self.naming(images, captions)
-
-    def __call__(self, wrapped: torch.nn.Module, **inputs: Any) -> dict[str, Any]:
-        """wrapped: the model as it is called in training, which on many devices is not the model itself."""
-        batch, reward = self_critical_inputs(self.model, inputs, self.reward, self.tokenizer, self.stage.samples)
-        output = wrapped(**batch)
-        terms = {name: output.get(name) for name in ("contrastive_loss", "memory_loss", "read_weights")}
-        return {"loss": self.stage.reward * output.loss, "reward": reward, **terms}
 
 
 def build_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import TrainerCallback
 
 from bitmar.console import progress
 from bitmar.core.files import write_atomically
+from bitmar.model.arguments import Rows
 from bitmar.train.runs import LOG
 
 LIVE = 0.1  # a slot is live when it gets at least this part of an even share of the reads
@@ -58,6 +60,13 @@ def gates(model: torch.nn.Module) -> dict[str, float]:
     return {f"gate_{i}": round(abs(p.item()), 5) for i, p in enumerate(found)}
 
 
+def forward_arguments(batch: Mapping[str, Any], *, episodes: int = 1, one_shot: bool = False) -> dict[str, Any]:
+    """A batch of `bitmar.data` as the model's `forward` takes it."""
+    arguments = dict(batch)
+    rows = Rows(episodes, one_shot, image_ids=arguments.pop("image_ids", None))
+    return {**arguments, "rows": rows}
+
+
 @torch.no_grad()
 def evaluate(model: torch.nn.Module, sources: dict[str, Any], batches: int = 16) -> dict[str, float]:
     """Held-out loss and perplexity per source, what the memory's read gains, and alignment where there are pictures.
@@ -71,7 +80,7 @@ def evaluate(model: torch.nn.Module, sources: dict[str, Any], batches: int = 16)
         loss = without = alignment = 0.0
         tokens = rows = 0
         for k in range(min(batches, len(source))):
-            batch = {n: torch.as_tensor(v).to(device) for n, v in source[k].items()}
+            batch = forward_arguments({n: torch.as_tensor(v).to(device) for n, v in source[k].items()})
             on = model(**batch, logits_to_keep=1)
             off = model(**batch, logits_to_keep=1, read_memory=False)
             predicted = int((batch["labels"][:, 1:] != -100).sum())
@@ -102,7 +111,7 @@ def save_attention_maps(model: torch.nn.Module, sources: dict[str, Any], path: P
     model.eval()
     found: dict[str, Any] = {}
     for name, source in sources.items():
-        row = {n: torch.as_tensor(v)[:1].to(device) for n, v in source[0].items()}
+        row = forward_arguments({n: torch.as_tensor(v)[:1].to(device) for n, v in source[0].items()})
         row.pop("labels", None)  # one rank asks alone: a loss would wait for the pictures of the others
         for cut in ("input_ids", "attention_mask"):
             row[cut] = row[cut][:, : min(64, int(row["attention_mask"].sum()))]
@@ -113,7 +122,7 @@ def save_attention_maps(model: torch.nn.Module, sources: dict[str, Any], path: P
             found[f"{name}_image"] = output.cross_attentions[0][0].half()
     model.train(was_training)
     with open(path, "wb") as file:
-        np.savez_compressed(file, **{n: v.cpu().numpy() for n, v in found.items()})  # type: ignore[arg-type]
+        np.savez_compressed(file, **{n: v.cpu().numpy() for n, v in found.items()})
 
 
 class Display(TrainerCallback):

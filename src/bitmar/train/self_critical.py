@@ -13,10 +13,44 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from bitmar.core.vocabulary import Vocabulary
+from bitmar.data.caption_batches import CaptionBatches
+from bitmar.model.arguments import Rows
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
+from bitmar.train.rewards import CiderReward, NamingReward
+from bitmar.train.stages import Fit
 
 # Images, captions, and whether their end token was written -> what each is worth.
 Reward = Callable[[Sequence[int], Sequence[str], Sequence[bool]], Tensor]
+
+
+class Critic:
+    """A forward over captions that the model draws, in place of those of the batch."""
+
+    def __init__(
+        self,
+        model: BitMarForCausalLM,
+        captions: CaptionBatches,
+        tokenizer: Tokenizer,
+        stage: Fit,
+        names: Sequence[str] = (),
+    ) -> None:
+        """names: the concepts that `stage.naming` rewards."""
+        self.model, self.tokenizer, self.stage = model, tokenizer, stage
+        references = captions.references()
+        self.cider = CiderReward(references)
+        self.naming = NamingReward(references, Vocabulary(names)) if stage.naming else None
+
+    def reward(self, images: Sequence[int], captions: Sequence[str], ended: Sequence[bool]) -> Tensor:
+        worth = self.cider(images, captions, ended)
+        return worth if self.naming is None else worth + self.stage.naming * self.naming(images, captions)
+
+    def __call__(self, wrapped: torch.nn.Module, **inputs: Any) -> dict[str, Any]:
+        """wrapped: the model as it is called in training, which on many devices is not the model itself."""
+        batch, reward = self_critical_inputs(self.model, inputs, self.reward, self.tokenizer, self.stage.samples)
+        output = wrapped(**batch)
+        terms = {name: output.get(name) for name in ("contrastive_loss", "memory_loss", "read_weights")}
+        return {"loss": self.stage.reward * output.loss, "reward": reward, **terms}
 
 
 def self_critical_inputs(
@@ -69,10 +103,12 @@ def self_critical_inputs(
         "labels": ids.masked_fill(mask == 0, -100),
         "attention_mask": mask,
         **image,
-        "image_ids": image_ids,
-        "row_weights": (groups - others).flatten(),
         "write_memory": False,
-        "evidence": bool(model.config.concept_evidence),  # `generate` drew with it
+        "rows": Rows(
+            image_ids=image_ids,
+            weights=(groups - others).flatten(),
+            evidence=bool(model.config.concept_evidence),  # `generate` drew with it
+        ),
     }
     return batch, scores.mean()
 

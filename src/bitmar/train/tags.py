@@ -10,7 +10,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save
 
 from bitmar.core.files import write_atomically
-from bitmar.data.concepts import Vocabulary
+from bitmar.core.vocabulary import Vocabulary
 from bitmar.data.concepts.bank import F32, ConceptBank
 
 I64 = npt.NDArray[np.int64]

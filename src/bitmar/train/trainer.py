@@ -34,7 +34,7 @@ class NonFiniteLoss(BitMarError):
     """The loss or a weight became NaN or infinite; the message names the batch or the step."""
 
 
-class Batches(Dataset):
+class Batches(Dataset[dict[str, Any]]):
     """A batch source as a torch dataset: item k is batch k, as tensors, with its number."""
 
     def __init__(self, source: Any, length: int) -> None:
@@ -63,6 +63,8 @@ class BatchTrainer(Trainer):
         counted: names among them of which the log says in how many batches they could be computed, 0 included.
         on_checkpoint: called with the folder of a checkpoint that has everything but what this adds.
     """
+
+    lr_scheduler: LambdaLR | None
 
     def __init__(
         self,
@@ -108,10 +110,12 @@ class BatchTrainer(Trainer):
         if self._interrupt.asked:
             raise KeyboardInterrupt(f"{self._kept()}: run the same command again to go on from it")
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> SequentialSampler:
         return SequentialSampler(range(len(self.train_dataset)))  # the source has shuffled
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         number = inputs.pop("batch_number")
         weight = inputs.pop("loss_weight", 1.0)
         output = model(**inputs)
@@ -143,23 +147,24 @@ class BatchTrainer(Trainer):
             self._counts.clear()
         super().log(logs, start_time)
 
-    def create_optimizer(self, model=None):
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         if self.optimizer is None and self.training.optimizer == "adamw8bit" and self.args.device.type == "cuda":
             self.args.optim = "adamw_bnb_8bit"
-        return super().create_optimizer(model)
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer=None):
-        if self.lr_scheduler is None:  # type: ignore[has-type]
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LambdaLR:
+        if self.lr_scheduler is None:
             self.lr_scheduler = schedule(self.training, optimizer or self.optimizer)
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
     # Checkpoints. Whatever has the name checkpoint-N is complete: it gets the name last.
 
-    def _get_output_dir(self, trial) -> str:
+    def _get_output_dir(self, trial: Any) -> str:
         return str(self._saving_to or self.args.output_dir)
 
-    def _save_checkpoint(self, model, trial) -> None:
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in self.model.parameters()):
             raise NonFiniteLoss(
                 f"a weight is not finite after step {self.state.global_step}. {self._kept()}: "
@@ -187,7 +192,7 @@ class BatchTrainer(Trainer):
                 shutil.rmtree(self._saving_to, ignore_errors=True)
             self._saving_to = None
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         except (RuntimeError, SafetensorError, OSError) as error:  # another recipe's tensors, or a damaged file

@@ -48,7 +48,8 @@ class ConceptBank:
     def scores(self, pooled: F32) -> F32:
         """Mean patch features (n, D_v) -> scores in [0, 1] (n, K)."""
         own = 1 / (1 + np.exp(-(pooled @ self.keys.T + self.bias)))
-        return np.maximum(own, self.class_scores(pooled)).astype(np.float32)
+        scores: F32 = np.maximum(own, self.class_scores(pooled)).astype(np.float32)
+        return scores
 
     def save(self, path: str | Path) -> None:
         """As safetensors; the names stand in the metadata."""

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.data.concepts import Labels, Vocabulary, imagenet_nouns
+from bitmar.core.vocabulary import Vocabulary
+from bitmar.data.concepts import Labels, imagenet_nouns
 from bitmar.data.concepts.questions import Box, label_questions
 from bitmar.data.concepts.rewrite import CaptionPool, replace_noun
 from bitmar.data.features import FeatureStore

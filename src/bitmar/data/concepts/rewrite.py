@@ -15,7 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.data.concepts import Vocabulary, imagenet_nouns
+from bitmar.core.vocabulary import Vocabulary
+from bitmar.data.concepts import imagenet_nouns
 
 _COST = 0.15  # what a concept must score at least to speak for a caption that names it
 _REUSED = 6  # photos that get the same caption, at most

@@ -75,7 +75,7 @@ def run_probes(
     """Every probe. pictures, captions: of some photos, for the image probe; pairs: of BLiMP, for the tie probe; without
     them these two are not run. `on_probe(name)` is called before each."""
     probes = []
-    for name, probe in {
+    runs: dict[str, Callable[[], Probe]] = {
         "leak": lambda: leak_probe(model, seed=seed),
         "future": lambda: future_probe(model, seed=seed),
         "order": lambda: order_probe(model, seed=seed),
@@ -83,7 +83,8 @@ def run_probes(
         "memory": lambda: memory_probe(model, seed=seed),
         "image": lambda: image_probe(model, pictures, captions),
         "ties": lambda: tie_probe(model, pairs),
-    }.items():
+    }
+    for name, probe in runs.items():
         if on_probe is not None:
             on_probe(name)
         probes.append(probe())

@@ -109,7 +109,8 @@ def partial_r2(targets: F64, predictor: F64, covariates: F64) -> F64:
     spread = (x @ x) * (y * y).sum(axis=0)
     # What is left of something that the covariates already hold is rounding.
     known = 1e-18 * (values[:, 0] @ values[:, 0]) * (values[:, 1:] ** 2).sum(axis=0)
-    return np.divide((x @ y) ** 2, spread, out=np.zeros(y.shape[1]), where=spread > known)
+    shares: F64 = np.divide((x @ y) ** 2, spread, out=np.zeros(y.shape[1]), where=spread > known)
+    return shares
 
 
 def design(columns: Sequence[F64]) -> F64:
