@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Lock
 from typing import Any
 
 from bitmar import BitMar, load
@@ -51,7 +50,6 @@ class Home:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.started, self.reloads = settings, time.time(), 0
         self.trouble: str | None = None
-        self._lock = Lock()  # the model in use, and a session between its write and its close
         self._asked = False
         self._stamp = self._seen = self._look()
         self.now = self._load()
@@ -96,39 +94,35 @@ class Home:
         try:
             new = self._load()
             if self.settings.memory is None and new.session is not None and self.now.session is not None:
-                with self._lock:
-                    new.session.merge(self.now.session)
+                new.session.merge(self.now.session)
         except (BitMarError, OSError) as error:
             self.trouble = " ".join(str(error).split())
             log.error("the model was not reloaded, the old one stays: %s", self.trouble)
             return
-        with self._lock:
-            self.now, old, self.trouble = new, self.now, None
-            self.reloads += 1
-            if old.session is not None:
-                old.session.close()
+        self.now, old, self.trouble = new, self.now, None
+        self.reloads += 1
+        if old.session is not None:
+            old.session.close()
         log.info("reloaded: %s, %s", new.id, new.model.container.checksum[:12])
 
     @contextmanager
     def memory(self, served: Served, *, write: bool = False) -> Iterator[Session]:
-        """The session for one thread at a time. After a write another program may write again.
+        """The session, which threads share. After a write another program may write again.
 
         Raises ApiError for a model without a memory.
         """
         if served.session is None:
             raise ApiError(400, f"the model {served.id} was built without a memory", code="no_memory")
-        with self._lock:
-            try:
-                yield served.session
-            finally:
-                if write:
-                    served.session.close()
+        try:
+            yield served.session
+        finally:
+            if write:
+                served.session.close()
 
     def close(self) -> None:
         """Keep what was recalled."""
-        with self._lock:
-            if self.now.session is not None:
-                self.now.session.close()
+        if self.now.session is not None:
+            self.now.session.close()
 
     def about(self) -> dict[str, Any]:
         """For `/health`."""

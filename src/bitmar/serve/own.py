@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from bitmar.api import Generation
+from bitmar.core.errors import MemoryFileError
 from bitmar.runtime.ask import Answer
 from bitmar.serve.context import Context, error_answers, event_stream, get_context, sse, with_first
 from bitmar.serve.errors import ApiError, of_validation
@@ -207,9 +208,16 @@ async def forget(slot: Annotated[int, Path(ge=0, lt=2**32)], here: Here) -> Forg
     """Empty a slot and wipe its bytes."""
 
     def work(session: Session) -> None:
-        if all(episode.slot != slot for episode in session.inspect()):
-            raise ApiError(404, f"slot {slot} holds nothing", code="slot_empty", param="slot")
-        session.forget(slot)
+        def check() -> None:
+            if all(episode.slot != slot for episode in session.inspect()):
+                raise ApiError(404, f"slot {slot} holds nothing", code="slot_empty", param="slot")
+
+        check()
+        try:
+            session.forget(slot)
+        except MemoryFileError:
+            check()  # another request may have been faster
+            raise
 
     await here.pool.run(lambda: _with_memory(here, work, write=True))
     return Forgotten(forgotten=slot)
