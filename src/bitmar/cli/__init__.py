@@ -14,6 +14,7 @@ _MODULES = (
     "text",
     "read",
     "memory",
+    "watch",
     "serve",
     "engine",
     "eval_babylm",

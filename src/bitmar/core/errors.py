@@ -20,6 +20,10 @@ class ImageError(BitMarError):
     """A photograph cannot be read: broken, truncated, too large, or no image at all."""
 
 
+class SourceError(BitMarError):
+    """What is to be watched is not there, or is no folder, video or camera."""
+
+
 class FormatError(BitMarError):
     """A `.bitmar` file or a checkpoint is damaged, hostile, or of another version."""
 

@@ -326,11 +326,16 @@ class Session:
         if isinstance(image, ImageTokens):
             return [self.model.image_tokens(image)], None
         photo = load_photo(image)
-        low, high = photo.resize((32, 32)).convert("L").getextrema()
-        if float(high) - float(low) < _FLAT:  # type: ignore[arg-type]  # two numbers in a picture of one band
+        if shows_nothing(photo):
             raise ImageError("the photo shows one colour and nothing else: there is nothing to remember it by")
         turned = [photo, *(photo.transpose(turn) for turn in _TURNS[: turns - 1])]
         return [self.model.image_tokens(one) for one in turned], thumbnail_hash(photo)
+
+
+def shows_nothing(photo: Image.Image) -> bool:
+    """Whether it is of one colour, so that there is nothing to remember it by."""
+    low, high = photo.resize((32, 32)).convert("L").getextrema()
+    return float(high) - float(low) < _FLAT  # type: ignore[arg-type]  # two numbers in a picture of one band
 
 
 _TURNS = (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
