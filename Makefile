@@ -5,6 +5,7 @@
 # make neon      the Arm kernels, cross-compiled and run by qemu
 # make bench     the figures of benchmarks/
 # make figures the figures of README and docs/, written from docs/figures.json; MEASURE='bench recall' first measures these
+# make web       web/dist: the model in a browser, a folder for any static host, and the package bitmar-web
 # make docs      the site of docs/, in build/site
 # make compat    the model's tests in transformers 4.51.3, in the locked release and in the newest
 # make mutants   faults put in one at a time, tests/mutants.toml: which of them no test notices; ONLY='memory.cpp' picks some
@@ -26,7 +27,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard native/*.h native/*.cpp)
 INSTALL := pyproject.toml scripts/install.sh requirements/build.txt $(NATIVE)
 
-.PHONY: demo test sanitize fuzz neon bench figures docs compat mutants update clean
+.PHONY: demo test sanitize fuzz neon web bench figures docs compat mutants update clean
 
 demo: $(VENV)/demo.stamp
 	@if [ -e "$(PHOTO)" ]; then set -- "$(PHOTO)"; else set -- $(PHOTO); fi; \
@@ -54,6 +55,9 @@ bench: $(VENV)/full.stamp
 figures: $(VENV)/full.stamp
 	$(BIN)/python benchmarks/figures.py $(MEASURE)
 
+web: build/zig/stamp
+	build/zig/bin/python scripts/web.py
+
 docs: build/docs/stamp
 	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict
 
@@ -67,7 +71,7 @@ update:
 	scripts/update.sh $(BELOW)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist web/dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The install is editable: only a change of the dependencies or of the native engine makes a stamp stale.
@@ -84,8 +88,13 @@ $(VENV)/fuzz.stamp: $(VENV)/demo.stamp requirements/fuzz.txt
 	$(BIN)/pip install --no-deps -r requirements/fuzz.txt
 	touch $@
 
-# An environment of its own: none of these tools is needed to run or test the package.
+# Environments of their own: none of these tools is needed to run or test the package.
 build/docs/stamp: requirements/docs.txt
 	$(PYTHON) -m venv build/docs
 	build/docs/bin/pip install --no-deps --require-hashes -r requirements/docs.txt
+	touch $@
+
+build/zig/stamp: requirements/web.txt
+	$(PYTHON) -m venv build/zig
+	build/zig/bin/pip install --no-deps --require-hashes -r requirements/web.txt
 	touch $@

@@ -51,10 +51,10 @@ Cpu detect() {
 
 #endif
 
-Path missing(const char* name, const char* reason) { return {name, nullptr, reason}; }
+[[maybe_unused]] Path missing(const char* name, const char* reason) { return {name, nullptr, reason}; }
 
-constexpr const char* kNotBuilt = "the compiler of this build did not know it";
-constexpr const char* kNoProcessor = "this processor does not have it";
+[[maybe_unused]] constexpr const char* kNotBuilt = "the compiler of this build did not know it";
+[[maybe_unused]] constexpr const char* kNoProcessor = "this processor does not have it";
 
 }  // namespace
 
@@ -97,6 +97,8 @@ std::vector<Path> paths() {
 #if defined(BITMAR_HAS_NEON)
   all.push_back({"neon", &neon_kernels(), ""});
 #endif
+#elif defined(BITMAR_HAS_SIMD128)
+  all.push_back({"simd128", &simd128_kernels(), ""});
 #endif
   all.push_back({"portable", &portable_kernels(), ""});
   return all;

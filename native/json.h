@@ -80,7 +80,14 @@ class Json {
     return all;
   }
 
-  static void blanks(const char*& at) { at += strspn(at, " \t\n\r"); }
+  // How many characters of `set` stand here. strspn measures the whole text first in WebAssembly's libc.
+  static size_t span(const char* at, const char* set) {
+    size_t n = 0;
+    while (at[n] != '\0' && strchr(set, at[n])) n++;
+    return n;
+  }
+
+  static void blanks(const char*& at) { at += span(at, " \t\n\r"); }
 
   static bool take(const char*& at, const char* word) {
     const size_t n = strlen(word);
@@ -128,7 +135,7 @@ class Json {
   static double decimal(const char*& at) {
     const char* const start = at;
     const auto digits = [&at] {
-      const size_t n = strspn(at, "0123456789");
+      const size_t n = span(at, "0123456789");
       if (n == 0) fail("a value is missing");
       at += n;
     };
@@ -174,7 +181,7 @@ class Json {
   }
 
   static uint32_t hex(const char*& at) {
-    if (strspn(at, "0123456789abcdefABCDEF") < 4) fail("\\u needs four digits");
+    if (span(at, "0123456789abcdefABCDEF") < 4) fail("\\u needs four digits");
     at += 4;
     return static_cast<uint32_t>(strtoul(std::string(at - 4, at).c_str(), nullptr, 16));
   }

@@ -165,5 +165,8 @@ const Kernels& neon_kernels();
 #if defined(BITMAR_HAS_NEON_DOTPROD)
 const Kernels& neon_dotprod_kernels();
 #endif
+#if defined(BITMAR_HAS_SIMD128)
+const Kernels& simd128_kernels();
+#endif
 
 }  // namespace bitmar

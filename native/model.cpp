@@ -134,7 +134,7 @@ State::State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> im
   cosine_ = Buffer<double>(half), sine_ = Buffer<double>(half);
   std::fill_n(cosine_.data(), half, 1.0);
   const Config& config = model_->config;
-  Sequence first{{}, std::move(memory), QueryCarry(config.hidden_size), std::vector<uint8_t>(config.vocab_size)};
+  Sequence first{{}, std::move(memory), QueryCarry(config.hidden_size), Written{std::vector<uint8_t>(config.vocab_size)}};
   if (!first.memory) first.memory = model_->initial_memory_;
   if (!rings_.empty() && rings_[0].narrow() == narrow_) first.layers.swap(rings_);
   for (size_t i = first.layers.size(); i < model_->blocks_.size(); i++)

@@ -1,9 +1,6 @@
 #include "model_file.h"
 
-#include <errno.h>
-#include <string.h>
-
-#include <fstream>
+#include <utility>
 
 namespace bitmar {
 namespace {
@@ -63,18 +60,8 @@ Weights tensors(const Json& header, const Buffer<char>& bytes) {
 
 }  // namespace
 
-Buffer<char> read_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
-  if (size < 0 || size > INT64_MAX / 2) throw std::runtime_error(std::string("cannot read it: ") + strerror(errno));
-  Buffer<char> bytes(static_cast<size_t>(size));
-  file.seekg(0).read(bytes.data(), size);
-  if (!file) throw std::runtime_error("cannot read it whole");
-  return bytes;
-}
-
-ModelFile::ModelFile(const std::string& path)
-    : bytes_(read_file(path)),
+ModelFile::ModelFile(Buffer<char> bytes)
+    : bytes_(std::move(bytes)),
       header_(read_header(bytes_)),
       weights(tensors(header_, bytes_)),
       config(document(header_, "config")),

@@ -10,14 +10,11 @@
 
 namespace bitmar {
 
-// The bytes of a file. Throws std::runtime_error.
-Buffer<char> read_file(const std::string& path);
-
 // Checked: that the header fits the file, and each tensor the header. Not checked, as `bitmar.load` does: the checksum, and
 // that the configuration keeps to its bounds.
 class ModelFile {
  public:
-  explicit ModelFile(const std::string& path);  // throws std::runtime_error and std::invalid_argument
+  explicit ModelFile(Buffer<char> bytes);  // throws std::invalid_argument
 
  private:
   Buffer<char> bytes_;  // what the weights point into

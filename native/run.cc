@@ -1,23 +1,35 @@
 // bitmar-run MODEL.bitmar PHOTO.ppm: a caption without Python, the words of `bitmar caption`. The photo is a raw PPM (P6)
-// of the size that the model sees. BITMAR_KERNEL chooses a path, as everywhere.
+// of any size. BITMAR_KERNEL chooses a path, as everywhere.
 #include <ctype.h>
-#include <math.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "concepts.h"
+#include <fstream>
+
 #include "detokenizer.h"
 #include "dispatch.h"
-#include "model.h"
-#include "model_file.h"
-#include "read_config.h"
+#include "photo_model.h"
+#include "resize.h"
 
 namespace bitmar {
 namespace {
 
 constexpr int kLongest = 32;  // tokens
+constexpr int kMostPixels = 64000000;
 
-// The pixels (S, S, 3) of a raw PPM. Its header: P6, width, height, 255, with blanks and comments between, then one blank.
+Buffer<char> read_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  const std::streamoff size = file ? static_cast<std::streamoff>(file.tellg()) : -1;
+  if (size < 0 || size > INT64_MAX / 2) throw std::runtime_error(std::string("cannot read it: ") + strerror(errno));
+  Buffer<char> bytes(static_cast<size_t>(size));
+  file.seekg(0).read(bytes.data(), size);
+  if (!file) throw std::runtime_error("cannot read it whole");
+  return bytes;
+}
+
+// The pixels (size, size, 3) of a raw PPM, squashed. Its header: P6, width, height, 255, with blanks and comments between, then one blank.
 Buffer<uint8_t> read_photo(const std::string& path, int size) {
   const Buffer<char> file = read_file(path);
   size_t at = 0;
@@ -30,83 +42,33 @@ Buffer<uint8_t> read_photo(const std::string& path, int size) {
     while (isgraph(static_cast<uint8_t>(here())) && found.size() < 16) found += file[at++];
     return found;
   };
-  const std::string kind = word(), width = word(), height = word(), most = word();
-  const std::string sides = std::to_string(size) + "x" + std::to_string(size);
-  const std::string advice = ": make one by `magick PHOTO -resize '" + sides + "!' -depth 8 photo.ppm`";
+  const auto side = [&] { return atol(word().c_str()); };
+  const std::string kind = word();
+  const long width = side(), height = side();
+  const std::string most = word(), advice = ": make one by `magick PHOTO -depth 8 photo.ppm`";
   if (kind != "P6" || most != "255") throw std::invalid_argument("this is no raw PPM (P6) of 8 bits" + advice);
-  if (width + "x" + height != sides)
-    throw std::invalid_argument("this photo has " + width + "x" + height + " pixels, and the model sees " + sides + advice);
-  Buffer<uint8_t> pixels(size_t{3} * size * size);
-  if (file.size() - ++at != pixels.size()) throw std::invalid_argument("this PPM is cut short, or goes on after its photo" + advice);
-  std::copy_n(file.data() + at, pixels.size(), pixels.data());
+  if (width < 1 || height < 1 || width > kMostPixels / height)
+    throw std::invalid_argument("this PPM has no pixels, or more than 64 million" + advice);
+  const size_t area = static_cast<size_t>(width) * height;
+  if (file.size() < at + 1 || file.size() - ++at != 3 * area) throw std::invalid_argument("this PPM is cut short, or goes on after its photo" + advice);
+  Buffer<uint8_t> whole(4 * area), pixels(size_t{3} * size * size);
+  for (size_t i = 0; i < area; i++) memcpy(whole.data() + 4 * i, file.data() + at + 3 * i, 3);
+  const Buffer<uint8_t> square = resize(whole.data(), static_cast<int>(width), static_cast<int>(height), size, size, Filter::kBicubic);
+  for (size_t i = 0; i < pixels.size() / 3; i++) memcpy(pixels.data() + 3 * i, square.data() + 4 * i, 3);
   return pixels;
 }
 
-// What the tower sees: patch features (grid^2, D_v).
-Buffer<float> see(const Model& model, const ModelFile& file, const Buffer<uint8_t>& photo, int size) {
-  const Config& config = model.config;
-  Buffer<float> features(size_t{1} * config.vision_grid * config.vision_grid * config.vision_dim);
-  if (!config.has_tower) {
-    const ConvTower tower(model.kernels, read_conv_tower_config(file.config.at("vision_tower")), file.weights);
-    if (tower.image_size() != size || tower.grid() != config.vision_grid || tower.dim() != config.vision_dim)
-      throw std::invalid_argument("its tower does not fit the rest of it");
-    tower(photo.data(), features.data());
-    return features;
-  }
-  Buffer<float> pixels(photo.size());  // (3, S, S), normalised
-  const size_t area = photo.size() / 3;
-  for (size_t color = 0; color < 3; color++) {
-    const auto mean = static_cast<float>(file.vision.list("mean").at(color).number());
-    const auto std = static_cast<float>(file.vision.list("std").at(color).number());
-    for (size_t i = 0; i < area; i++) pixels[color * area + i] = (static_cast<float>(photo[i * 3 + color]) / 255.0f - mean) / std;
-  }
-  model.tower(pixels.data(), features.data());
-  return features;
-}
-
-// Vision tokens of the patches and of the concepts in them, and what these speak for.
-std::shared_ptr<const Image> encode(const Model& model, const ModelFile& file, const Buffer<float>& features) {
-  const Config& config = model.config;
-  const size_t dim = config.vision_dim, patches = features.size() / dim, rest = size_t{1} * config.patch_tokens() * config.hidden_size;
-  Buffer<float> tokens(size_t{1} * config.vision_tokens() * config.hidden_size);
-  model.project(features.data(), tokens.data());
-  Evidence evidence;
-  if (config.concepts > 0) {
-    Buffer<float> pooled(dim);  // the mean over the patches
-    for (size_t i = 0; i < features.size(); i++) pooled[i % dim] += features[i];
-    for (size_t i = 0; i < dim; i++) pooled[i] /= static_cast<float>(patches);
-    const ConceptBank bank(file.weights, config);
-    const std::vector<float> scores = bank.scores(model.kernels, pooled);
-    bank.tokens(scores, tokens.data() + rest);
-    evidence = bank.evidence(scores);
-  }
-  for (size_t i = 0; i < tokens.size(); i++)
-    if (!isfinite(tokens[i])) throw NotFinite();
-  return model.image(tokens.data(), std::move(evidence));
-}
-
-std::string caption(const ModelFile& file, const std::string& photo) {
-  Config config = read_config(file.config);
-  const std::string tower = file.vision.get<std::string>("tower");
-  if (tower == "features") throw std::invalid_argument("this model has no vision tower: take one that sees photos by itself");
-  if (tower != "bitvit" && tower != "conv") throw std::invalid_argument("its tower runs under Python alone: use `bitmar caption`");
-  for (int n : {config.vocab_size, config.hidden_size, config.num_heads, config.vision_dim, config.vision_grid, config.vision_pool})
-    if (n < 1) throw std::invalid_argument("its configuration has a size below 1");
-  if (tower == "bitvit") config.has_tower = true, config.tower = read_tower_config(file.config.at("vision_tower"));
+std::string caption(const std::string& file_name, const std::string& photo) {
   const char* wish = getenv("BITMAR_KERNEL");
-  const auto model = std::make_shared<const Model>(select_kernels(wish ? wish : ""), config, file.weights);
-  const Detokenizer detokenizer(file.tokenizer, config.vocab_size);
-  const int size = file.vision.get<int>("size"), end = file.config.get<int>("eos_token_id");
-  State state(model, encode(*model, file, see(*model, file, read_photo(photo, size), size)), nullptr, true);
-
-  int64_t token = file.config.get<int>("bos_token_id");
-  if (token < 0 || token >= config.vocab_size) throw std::invalid_argument("its begin token lies outside the vocabulary");
+  const ModelFile file(read_file(file_name));
+  const Detokenizer detokenizer(file.tokenizer, file.config.get<int>("vocab_size"));
+  const PhotoModel model(file, select_kernels(wish ? wish : ""));
+  State state(model.model, model.see(read_photo(photo, model.size).data()).image, nullptr, true);
   std::vector<int64_t> written;
-  for (int i = 0; i < kLongest; i++) {
+  for (int64_t token = model.begin; static_cast<int>(written.size()) < kLongest; written.push_back(token)) {
     state.forward(&token, 1, nullptr, Write::kNever, true);
-    token = choose(model->kernels, state.logits(), config.vocab_size, state.written(0), state.evidence(), {}, 0, state.sampling_room());
-    if (token == end) break;
-    written.push_back(token);
+    token = model.next(state);
+    if (token == model.end) break;
   }
   return detokenizer(written);
 }
@@ -121,8 +83,7 @@ int main(int count, char** arguments) {
   }
   const char* about = arguments[1];
   try {
-    const bitmar::ModelFile file(about);
-    const std::string text = bitmar::caption(file, arguments[2]);
+    const std::string text = bitmar::caption(about, arguments[2]);
     const size_t first = text.find_first_not_of(" \n"), last = text.find_last_not_of(" \n");
     puts(first == std::string::npos ? "" : text.substr(first, last - first + 1).c_str());
   } catch (const std::exception& e) {

@@ -30,3 +30,4 @@ compile demo pyproject.toml --group demo --constraint requirements/full.txt
 compile build --group build --constraint requirements/full.txt
 compile fuzz --group fuzz --constraint requirements/full.txt
 compile docs --group docs --constraint requirements/full.txt
+compile web --group web

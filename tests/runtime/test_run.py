@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     build = tmp_path_factory.mktemp("run")
     program = build / "bitmar-run"
     engine = ("concepts", "conv", "dispatch", "linear", "memory", "model", "portable", "sampling", "vision")
-    sources = [f"native/{name}.cpp" for name in (*engine, "model_file", "detokenizer")]
+    sources = [f"native/{name}.cpp" for name in (*engine, "model_file", "photo_model", "resize", "detokenizer")]
     flags = ["-std=c++17", "-O0", "-ffp-contract=off", "-fno-math-errno", "-Inative", "-pthread"]
     made = subprocess.run(
         [compiler, *flags, "native/run.cc", *sources, "-o", program], cwd=ROOT, capture_output=True, text=True
@@ -97,10 +97,16 @@ def test_it_says_what_caption_says(run: Run, models: list[Path], tmp_path: Path,
     assert len(captions) > 1 or which == 0
 
 
-def test_a_photo_of_another_size_is_told_how_to_be_resized(run: Run, model: Path, tmp_path: Path) -> None:
-    result = run(model, ppm(tmp_path / "photo.ppm", np.zeros((30, 40, 3), np.uint8)))
-    assert result.returncode == 1 and result.stdout == ""
-    assert "40x30" in result.stderr and "-resize '64x64!'" in result.stderr and result.stderr.count("\n") == 1
+@pytest.mark.parametrize("size", [(1, 1), (9, 700), (40, 30), (333, 250)])
+def test_a_photo_of_any_size_is_squashed_as_pillow_does(
+    run: Run, models: list[Path], tmp_path: Path, size: tuple[int, int]
+) -> None:
+    pytest.importorskip("bitmar._native", reason="the native engine was not built")
+    model, (width, height) = load(models[1], engine="portable"), size
+    pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    result = run(models[1], ppm(tmp_path / "photo.ppm", pixels))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip(" \n") == model.generate("", pixels, max_tokens=32).text.strip(" \n")
 
 
 @pytest.mark.parametrize(
@@ -111,6 +117,10 @@ def test_a_photo_of_another_size_is_told_how_to_be_resized(run: Run, model: Path
         lambda data: b"P6 # a comment without an end",
         lambda data: b"P5" + data[2:],
         lambda data: data.replace(b"255", b"65535", 1),
+        lambda data: data.replace(b"64 64", b"0 64", 1),
+        lambda data: data.replace(b"64 64", b"-64 -64", 1),
+        lambda data: data.replace(b"64 64", b"64000001 1", 1),
+        lambda data: data.replace(b"64 64", b"65536 65536", 1),
         lambda data: data[:-1],
         lambda data: data + b"\0",
     ],
