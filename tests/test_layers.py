@@ -35,7 +35,7 @@ ALLOWED = {  # a room -> the rooms it may import; `bitmar` is the package itself
     "serve": {"core", "runtime", "session", "api", "bitmar"},
     "watch": {"core", "runtime", "session", "api"},
     "data": {"core", "console"},
-    "train": {"core", "console", "data", "model", "export", "unpack"},
+    "train": {"core", "console", "carried", "data", "model", "export", "unpack"},
     "evaluate": {"core", "data", "runtime"},
     "plots": {"core", "data", "evaluate"},
     "report": {"core", "evaluate", "plots"},
@@ -50,8 +50,10 @@ EXCEPTIONS = {  # file -> the rooms it imports against the table
         "runtime",
         "session",
     },  # a finished run is exported and calibrated as a device will run it
+    "bitmar.train.confidence": {"api", "evaluate"},  # and its captions are judged
     "bitmar.train.finetune_report": {"evaluate"},
     "bitmar.inspect": {"train"},
+    "bitmar.evaluate.confidence": {"api"},
     "bitmar.evaluate.scorer": {"api"},  # where evaluate meets models
     "bitmar.evaluate.torch_scorer": {"export", "model"},  # and where it meets checkpoints
     "bitmar.evaluate.tasks._first_token": {"bitmar"},

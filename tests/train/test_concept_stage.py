@@ -20,9 +20,13 @@ from safetensors.torch import load_file  # noqa: E402
 import bitmar  # noqa: E402
 from bitmar.core.container import open_container  # noqa: E402
 from bitmar.core.errors import ConfigError  # noqa: E402
+from bitmar.core.tensors import CONFIDENCE  # noqa: E402
 from bitmar.data.concepts.bank import ConceptBank  # noqa: E402
-from bitmar.train import concepts  # noqa: E402
+from bitmar.data.towers.packed import PackedTower  # noqa: E402
+from bitmar.export import export_checkpoint  # noqa: E402
+from bitmar.train import concept_stage, concepts  # noqa: E402
 from bitmar.train.concept_stage import ConceptData  # noqa: E402
+from bitmar.train.confidence import with_bank  # noqa: E402
 from bitmar.train.recipe import load_recipe  # noqa: E402
 from bitmar.train.run import run  # noqa: E402
 from bitmar.train.sources import batches  # noqa: E402
@@ -51,6 +55,10 @@ def relabelled(source: Path, target: Path, meta: list[dict[str, Any]]) -> Path:
 def seeing(recipe: dict[str, Any], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A recipe of three kinds of photos: a stage on photos, whose tower the concepts are of, likelihood and rewards."""
     monkeypatch.setattr(concepts, "_STEPS", 10)
+    rng = np.random.default_rng(0)
+    for name, where, width in (("classifier", PackedTower, 12), ("last_classifier", concept_stage, 4)):
+        classes = rng.standard_normal((1000, width)).astype(np.float32), np.zeros(1000, np.float32)
+        monkeypatch.setattr(where, name, lambda *_, classes=classes: classes, raising=False)
     box = {"label": "zebra", "boxes_rel": [["zebra", [0.6, 0.1, 0.9, 0.8]], ["zebra", "no box"]]}
     labels = [box, {"label": "nonsense of no kind"}, {"label": "banana"}, {"label": "cat and dog"}, {}]
     relabelled(world / "train.tar", tmp_path / "labelled.tar", [{"captions": ["-"], **label} for label in labels])
@@ -66,6 +74,7 @@ def seeing(recipe: dict[str, Any], world: Path, tmp_path: Path, monkeypatch: pyt
         "tagged": [str(tmp_path / "tagged.txt")],
         "views": 2, "labelled_views": 2, "plain_views": 1,
     }  # fmt: skip
+    recipe["model"] |= {"concept_evidence": 0.5}
     stage = recipe["stages"][0]
     training = {**stage["training"], "steps": 1, "accumulation": 1, "save_words": False}
     plain = {**stage, "controller": False, "training": training, "text_rows": 2, "further_rows": 2}
@@ -73,7 +82,8 @@ def seeing(recipe: dict[str, Any], world: Path, tmp_path: Path, monkeypatch: pyt
     on_features = {**plain, "pictures": "features", "tower": "stage:first", "concepts": "words", "mix": mix}
     recipe["stages"] = [
         {**plain, "name": "first"},
-        {"name": "words", "kind": "concepts", "tower": "stage:first", "least": 3, "tokens": 3, "folds": 2},
+        {"name": "words", "kind": "concepts", "tower": "stage:first", "least": 3, "tokens": 3, "folds": 2,
+         "prune": True, "class_width": 4},
         {**on_features, "name": "eyes", "start": "first", "photo_questions": 0.2, "label_questions": 0.5, "repeat": 0.5,
          "hidden": 0.5, "training": {**training, "steps": 10}},
         {**on_features, "name": "reward", "start": "eyes", "objective": "cider", "samples": 2,
@@ -89,9 +99,20 @@ def test_from_concepts_to_rewards(seeing: dict[str, Any], write: Write, tmp_path
         run(load_recipe(path), only="eyes")
     output = run(load_recipe(path))
     bank = ConceptBank.load(output / "words" / "concepts.safetensors")
-    assert {"red", "field", "zebra"} <= set(bank.names) and not len(bank.class_bias)
+    assert {"red", "field", "zebra"} <= set(bank.names) and len(bank.class_bias) == 1000
+    own = len(bank.keys)
+    assert bank.names.index("red") < own <= bank.names.index("zebra")  # a single photo shows a zebra
     model = bitmar.load(output, engine="numpy")
     assert model.config.concepts == len(bank.names) and model.config.concept_tokens == 3
+    assert (model.config.concept_keys, model.config.concept_class_width) == (own, 4)
+    assert model.config.concept_evidence == 0.5
+    packed = export_checkpoint(output / "reward", tmp_path / "again.bitmar")  # what was calibrated lies with the stage
+    again = open_container(packed).tensors
+    np.testing.assert_array_equal(again[CONFIDENCE], model.container.tensors[CONFIDENCE])
+    blind = with_bank(model, ConceptBank.load(output / "words" / "heldout.safetensors"), tmp_path / "blind.bitmar")
+    features = np.random.default_rng(0).random((model.config.vision_grid**2, 12), np.float32)
+    seen, unseen = (each.encode_image(features=features).concepts for each in (model, blind))
+    assert seen is not None and unseen is not None and 0 < np.abs(seen - unseen).max() < 1
     weights = load_file(output / "eyes" / "model.safetensors")
     for name in ("keys", "prior"):
         np.testing.assert_array_equal(weights[f"model.concepts.{name}"].numpy(), getattr(bank, name))

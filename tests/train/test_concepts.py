@@ -59,9 +59,26 @@ def fitted() -> tuple[Any, list[Any], np.ndarray]:
     pooled = pooled_features(store, 1)  # type: ignore[arg-type]
     labelled = (np.ones((6, 1, 4), np.float32), label_targets(["zebra"] * 6, VOCABULARY))
     classifier = (np.zeros((1000, 4), np.float32), np.zeros(1000, np.float32))
-    bank, folds = fit_bank(VOCABULARY, (pooled, caption_targets(store, VOCABULARY)), labelled, classifier, folds=2)  # type: ignore[arg-type]
+    bank, folds, _ = fit_bank(VOCABULARY, (pooled, caption_targets(store, VOCABULARY)), labelled, classifier, folds=2)  # type: ignore[arg-type]
     patch.undo()
     return bank, folds, pooled
+
+
+def test_what_classes_find_and_few_photos_show_comes_last_without_keys() -> None:
+    pooled = np.random.default_rng(0).random((9, 1, 4), np.float32)
+    captioned, labelled = label_targets(["a dog"] * 9, VOCABULARY), label_targets(["zebra"] * 9, VOCABULARY)
+    whole, narrow = ((np.ones((1000, width), np.float32), np.zeros(1000, np.float32)) for width in (4, 2))
+    few = (pooled[:3], labelled[:3])
+    bank, folds, held = fit_bank(VOCABULARY, (pooled, captioned), few, whole, narrow=narrow, prune=4, folds=3)
+    assert bank.names == ("grass", "dog", "never", "zebra")  # no class is grass, and nine photos show dogs
+    assert (bank.class_concepts == class_concepts(Vocabulary(bank.names))).all() and bank.prior is not None
+    for each in (bank, *folds, held):
+        assert each.keys.shape == (3, 4) and each.class_keys.shape == (1000, 2) and each.names == bank.names
+    scores = bank.scores(pooled[:, 0])
+    np.testing.assert_allclose(scores[:, 3], bank.class_scores(pooled[:, 0])[:, 3])
+    assert (held.keys != bank.keys).any() and len(bank.prior) == 4
+    nothing = (np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+    assert len(fit_bank(VOCABULARY, (pooled, captioned), few, nothing, prune=4).whole.keys) == 4
 
 
 def test_keys_find_what_captions_name(fitted: tuple[Any, list[Any], np.ndarray]) -> None:

@@ -12,7 +12,7 @@ from bitmar.cli.app import MAKE, SKIPPED, command
 from bitmar.cli.common import Model, needs
 from bitmar.cli.eval_options import JsonFile, Limit, Shards, evaluate, name_skipped, publish
 from bitmar.console import Skipped, megabytes, progress, say
-from bitmar.core.errors import ConfigError, ImageError
+from bitmar.core.errors import ImageError
 
 if TYPE_CHECKING:
     from bitmar import BitMar
@@ -85,47 +85,28 @@ def calibrate_captions(
     It captions photos whose captions (--data) or labels (--labels) are known, and learns from what it got right. They
     should not be those that it was trained on. Pictures of nothing (noise, plain colours, text) teach it to doubt.
     """
-    import numpy as np
-
     from bitmar import load
     from bitmar.core.container import with_tensors
     from bitmar.core.tensors import CONFIDENCE
+    from bitmar.evaluate.confidence import Lessons, witness_of
     from bitmar.evaluate.nothing import nothing
-    from bitmar.evaluate.tasks.naming import Namer, about_the_right_thing, fit_confidence
 
-    loaded = load(model)
-    witness, namer = loaded.witness, Namer()
-    if witness is None:
-        raise ConfigError(f"{loaded.path} has no concept bank, which the confidence of captions rests on")
-    evidence, right = [], []
-
-    def speaks_for(image: ImageTokens) -> str:
-        """The caption, whose evidence is kept."""
-        written = loaded.generate("", image, max_tokens=32)
-        assert image.concepts is not None
-        evidence.append(witness.evidence(written.text, loaded.likelihood(written.tokens, image), image.concepts))
-        return written.text
-
+    loaded, lessons = load(model), Lessons()
+    witness_of(loaded)
     with needs("data"), progress() as bar:
         skipped = Skipped(bar)
         for pattern, labelled in [*((p, False) for p in data), *((p, True) for p in labels)]:
             for sample, image in bar.track(_seen(loaded, [pattern], limit, skipped), description=Path(pattern).name):
-                label = str(sample.meta.get("label") or "")
-                if labelled and not namer.knows(label):
-                    continue
-                text = speaks_for(image)
-                right.append(
-                    namer(text, label)
-                    if labelled
-                    else about_the_right_thing(text, sample.captions, witness.vocabulary, witness.subject(text))
-                )
-    known = len(right)
+                if labelled:
+                    lessons.of_label(loaded, image, str(sample.meta.get("label") or ""))
+                else:
+                    lessons.of_captions(loaded, image, sample.captions)
+    known, right = len(lessons.right), sum(lessons.right)
     for picture in nothing():
-        speaks_for(loaded.encode_image(picture))
-        right.append(False)
-    weights = fit_confidence(np.stack(evidence), np.array(right))
-    with_tensors(loaded.container, {CONFIDENCE: weights}, out)
-    say(f"{out}: {megabytes(out.stat().st_size)}; {known} photos, {np.mean(right[:known]):.1%} right; {skipped}")
+        lessons.of_nothing(loaded, loaded.encode_image(picture))
+    with_tensors(loaded.container, {CONFIDENCE: lessons.weights()}, out)
+    share = f"{right / known:.1%} right" if known else "none known"
+    say(f"{out}: {megabytes(out.stat().st_size)}; {known} photos, {share}; {skipped}")
     if skipped.reasons:
         raise typer.Exit(SKIPPED)
 

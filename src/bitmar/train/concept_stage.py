@@ -22,18 +22,24 @@ from bitmar.data.features import FeatureStore
 from bitmar.data.joined import Said
 from bitmar.data.tagged import read_tagged
 from bitmar.data.towers import ClassifyingTower, classifier, load_tower
+from bitmar.data.towers.pair import last_classifier
 from bitmar.train.concepts import caption_targets, fit_bank, label_targets, pooled_features
 from bitmar.train.ranks import is_main, main_first, wait
 from bitmar.train.stages import Concepts
 from bitmar.train.tags import MadeUpTags, PhotoTags, best
 from bitmar.train.workspace import Workspace
 
-BANK, FOLD = "concepts.safetensors", "fold-{}.safetensors"
+BANK, FOLD, HELD = "concepts.safetensors", "fold-{}.safetensors", "heldout.safetensors"
 
 
 def fit_concepts(stage: Concepts, workspace: Workspace, output: Path) -> None:
     """Runs the stage: `output` gets the bank, and the banks that its folds need."""
     data = workspace.recipe.data
+    narrow = None
+    if is_main():
+        tower = load_tower(stage.tower)
+        if stage.class_width:
+            narrow = last_classifier(tower, stage.class_width)  # before the features, which take hours
     with main_first():
         captioned = workspace.features("train", data.captions, stage.tower, data.views)
         labelled = labelled_features(stage, workspace)
@@ -41,7 +47,6 @@ def fit_concepts(stage: Concepts, workspace: Workspace, output: Path) -> None:
         vocabulary = build_vocabulary([captioned[i].captions for i in range(len(captioned))], stage.least)
         if len(vocabulary) < stage.tokens:
             raise ConfigError(f"stage {stage.name}: tokens {stage.tokens} exceeds the {len(vocabulary)} concepts found")
-        tower = load_tower(stage.tower)
         nothing = np.zeros((0, tower.dim), np.float32), np.zeros(0, np.float32)
         classes = classifier(tower) if isinstance(tower, ClassifyingTower) else nothing
         seen = pooled_features(captioned, min(stage.views, captioned.views)), caption_targets(captioned, vocabulary)
@@ -49,11 +54,16 @@ def fit_concepts(stage: Concepts, workspace: Workspace, output: Path) -> None:
         if labelled is not None:
             labels = [label_of(labelled[i].meta) for i in range(len(labelled))]
             named = pooled_features(labelled, min(stage.views, labelled.views)), label_targets(labels, vocabulary)
-        bank, folds = fit_bank(vocabulary, seen, named, classes, folds=stage.folds)
-        bank.save(output / BANK)
-        for i, fold in enumerate(folds):
+        prune = stage.least if stage.prune else 0
+        banks = fit_bank(vocabulary, seen, named, classes, narrow=narrow, prune=prune, folds=stage.folds)
+        banks.whole.save(output / BANK)
+        banks.held_out.save(output / HELD)
+        for i, fold in enumerate(banks.folds):
             fold.save(output / FOLD.format(i))
-        workspace.console.print(f"{stage.name}: {len(vocabulary)} concepts, {len(classes[1])} classes")
+        own = len(banks.whole.keys)
+        workspace.console.print(
+            f"{stage.name}: {len(vocabulary)} concepts, {own} with keys of their own, {len(classes[1])} classes"
+        )
     wait()
 
 
@@ -72,6 +82,7 @@ class ConceptData:
         self.stage, self.workspace = stage, workspace
         folder = Path(workspace.recipe.output) / stage.name
         self.bank = ConceptBank.load(folder / BANK)
+        self.held_out = folder / HELD
         self.folds = [ConceptBank.load(folder / FOLD.format(i)) for i in range(stage.folds)]
         self.vocabulary = Vocabulary(self.bank.names)
 

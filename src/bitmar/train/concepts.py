@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +26,17 @@ _STEPS, _RATE, _ROWS, _DROPOUT = 400, 1e-3, 512, 0.8  # chosen by the mean avera
 _SURE = 0.3  # from here on a class probability casts doubt on a caption's silence
 _SILENT = 0.2  # weight of "not there" where only a label was given
 _SHARES = (5e-4, 0.5)  # of the photos that show a concept, at least and at most
+HELD_OUT = 1  # of the folds of labelled photos
 _UNSEEN = -20.0  # bias of a concept that no photo has shown
+
+
+class Banks(NamedTuple):
+    """whole: of all photos. folds: the i-th without the captioned photos i, i + folds, ... held_out: without the
+    labelled photos HELD_OUT, HELD_OUT + folds, ..."""
+
+    whole: ConceptBank
+    folds: list[ConceptBank]
+    held_out: ConceptBank
 
 
 def pooled_features(store: FeatureStore, views: int) -> F32:
@@ -61,17 +72,27 @@ def fit_bank(
     labelled: tuple[F32, F32],
     classifier: tuple[F32, F32],
     *,
+    narrow: tuple[F32, F32] | None = None,
+    prune: int = 0,
     folds: int = 4,
     seed: int = 0,
-) -> tuple[ConceptBank, list[ConceptBank]]:
-    """The bank, and one for every fold i of the captioned photos, fitted without the photos i, i + folds, ...
+) -> Banks:
+    """The bank, and those that have not seen a part of the photos.
 
     captioned, labelled: pooled features (n, views, D_v) and targets (n, K). classifier: keys and bias of the backbone's
-    classes. A model that is trained on scores of photos which their own captions had shaped would trust them too much:
-    so a training photo's scores come from the bank that has not seen it.
+    classes, which teach what labels leave open; narrow: those that the banks get in their place, to read the last
+    channels alone. prune: concepts that classes stand for and fewer than N photos show come last, without keys of
+    their own. A model that is trained on scores of photos which their own captions had shaped would trust them too
+    much: so a training photo's scores come from the bank that has not seen it.
     """
-    classes = class_concepts(vocabulary)[: len(classifier[1])]  # a backbone may have none
     k, d = len(vocabulary), captioned[0].shape[-1]
+    classes = class_concepts(vocabulary)[: len(classifier[1])]  # a backbone may have none
+    shown = (captioned[1] > 0).sum(0) + (labelled[1] > 0).sum(0)
+    few = np.isin(np.arange(k), classes) & (shown < prune)
+    order, own = np.argsort(few, kind="stable"), int((~few).sum())
+    vocabulary = Vocabulary([vocabulary.names[i] for i in order])
+    captioned, labelled = ((pooled, targets[:, order]) for pooled, targets in (captioned, labelled))
+    classes = class_concepts(vocabulary)[: len(classifier[1])]
     empty = ConceptBank(
         vocabulary.names, np.zeros((k, d), np.float32), np.full(k, _UNSEEN, np.float32), *classifier, classes
     )
@@ -89,20 +110,23 @@ def fit_bank(
     x2, y2, p2 = spread(labelled)
     y2 = np.maximum(y2, np.where(of_class, p2, 0)).astype(np.float32)
     weight2 = np.where((y2 > 0) | of_class, 1, _SILENT).astype(np.float32)
-    number = np.concatenate((np.repeat(np.arange(len(captioned[0])) % folds, views), np.full(len(x2), -1)))
+    fold_of = np.repeat(np.arange(len(captioned[0])) % folds, views)
+    fold_of_labelled = np.repeat(np.arange(len(labelled[0])) % folds, labelled[0].shape[1]) + folds
+    number = np.concatenate((fold_of, fold_of_labelled))
     inputs, targets, weights = (
-        torch.from_numpy(np.concatenate(parts)) for parts in ((x, x2), (y, y2), (weight, weight2))
+        torch.from_numpy(np.concatenate(parts))
+        for parts in ((x, x2), (y[:, :own], y2[:, :own]), (weight[:, :own], weight2[:, :own]))
     )
 
     def fitted(without: int | None) -> ConceptBank:
-        rows = torch.from_numpy(np.flatnonzero(number != (-2 if without is None else without)))
+        rows = torch.from_numpy(np.flatnonzero(number != (-1 if without is None else without)))
         keys, bias = _logistic(inputs, targets, weights, rows, seed)
-        return ConceptBank(vocabulary.names, keys, bias, *classifier, classes)
+        return ConceptBank(vocabulary.names, keys, bias, *(narrow or classifier), classes)
 
     whole = fitted(None)
     share = whole.scores(captioned[0][:, 0]).mean(0).clip(*_SHARES)
     prior = np.log(share / (1 - share)).astype(np.float32)
-    return replace(whole, prior=prior), [fitted(fold) for fold in range(folds)]
+    return Banks(replace(whole, prior=prior), [fitted(i) for i in range(folds)], fitted(folds + HELD_OUT))
 
 
 def _logistic(x: Tensor, y: Tensor, weight: Tensor, rows: Tensor, seed: int) -> tuple[F32, F32]:

@@ -92,13 +92,20 @@ def _check_predecessors(stage: Stage, folders: dict[str, Path]) -> None:
 
 
 def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> None:
-    """Packs the last stage's checkpoint, with the recipe's card, to `output/model.bitmar`; calibrates its recall."""
+    """Packs the last stage's checkpoint, with the recipe's card, to `output/model.bitmar`; calibrates its recall
+    and the confidence of its captions."""
+    from bitmar.carried import Carried
+    from bitmar.core.container import open_container
     from bitmar.export import export_checkpoint
+    from bitmar.train.confidence import calibrate_captions
 
     path = export_checkpoint(folder, output / "model.bitmar", card=card_of(recipe))
     last = next(stage for stage in recipe.stages if stage.name == folder.name)
     if isinstance(last, Fit) and last.pictures != "none":
         _calibrate(path, last, workspace)
+        calibrate_captions(path, last, workspace)
+        if last.pictures == "features":  # so that an export with a tower has them too
+            Carried.of(open_container(path)).save(folder)
     workspace.console.print(f"packed {path} ({path.stat().st_size / 1e6:.2f} MB)")
 
 

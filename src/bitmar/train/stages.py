@@ -225,7 +225,9 @@ class Concepts:
     data.labelled; concepts.safetensors is what it leaves.
 
     least: captioned photos that must share a word. tokens: concepts that a model of it gets told. folds: banks that
-    have not seen a share of the captioned photos, for the tags of these. views: of each photo, to fit on.
+    have not seen a share of the captioned photos, for the tags of these. views: of each photo, to fit on. prune:
+    concepts that classes of the tower stand for and fewer than `least` photos show get no keys of their own.
+    class_width: the classes read the last N channels alone, as the second tower of a pair does; 0: all. Both for size.
     """
 
     name: str
@@ -235,9 +237,11 @@ class Concepts:
     tokens: int = 12
     folds: int = 4
     views: int = 2
+    prune: bool = False
+    class_width: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("least", 1), ("tokens", 1), ("folds", 2), ("views", 1)):
+        for name, lowest in (("least", 1), ("tokens", 1), ("folds", 2), ("views", 1), ("class_width", 0)):
             if getattr(self, name) < lowest:
                 raise ConfigError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
 

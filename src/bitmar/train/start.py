@@ -75,7 +75,14 @@ def _checked(path: Path, found: Any, optional: tuple[str, ...]) -> set[str]:
 
 def bank_sizes(bank: ConceptBank, tokens: int) -> dict[str, int]:
     """What a model's configuration says of a bank."""
-    return {"concepts": len(bank.names), "concept_classes": len(bank.class_bias), "concept_tokens": tokens}
+    own, width = len(bank.keys), bank.class_keys.shape[1]
+    return {
+        "concepts": len(bank.names),
+        "concept_classes": len(bank.class_bias),
+        "concept_keys": own if own < len(bank.names) else 0,
+        "concept_class_width": width if width < bank.keys.shape[1] else 0,
+        "concept_tokens": tokens,
+    }
 
 
 @torch.no_grad()

@@ -20,9 +20,10 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ConceptBank:
-    """names: K concepts. keys (K, D_v), bias (K,); class_keys (n, D_v), class_bias (n,), class_concepts (n,).
+    """names: K concepts, of which the first k have keys of their own: keys (k, D_v), bias (k,).
 
-    prior (K,): log-odds of every concept in any photo, where that was measured.
+    class_keys (n, D_c), which read the last D_c channels; class_bias (n,), class_concepts (n,). prior (K,): log-odds of
+    every concept in any photo, where that was measured.
     """
 
     names: tuple[str, ...]
@@ -38,7 +39,7 @@ class ConceptBank:
         scores = np.zeros((len(pooled), len(self.names)), np.float32)
         if not len(self.class_bias):
             return scores
-        logits = pooled @ self.class_keys.T + self.class_bias
+        logits = pooled[:, -self.class_keys.shape[1] :] @ self.class_keys.T + self.class_bias
         p = np.exp(logits - logits.max(1, keepdims=True))
         p /= p.sum(1, keepdims=True)
         known = self.class_concepts >= 0
@@ -47,8 +48,9 @@ class ConceptBank:
 
     def scores(self, pooled: F32) -> F32:
         """Mean patch features (n, D_v) -> scores in [0, 1] (n, K)."""
-        own = 1 / (1 + np.exp(-(pooled @ self.keys.T + self.bias)))
-        scores: F32 = np.maximum(own, self.class_scores(pooled)).astype(np.float32)
+        scores = self.class_scores(pooled)
+        own = scores[:, : len(self.bias)]
+        np.maximum(own, 1 / (1 + np.exp(-(pooled @ self.keys.T + self.bias))), out=own)
         return scores
 
     def save(self, path: str | Path) -> None:
@@ -71,6 +73,6 @@ class ConceptBank:
         except (OSError, KeyError, SafetensorError) as error:
             raise FormatError(f"{path} is no concept bank ({error}): run the stage that fits it again") from error
         bank = cls(names, **floats, class_concepts=classes, prior=prior)
-        if len(bank.keys) != len(names) or bank.keys.shape[1] != bank.class_keys.shape[1]:
+        if len(bank.keys) > len(names) or bank.keys.shape[1] < bank.class_keys.shape[1]:
             raise FormatError(f"{path}: {len(names)} concepts, but keys {bank.keys.shape}: run its stage again")
         return bank

@@ -43,3 +43,14 @@ class PairTower:
         (first, bias), (second, other) = (classifier(tower) for tower in self.towers)
         weight = np.concatenate((first, second / np.float32(self.gain)), axis=1) / 2
         return weight.astype(np.float32), ((bias + other) / 2).astype(np.float32)
+
+
+def last_classifier(tower: VisionTower, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """What the second of two towers says alone, from its `width` channels: weight (1000, width), bias (1000,).
+
+    ConfigError for a tower that does not end in one of so many channels, or in one without classes.
+    """
+    if not isinstance(tower, PairTower) or tower.towers[1].dim != width:
+        raise ConfigError(f"{tower.name} is no pair whose second tower has {width} channels")
+    weight, bias = classifier(tower.towers[1])
+    return (weight / np.float32(tower.gain)).astype(np.float32), bias
