@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from bitmar.cli.photos import find_photos
 from bitmar.cli.threads import in_order
@@ -130,7 +131,7 @@ def test_standard_input(cli: Cli, model: Path, photo: Path, monkeypatch: pytest.
 
 
 def test_what_does_not_go_together(fails: Callable[..., str], model: Path, album: Path, tmp_path: Path) -> None:
-    assert "beside photos that are files" in fails("caption", "-", "--sidecar", "--model", model)
+    assert "photos that are files" in fails("caption", "-", "--sidecar", "--model", model)
     assert "a folder" in fails("caption", album, "--csv", tmp_path, "--model", model)
     assert "at least 1" in fails("caption", album, "--workers", 0, "--model", model)
     assert "of its own" in fails("caption", album, "--csv", tmp_path / "a", "--jsonl", tmp_path / "a", "--model", model)
@@ -155,3 +156,26 @@ def test_threads_keep_the_order_and_end_with_an_error() -> None:
     assert [next(results) for _ in range(50)] == list(range(50))
     with pytest.raises(ValueError, match="50"):
         next(results)
+
+
+def test_a_video_is_described_by_a_frame_of_its_middle(
+    cli: Cli, fails: Callable[..., str], model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    av = pytest.importorskip("av", reason="videos need bitmar[video]")
+    path = tmp_path / "cl\u00eep 1.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for colour in ["black"] * 10 + ["blue"] * 20:
+            container.mux(stream.encode(av.VideoFrame.from_image(Image.new("RGB", (64, 48), colour))))
+        container.mux(stream.encode(None))
+    one = cli("caption", path, "--model", model)
+    assert one.exit_code == 0 and one.stdout == cli("caption", path.as_uri(), "--model", model).stdout
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    both = cli("caption", f"{tmp_path}/*.mp4", "--model", model, "--sidecar")
+    assert both.exit_code == 1 and "broken.mp4: no video" in both.stderr and path.with_suffix(".txt").exists()
+    folder = cli("caption", tmp_path, "--model", model)  # a telephone films beside its photos
+    assert folder.exit_code == 2 and "no photo in this folder" in folder.stderr
+    monkeypatch.delitem(sys.modules, "bitmar.watch.video", raising=False)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "[video]" in fails("caption", path, "--model", model)

@@ -40,6 +40,7 @@ IN_A_GRID = 12  # photos, where the command names shards and no limit
     "bitmar caption photo.jpg",
     "bitmar caption photos/ --csv captions.csv",
     "bitmar caption - --style alt < photo.jpg",
+    "bitmar caption photos/ --embed",
     "bitmar caption *.jpg --beams 3 --json",
     "bitmar caption *.jpg --grid grid.png",
     "bitmar caption photo.jpg --memory home.mem",
@@ -52,7 +53,7 @@ def caption(
         list[str] | None,
         typer.Argument(
             metavar="PHOTO",
-            help="Photos: files, folders with all below them, globs, http(s) addresses, - for standard input.",
+            help="Photos: files, folders with all below them, globs, http(s) addresses, - for standard input; videos.",
             show_default=False,
         ),
     ] = None,
@@ -90,6 +91,12 @@ def caption(
         Path | None, typer.Option("--jsonl", metavar="OUT.jsonl", help="Write a line of JSON per photo.")
     ] = None,
     sidecar: Annotated[bool, typer.Option("--sidecar", help="Write photo.txt beside each photo.jpg.")] = False,
+    xmp: Annotated[
+        bool, typer.Option("--xmp", help="Write photo.xmp beside each photo.jpg: description and alternative text.")
+    ] = False,
+    embed: Annotated[
+        bool, typer.Option("--embed", help="Write both into the photos themselves, as XMP and IPTC.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
     style: Annotated[
         Style, typer.Option("--style", help="alt: one plain sentence without 'a photo of', as an alternative text.")
@@ -100,10 +107,11 @@ def caption(
 ) -> None:
     """Describe photographs, each in a sentence.
 
-    A photo that cannot be read is named and left out; the others go on.
+    A photo that cannot be read is named and left out; the others go on. Of a video, named or matched by a glob, the
+    frame in its middle is described.
 
-    --csv, --jsonl and --sidecar write files, none of which is written over without --force. The same command goes on
-    where a stopped one was.
+    --csv, --jsonl, --sidecar and --xmp write files, none of which is written over without --force; --embed writes into
+    the photos, where they have no description yet. The same command goes on where a stopped one was.
 
     With --data the file has a line {"key", "caption", "references"} per photo. The same command goes on where a
     stopped one was. If anything was skipped, the exit status is 1.
@@ -114,13 +122,13 @@ def caption(
     from bitmar import load
 
     names = photos or []
-    files = CaptionFiles(table, lines, sidecar, force)
+    files = CaptionFiles(table, lines, sidecar, force, xmp, embed)
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers is a number of photos at a time, at least 1, not {workers}")
     if data:
         out = _shards_out(names, as_json, out, grid, limit)
         if memory or files or style is not Style.plain:
-            raise ConfigError("--memory, --csv, --jsonl, --sidecar and --style go with photos, not with --data")
+            raise ConfigError("--memory, --style and the files of captions go with photos, not with --data")
         limit = limit if limit or out else IN_A_GRID
         _caption_shards(load(model), data, out, features, grid, limit, beams, max_tokens)
         return
@@ -163,8 +171,12 @@ def caption(
                     continue
                 if style is Style.alt:
                     result["caption"] = alt_text(result["caption"]) or result["caption"]
+                try:
+                    files.beside(photo, result["caption"])
+                except ImageError as error:  # of a format that takes no text
+                    skip(photo, str(error))
+                    continue
                 captions.append(result)
-                files.beside(photo, result["caption"])
                 if not quiet:
                     _print(result, style, alone)
             if log and captions:

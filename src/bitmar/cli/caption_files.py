@@ -1,4 +1,4 @@
-"""The files that `bitmar caption` writes: a table, JSON lines, a text beside each photo."""
+"""The files that `bitmar caption` writes: a table, JSON lines, a text beside each photo or in it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from bitmar.cli.caption_xmp import embed, is_described, write_sidecar
+from bitmar.cli.common import needs
 from bitmar.cli.photos import STDIN, shown
-from bitmar.core.errors import ConfigError
+from bitmar.core.errors import ConfigError, ImageError
 from bitmar.core.fetch import is_address
 from bitmar.core.files import write_atomically
 from bitmar.evaluate.store import ResultLog
+from bitmar.runtime.alt_text import alt_text
 
 COLUMNS = ("photo", "caption", "confidence", "general")
 
@@ -24,13 +27,20 @@ COLUMNS = ("photo", "caption", "confidence", "general")
 class CaptionFiles:
     """Where captions go besides the screen. Nothing that is there already is written over, but with `force`.
 
-    Captions for a table gather in NAME.partial, so that the same command goes on after a stop; a sidecar is complete
-    when it is there. Raises ConfigError for a table that is there already.
+    sidecar, xmp: a text, or an XMP file, beside each photo. embed: into the photo's own XMP and IPTC. Captions for a
+    table gather in NAME.partial, so that the same command goes on after a stop; what belongs to one photo is complete
+    when it is there. Raises ConfigError for a table that is there already, DependencyError without bitmar[xmp].
     """
 
-    def __init__(self, table: Path | None, lines: Path | None, sidecar: bool, force: bool) -> None:
+    def __init__(
+        self, table: Path | None, lines: Path | None, sidecar: bool, force: bool, xmp: bool = False, embed: bool = False
+    ) -> None:
         self.table, self.lines, self.sidecar, self.force = table, lines, sidecar, force
-        self.kept = 0  # sidecars that were there
+        self.xmp, self.embed = xmp, embed
+        self.kept = 0  # photos that had their texts
+        if xmp or embed:
+            with needs("xmp"):
+                import exiv2  # noqa: F401
         self._shared: Counter[str] = Counter()
         for path in self.outputs:
             if path.is_dir():
@@ -41,10 +51,16 @@ class CaptionFiles:
             raise ConfigError(f"--csv and --jsonl both name {table}: give each a file of its own")
 
     def __bool__(self) -> bool:
-        return self.sidecar or bool(self.outputs)
+        return self._each or bool(self.outputs)
 
     def __str__(self) -> str:
-        return " and ".join([str(path) for path in self.outputs] + ["a .txt beside each photo"] * self.sidecar)
+        each = [["a .txt beside each photo"] * self.sidecar, ["a .xmp beside each photo"] * self.xmp]
+        return " and ".join([*map(str, self.outputs), *each[0], *each[1], *["the photos themselves"] * self.embed])
+
+    @property
+    def _each(self) -> bool:
+        """Whether something is written for each photo on its own."""
+        return self.sidecar or self.xmp or self.embed
 
     @property
     def outputs(self) -> list[Path]:
@@ -52,15 +68,15 @@ class CaptionFiles:
         return [path for path in (self.table, self.lines) if path is not None]
 
     def plan(self, photos: Sequence[str]) -> list[str]:
-        """The photos that are still to do: without a table, those that have no sidecar yet. Raises ConfigError."""
-        if not self.sidecar:
+        """The photos that are still to do: without a table, those that lack one of their texts. Raises ConfigError."""
+        if not self._each:
             return list(photos)
         if other := next((photo for photo in photos if photo == STDIN or _is_url(photo)), None):
-            raise ConfigError(f"--sidecar writes beside photos that are files, which {other} is not")
+            raise ConfigError(f"--sidecar, --xmp and --embed are for photos that are files, which {other} is not")
         self._shared = Counter(os.path.splitext(photo)[0] for photo in set(photos))
         if self.outputs or self.force:
             return list(photos)
-        left = [photo for photo in photos if not self._beside(photo).exists()]
+        left = [photo for photo in photos if self._lacks(photo)]
         self.kept = len(photos) - len(left)
         return left
 
@@ -72,14 +88,26 @@ class CaptionFiles:
         return ResultLog(first.with_name(f"{first.name}.partial"), task)
 
     def beside(self, photo: str, caption: str) -> None:
-        """Write a photo's sidecar, unless it is there. Raises OutputError."""
-        if not self.sidecar:
-            return
-        path = self._beside(photo)
-        if path.exists() and not self.force:
+        """Write a photo's own texts, where there are none. Raises OutputError, ImageError for one that takes none."""
+        lacks = self._lacks(photo)
+        if self._each and not lacks:
             self.kept += 1
-            return
-        write_atomically(path, f"{caption}\n".encode())
+        if "txt" in lacks:
+            write_atomically(self._beside(photo), f"{caption}\n".encode())
+        if "xmp" in lacks:
+            write_sidecar(self._beside(photo, "xmp"), caption, alt_text(caption) or caption)
+        if "photo" in lacks:
+            embed(photo, caption, alt_text(caption) or caption)
+
+    def _lacks(self, photo: str) -> list[str]:
+        """What is to be written for a photo."""
+        lacks = ["txt"] * (self.sidecar and (self.force or not self._beside(photo).exists()))
+        lacks += ["xmp"] * (self.xmp and (self.force or not self._beside(photo, "xmp").exists()))
+        try:
+            described = self.embed and not self.force and is_described(photo)
+        except ImageError:  # told when it is its turn
+            described = False
+        return lacks + ["photo"] * (self.embed and not described)
 
     def write(self, results: Sequence[dict[str, Any]]) -> None:
         """Write the tables, whole. Raises OutputError."""
@@ -94,10 +122,10 @@ class CaptionFiles:
                 self.lines, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in results).encode()
             )
 
-    def _beside(self, photo: str) -> Path:
+    def _beside(self, photo: str, kind: str = "txt") -> Path:
         """photo.txt; photo.jpg.txt where photos of one name differ in their suffix alone."""
         stem = os.path.splitext(photo)[0]
-        return Path(f"{photo if self._shared[stem] > 1 else stem}.txt")
+        return Path(f"{photo if self._shared[stem] > 1 else stem}.{kind}")
 
 
 def photo_key(photo: str) -> str | None:

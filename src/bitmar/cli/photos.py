@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bitmar.core.errors import ImageError
+from bitmar.core.errors import ImageError, pip_install
 from bitmar.core.fetch import fetch_photo, is_address
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from bitmar.core.image import PhotoSource
 
 STDIN = "-"
@@ -49,7 +51,20 @@ def photo_of(name: str) -> PhotoSource:
         if sys.stdin.isatty():
             raise ImageError("standard input is the keyboard: bitmar caption - < photo.jpg")
         return sys.stdin.buffer
-    return name
+    from bitmar.core.formats import is_video  # with Pillow, which help does without
+
+    return _still_of(name) if is_video(name) else name
+
+
+def _still_of(name: str) -> Image.Image:
+    from bitmar.core.image import path_of
+
+    path = path_of(name)
+    try:
+        from bitmar.watch.video import still_of
+    except ModuleNotFoundError:
+        raise ImageError(f"{name}: a video needs PyAV: {pip_install('video')}") from None
+    return still_of(path)
 
 
 def shown(text: str) -> str:

@@ -12,7 +12,9 @@ from bitmar.core.errors import ImageError, pip_install
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF")
 _PHOTO = "jpg jpeg jpe jfif png apng webp gif bmp tif tiff ppm pgm pbm pnm jp2 j2k jpx avif heic heif hif"
 _RAW = "3fr arw cr2 cr3 crw dcr dng erf fff iiq kdc mef mos mrw nef nrw orf pef raf raw rw2 rwl sr2 srf srw x3f"
+_VIDEO = "mp4 m4v mov mkv webm avi mpg mpeg ts mts m2ts wmv flv 3gp ogv"
 SUFFIXES = frozenset(f".{name}" for name in _PHOTO.split())
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _VIDEO.split())
 RAW_SUFFIXES = frozenset(f".{name}" for name in _RAW.split())
 HEAD = 32  # bytes that tell a format
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
@@ -50,10 +52,17 @@ def is_raw(path: str | Path) -> bool:
     return Path(path).suffix.lower() in RAW_SUFFIXES
 
 
+def is_video(path: str | Path) -> bool:
+    """Whether a name is that of a video."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES
+
+
 def no_picture(path: str | Path | None) -> str:
     """Why a file that no decoder knows is not read."""
     if path is not None and is_raw(path):
         return _raw()
+    if path is not None and is_video(path):
+        return "a video: `bitmar caption` describes a frame of it, `bitmar watch` what changes in it"
     return f"not a picture in a format bitmar reads ({', '.join(FORMATS)})"
 
 

@@ -95,7 +95,7 @@ def _open(source: PhotoSource, opened: contextlib.ExitStack) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source)
     if isinstance(source, (str, Path)):
-        file = opened.enter_context(_open_file(_path_of(source)))
+        file = opened.enter_context(_open_file(path_of(source)))
     elif isinstance(source, (bytes, bytearray, memoryview)):
         file = io.BytesIO(source)
     elif hasattr(source, "read"):
@@ -119,8 +119,8 @@ def _read(file: IO[bytes]) -> bytes:
     return data
 
 
-def _path_of(source: str | Path) -> Path:
-    """Raises ImageError for an address of the network."""
+def path_of(source: str | Path) -> Path:
+    """A path, also one in a file: URL. Raises ImageError for an address of the network."""
     scheme = source[:8].partition(":")[0].lower() if isinstance(source, str) else ""
     if scheme in ("http", "https"):
         raise ImageError("an address, which is fetched only where you ask for it: give bitmar.fetch_photo(URL)")
