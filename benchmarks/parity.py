@@ -41,10 +41,10 @@ def main(
     engines["numpy, embedding changed by 1e-6"] = disturbed(BitMar(container, engine="numpy"))
     from bitmar.runtime.native import NativeEngine
 
-    for wide in (True, False):
+    for kv_int16 in (True, False):
         native = BitMar(container)
-        native.engine = NativeEngine(container, wide=wide)
-        engines[f"native, {'int16' if wide else 'int8'} keys and values"] = native
+        native.engine = NativeEngine(container, kv_int16=kv_int16)
+        engines[f"native, {'int16' if kv_int16 else 'int8'} keys and values"] = native
     photos = [
         (load_photo(sample.image), sample.captions[0]) for _, sample in zip(range(count), samples(data), strict=False)
     ]

@@ -204,7 +204,7 @@ def recomputed(model: BitMar, ids: I64, places: npt.NDArray[np.int64], sinks: in
 
     def one(place: int) -> float:
         window = ids[place - (reach - sinks) + 1 : place + 2]  # the last one is scored, not read
-        return float(engine.score(np.concatenate([ids[:sinks], window]), engine.start())[-1])
+        return float(engine.start().score(np.concatenate([ids[:sinks], window]))[-1])
 
     found = np.zeros(len(places), np.float32)
     with ThreadPoolExecutor() as pool, progress() as bar:

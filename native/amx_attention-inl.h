@@ -59,7 +59,7 @@ inline void rearrange(const KeyValueView& kv, int head, int blocks, const BatchS
       join_pairs(values + t * 4 * padded + v * 32, values + (t * 4 + 2) * padded + v * 32, room.values + (v * fours + t) * 64);
 }
 
-// Scores of 16 queries, whose bytes are (16, wide) and zero behind the head's width.
+// Scores of 16 queries, whose bytes are (16, wide) and zero after the head's width.
 inline void score_batch(const BatchScratch& room, const float* key_scale, const uint8_t* low, const uint8_t* high,
                         const float* factor, int wide, int blocks) {
   alignas(64) int32_t sums[4][256];
@@ -86,7 +86,7 @@ inline void score_batch(const BatchScratch& room, const float* key_scale, const 
     for (int k = 0; k < 2 && b + k < blocks; k++) {
       const Vector scale = load(key_scale + (b + k) * 16);
       for (int i = 0; i < kBatchQueries; i++)
-        store(room.scores + i * room.stride + (b + k) * 16, join_products(sums[2 * k], sums[2 * k + 1], i) * (same(factor[i]) * scale));
+        store(room.scores + i * room.stride + (b + k) * 16, join_products(sums[2 * k], sums[2 * k + 1], i) * (splat(factor[i]) * scale));
     }
   }
 }
@@ -116,7 +116,7 @@ inline void mix_batch(const BatchScratch& room, int v, bool both, int fours, int
   _tile_stored(3, sums[3], 64);
   for (int k = 0; k < (both ? 2 : 1); k++)
     for (int i = 0; i < count; i++)
-      store_some(out + i * out_stride + (v + k) * 16, join_products(sums[2 * k], sums[2 * k + 1], i) * same(rows[i].undo),
+      store_some(out + i * out_stride + (v + k) * 16, join_products(sums[2 * k], sums[2 * k + 1], i) * splat(rows[i].undo),
                  dim - (v + k) * 16);
 }
 
@@ -152,7 +152,7 @@ static int attend_batches(const KeyValueView& kv, const Queries& queries, float*
       const int blocks = (rows[kBatchQueries - 1].tokens + 15) / 16, filled = round_up_64(blocks * 16);
       score_batch(room, key_scale, low, high, factor, wide, blocks);
       for (int i = 0; queries.bias && i < kBatchQueries; i++) add_bias(queries.bias, rows[i]);
-      for (int i = 0; i < kBatchQueries; i += 4) weigh(rows + i, 4, filled / 16, 127.0f);  // 4: few enough for the first cache
+      for (int i = 0; i < kBatchQueries; i += 4) softmax(rows + i, 4, filled / 16, 127.0f);  // 4: few enough for the first cache
       for (int i = 0; i < kBatchQueries; i++) split_bytes(rows[i].weights, filled, room.low + i * room.stride, room.high + i * room.stride);
       finish_stores();
       for (int v = 0; v < vectors; v += 2)

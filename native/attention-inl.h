@@ -8,20 +8,20 @@ constexpr int kWidestHead = 512 + 32;  // room for whole vectors, rows on cache 
 constexpr float kLog2E = 1.44269504f;  // the softmax is computed to the base of 2
 
 // The step by which n numbers reach no further than `range`.
-BITMAR_INLINE float step_of(const float* x, int n, float range) {
-  const float most = max_magnitude(x, n);
+BITMAR_INLINE float scale_of(const float* x, int n, float range) {
+  const float most = max_abs(x, n);
   return (most > 1e-20f ? most : 1e-20f) / range;
 }
 
 // The nearest integers of x / step. `codes` has room for whole vectors.
 template <typename Stored>
 BITMAR_INLINE void quantize_by(float step, const float* x, int n, float range, Stored* codes) {
-  const Vector factor = same(1.0f / step);
-  const Vector limit = same(range);  // the reciprocal may round up
+  const Vector factor = splat(1.0f / step);
+  const Vector limit = splat(range);  // the reciprocal may round up
   for (int i = 0; i < n; i += 16) {
     const int m = n - i < 16 ? n - i : 16;
     const Vector scaled = (m == 16 ? load(x + i) : load_tail(x + i, m)) * factor;
-    narrow(rounded(larger(smaller(scaled, limit), same(-range))), codes + i);
+    narrow(rounded(max(min(scaled, limit), splat(-range))), codes + i);
   }
 }
 
@@ -30,13 +30,13 @@ template <typename Stored, typename Lane>
 BITMAR_INLINE void store_as(const KeyValueView& kv, int place, const float* key, const float* value) {
   typedef Lane Pair __attribute__((may_alias));
   const int dim = kv.head_dim, padded = kv.padded_dim(), shift = place % 2 * 8 * (int)sizeof(Stored);
-  const float range = kv.narrow ? 127.0f : (float)kQueryRange;
+  const float range = kv.int16 ? (float)kQueryRange : 127.0f;
   const Lane one = (Lane)((Lane)~(Lane)0 >> 8 * sizeof(Stored)), kept = (Lane)~(one << shift);
   alignas(64) Stored codes[kWidestHead];
   // All steps first: each is a long chain of instructions, and they do not wait for each other.
   for (int h = 0; h < kv.heads; h++) {
-    kv.key_scale[h * kv.capacity + place] = step_of(key + h * dim, dim, range);
-    kv.value_scale[h * kv.capacity + place] = step_of(value + h * dim, dim, range);
+    kv.key_scale[h * kv.capacity + place] = scale_of(key + h * dim, dim, range);
+    kv.value_scale[h * kv.capacity + place] = scale_of(value + h * dim, dim, range);
   }
   for (int h = 0; h < kv.heads; h++) {
     quantize_by(kv.key_scale[h * kv.capacity + place], key + h * dim, dim, range, codes);
@@ -49,10 +49,10 @@ BITMAR_INLINE void store_as(const KeyValueView& kv, int place, const float* key,
 }
 
 static void store_token(const KeyValueView& kv, int place, const float* key, const float* value) {
-  if (kv.narrow)
-    store_as<int8_t, uint16_t>(kv, place, key, value);
-  else
+  if (kv.int16)
     store_as<int16_t, uint32_t>(kv, place, key, value);
+  else
+    store_as<int8_t, uint16_t>(kv, place, key, value);
 }
 
 BITMAR_INLINE int32_t pair_at(const int16_t* p) {
@@ -69,7 +69,7 @@ BITMAR_INLINE void quantize_queries(const float* const* q, int count, int dim, f
   // So fine that no sum of products passes 2^31.
   const float widest = 2147483000.0f / ((float)dim * (sizeof(Stored) == 1 ? 127.0f : (float)kQueryRange));
   const float range = widest < (float)kQueryRange ? widest : (float)kQueryRange;
-  for (int i = 0; i < count; i++) factor[i] = step_of(q[i], dim, range);
+  for (int i = 0; i < count; i++) factor[i] = scale_of(q[i], dim, range);
   for (int i = 0; i < count; i++) {
     quantize_by(factor[i], q[i], dim, range, codes[i]);
     factor[i] *= scale * kLog2E;
@@ -95,7 +95,7 @@ BITMAR_INLINE void score_blocks(const Stored* keys, const float* key_scale, cons
   }
   for (int i = 0; i < QUERIES; i++)
     for (int b = 0; b < BLOCKS; b++)
-      store(scores + i * stride + b * 16, to_float(ints(sums[b][i])) * (same(factor[i]) * load(key_scale + b * 16)));
+      store(scores + i * stride + b * 16, to_float(ints(sums[b][i])) * (splat(factor[i]) * load(key_scale + b * 16)));
 }
 
 // scores (QUERIES, blocks * 16) = products of query heads with their keys, scaled.
@@ -125,13 +125,13 @@ struct Row {
 
 BITMAR_INLINE void add_bias(const float* bias, const Row& row) {
   int t = 0;
-  for (; t + 16 <= row.tokens; t += 16) store(row.scores + t, load(row.scores + t) + load(bias + t) * same(kLog2E));
+  for (; t + 16 <= row.tokens; t += 16) store(row.scores + t, load(row.scores + t) + load(bias + t) * splat(kLog2E));
   for (; t < row.tokens; t++) row.scores[t] += bias[t] * kLog2E;
 }
 
-// The scores are lost. Step by step for all rows: each step ends in a long chain of instructions, which then overlaps with
-// the next row's. Weights behind a row's tokens, of `blocks` * 16, are 0.
-BITMAR_INLINE void weigh(Row* rows, int count, int blocks, float range) {
+// The scores become integer weights, and are lost. Step by step for all rows: each step ends in a long chain of instructions, which then overlaps with
+// the next row's. Weights after a row's tokens, of `blocks` * 16, are 0.
+BITMAR_INLINE void softmax(Row* rows, int count, int blocks, float range) {
   static const float kFirst[32] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   float top[kMostRows], fine[kMostRows];
   Vector sum[kMostRows], weighted[kMostRows], heaviest[kMostRows];
@@ -140,18 +140,18 @@ BITMAR_INLINE void weigh(Row* rows, int count, int blocks, float range) {
     const int own = (rows[i].tokens + 15) / 16;
     for (int t = rows[i].tokens; t < own * 16; t++) row[t] = -1e30f;
     Vector most = load(row);
-    for (int b = 1; b < own; b++) most = larger(load(row + b * 16), most);
+    for (int b = 1; b < own; b++) most = max(load(row + b * 16), most);
     top[i] = lanes_max(most);
   }
   for (int i = 0; i < count; i++) {
     float* row = rows[i].scores;
-    Vector s = same(0.0f), w = same(0.0f), h = same(0.0f);
-    const Vector highest = same(top[i]);
+    Vector s = splat(0.0f), w = splat(0.0f), h = splat(0.0f);
+    const Vector highest = splat(top[i]);
     const auto take = [&](int b, const Vector& e) __attribute__((always_inline)) {
       const Vector u = e * load(rows[i].value_scale + b * 16);
       s = s + e;
       w = w + u;
-      h = larger(u, h);
+      h = max(u, h);
       store(row + b * 16, u);
     };
     const int whole = rows[i].tokens / 16, rest = rows[i].tokens % 16;
@@ -168,7 +168,7 @@ BITMAR_INLINE void weigh(Row* rows, int count, int blocks, float range) {
     rows[i].undo = 1.0f / (fine[i] * lanes_sum(sum[i]));
   }
   for (int i = 0; i < count; i++) {
-    const Vector finer = same(fine[i]);  // times the largest it rounds to no more than 32,767
+    const Vector finer = splat(fine[i]);  // times the largest it rounds to no more than 32,767
     int b = 0;
     for (; b * 16 < rows[i].tokens; b++) narrow(rounded(load(rows[i].scores + b * 16) * finer), rows[i].weights + b * 16);
     for (; b < blocks; b++) memset(rows[i].weights + b * 16, 0, 16 * sizeof(int16_t));
@@ -200,7 +200,7 @@ BITMAR_INLINE void mix_vectors(const Stored* values, size_t pair_stride, const R
     for (int v = 0; v < VECTORS; v++) {
       Ints whole = ints(sums[0][i][v]);
       for (int c = 1; c < CHAINS; c++) whole = whole + ints(sums[c][i][v]);
-      store_some(out + i * out_stride + v * 16, to_float(whole) * same(rows[i].undo), dim - v * 16);
+      store_some(out + i * out_stride + v * 16, to_float(whole) * splat(rows[i].undo), dim - v * 16);
     }
 }
 
@@ -230,7 +230,7 @@ static void attend_group(const KeyValueView& kv, const Queries& queries, int fir
   const size_t stride = scratch_stride(kv);
   float* scores = (float*)scratch;
   int16_t* weights = (int16_t*)(scores + kRows * stride);
-  const float range = kv.narrow ? 127.0f : (float)kQueryRange;
+  const float range = kv.int16 ? (float)kQueryRange : 127.0f;
   alignas(64) QueryCodes codes[kRows];
   float factor[kRows];
   const float *q[kRows], *sink_q[kRows];
@@ -266,7 +266,7 @@ static void attend_group(const KeyValueView& kv, const Queries& queries, int fir
         }
     }
     for (int r = 0; queries.bias && r < count; r++) add_bias(queries.bias, rows[r]);
-    weigh(rows, count, blocks, range);
+    softmax(rows, count, blocks, range);
     for (int k = 0; k < heads; k++)
       mix_values<QUERIES>(values + (size_t)k * kv.capacity * padded, rows + k * QUERIES, blocks * 8, dim, padded,
                           out + first * out_stride + (h + k) * dim, out_stride);
@@ -289,8 +289,8 @@ BITMAR_INLINE void attend_as(const KeyValueView& kv, const Queries& queries, flo
 }
 
 static void attend(const KeyValueView& kv, const Queries& queries, float* out, size_t out_stride, void* scratch) {
-  if (kv.narrow)
-    attend_as<int8_t>(kv, queries, out, out_stride, scratch);
-  else
+  if (kv.int16)
     attend_as<int16_t>(kv, queries, out, out_stride, scratch);
+  else
+    attend_as<int8_t>(kv, queries, out, out_stride, scratch);
 }

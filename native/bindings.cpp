@@ -8,15 +8,13 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/unique_ptr.h>
 
-#include <chrono>
 #include <optional>
 
-#include "concepts.h"
 #include "conv.h"
 #include "dispatch.h"
 #include "model.h"
+#include "rates.h"
 #include "read_config.h"
-#include "sampling.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -70,7 +68,7 @@ std::map<std::string, Tensor> tensors(const nb::dict& arrays) {
   for (auto [name, value] : arrays) {
     nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> x;  // not a converted copy, which would not outlive this loop
     if (!nb::try_cast(value, x, false)) throw std::invalid_argument("tensors must be contiguous arrays");
-    const char type = x.dtype() == nb::dtype<uint8_t>() ? 'u' : x.dtype() == nb::dtype<int8_t>() ? 'i' : x.dtype() == nb::dtype<float>() ? 'f' : '?';
+    const char type = x.dtype() == nb::dtype<uint8_t>() ? 'u' : x.dtype() == nb::dtype<int8_t>() ? 'i' : x.dtype() == nb::dtype<int32_t>() ? 'w' : x.dtype() == nb::dtype<float>() ? 'f' : '?';
     Tensor tensor{x.data(), type, {}};
     for (size_t i = 0; i < x.ndim(); i++) tensor.shape.push_back(static_cast<int64_t>(x.shape(i)));
     found.emplace(nb::cast<std::string>(name), std::move(tensor));
@@ -78,75 +76,128 @@ std::map<std::string, Tensor> tensors(const nb::dict& arrays) {
   return found;
 }
 
+void check_vocabulary(const State& state, const int64_t* ids, size_t count) {
+  for (size_t i = 0; i < count; i++)
+    if (ids[i] < 0 || ids[i] >= state.model().config.vocab_size) throw std::invalid_argument("an id lies outside the vocabulary");
+}
+
 // ids (batch, tokens) or (tokens), all inside the vocabulary. Returns the tokens of a row.
 int check_ids(const State& state, const Ids& ids) {
   const size_t batch = ids.ndim() == 2 ? ids.shape(0) : 1;
   if (ids.ndim() < 1 || ids.ndim() > 2 || batch != static_cast<size_t>(state.batch()) || ids.size() == 0)
     throw std::invalid_argument("ids must be (batch, tokens) with the state's batch");
-  for (size_t i = 0; i < ids.size(); i++)
-    if (ids.data()[i] < 0 || ids.data()[i] >= state.model().config.vocab_size)
-      throw std::invalid_argument("an id lies outside the vocabulary");
+  check_vocabulary(state, ids.data(), ids.size());
   return static_cast<int>(ids.shape(ids.ndim() - 1));
 }
 
-FloatArray forward(State& state, const Ids& ids, int write, bool decode) {
-  const int tokens = check_ids(state, ids);
-  const size_t d = state.model().config.hidden_size;
-  Buffer<float> hidden(decode ? ids.size() * d : 0);
-  {
-    nb::gil_scoped_release unlocked;
-    state.forward(ids.data(), tokens, decode ? hidden.data() : nullptr, static_cast<Write>(write), decode);
-  }
-  return array(std::move(hidden), {static_cast<size_t>(state.batch()), decode ? static_cast<size_t>(tokens) : 0, d});
+void need_memory(const State& state) {
+  if (!state.model().has_memory()) throw std::invalid_argument("this model has no memory");
 }
 
-// Feeds `token` (if any) to one sequence and returns the next.
+FloatArray forward(State& state, const Ids& ids, int write) {
+  const int tokens = check_ids(state, ids);
+  const size_t d = state.model().config.hidden_size;
+  Buffer<float> hidden(ids.size() * d);
+  {
+    nb::gil_scoped_release unlocked;
+    state.forward(ids.data(), tokens, hidden.data(), static_cast<Write>(write), true);
+  }
+  return array(std::move(hidden), {static_cast<size_t>(state.batch()), static_cast<size_t>(tokens), d});
+}
+
+// Reads ids (T) for the state alone. decode: up to the decoder's end, for what is written next.
+void read(State& state, const Ids& ids, Write write, bool decode) {
+  const int tokens = check_ids(state, ids);
+  nb::gil_scoped_release unlocked;
+  state.forward(ids.data(), tokens, nullptr, write, decode);
+}
+
 int next(State& state, std::optional<int64_t> token, double temperature, int top_k, double top_p, float penalty, double u) {
-  const int vocabulary = state.model().config.vocab_size;
-  if (token && (*token < 0 || *token >= vocabulary)) throw std::invalid_argument("an id lies outside the vocabulary");
+  if (token) check_vocabulary(state, &*token, 1);
   if (state.batch() != 1 || (state.seen() == 0 && !token)) throw std::invalid_argument("next needs one sequence with a prompt");
   nb::gil_scoped_release unlocked;
   if (token) state.forward(&*token, 1, nullptr, Write::kNever, true);
-  return choose(state.model().kernels, state.logits(), vocabulary, state.written(0), state.evidence(),
-                {temperature, top_k, top_p, penalty}, u, state.sampling_room());
+  return state.next({temperature, top_k, top_p, penalty}, u);
 }
 
-// The k likeliest continuations of every sequence: ids (batch, k) and their penalised log-probabilities.
-std::tuple<IdArray, FloatArray> candidates(State& state, int k, float penalty) {
-  const int vocabulary = state.model().config.vocab_size;
-  const size_t batch = state.batch();
-  if (k < 1 || k > vocabulary || state.seen() == 0) throw std::invalid_argument("candidates: k is out of range");
+std::tuple<IdArray, FloatArray> candidates(State& state, int count, float penalty) {
+  if (count < 1 || count > state.model().config.vocab_size || state.seen() == 0) throw std::invalid_argument("candidates: count is out of range");
+  const size_t batch = state.batch(), k = count;
   Buffer<int64_t> ids(batch * k);
   Buffer<float> scores(batch * k);
   {
     nb::gil_scoped_release unlocked;
-    const float* logits = state.logits();
-    for (size_t b = 0; b < batch; b++)
-      likeliest(state.model().kernels, logits + b * vocabulary, vocabulary, state.written(static_cast<int>(b)), state.evidence(),
-                penalty, k, ids.data() + b * k, scores.data() + b * k, state.sampling_room());
+    state.candidates(count, penalty, ids.data(), scores.data());
   }
-  return {array(std::move(ids), {batch, static_cast<size_t>(k)}), array(std::move(scores), {batch, static_cast<size_t>(k)})};
+  return {array(std::move(ids), {batch, k}), array(std::move(scores), {batch, k})};
 }
 
-// Seconds of one call, the shortest of those that fit into the time.
-template <typename F>
-double best_time(double seconds, F f) {
-  using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + std::chrono::duration<double>(seconds);
-  double best = 1e9;
-  while (Clock::now() < end) {
-    constexpr int kCalls = 16;  // between two looks at the clock
-    const auto start = Clock::now();
-    for (int i = 0; i < kCalls; i++) f();
-    best = std::min(best, std::chrono::duration<double>(Clock::now() - start).count() / kCalls);
+void select(State& state, const Ids& sources) {
+  std::vector<int> chosen;
+  for (size_t i = 0; i < sources.size(); i++) {
+    if (sources.data()[i] < 0 || sources.data()[i] >= state.batch()) throw std::invalid_argument("no such sequence");
+    chosen.push_back(static_cast<int>(sources.data()[i]));
   }
-  return best;
+  if (chosen.empty()) throw std::invalid_argument("select needs a sequence");
+  state.select(chosen);
 }
 
-FloatArray copy_of(const Buffer<float>& x, std::initializer_list<size_t> shape) {
-  Buffer<float> copy(x.size());
-  std::copy_n(x.data(), x.size(), copy.data());
+FloatArray head(const Model& model, const float* hidden, size_t tokens) {
+  const size_t vocabulary = model.config.vocab_size;
+  Buffer<float> logits(tokens * vocabulary);
+  {
+    nb::gil_scoped_release unlocked;
+    model.head(hidden, static_cast<int>(tokens), logits.data());
+  }
+  return array(std::move(logits), {tokens, vocabulary});
+}
+
+FloatArray copy_of(const float* x, std::initializer_list<size_t> shape) {
+  size_t size = 1;
+  for (size_t n : shape) size *= n;
+  Buffer<float> copy(size);
+  std::copy_n(x, size, copy.data());
   return array(std::move(copy), shape);
+}
+
+FloatArray query(const State& state) {
+  need_memory(state);
+  if (state.seen() == 0) throw std::invalid_argument("no query: nothing has been read yet");
+  return copy_of(state.query(), {static_cast<size_t>(state.model().config.memory_dim)});
+}
+
+// The fields of bitmar.runtime.cache.ImageTokens: tokens (N, d), the image, pooled (D_v), concepts (K) or None, and the
+// evidence as ids, bonus and after (n) each.
+nb::tuple fields(std::shared_ptr<const Image> image, const Config& config) {
+  const Evidence& evidence = image->evidence;
+  const size_t count = evidence.ids.size(), n = config.vision_tokens(), d = config.hidden_size;
+  Buffer<int64_t> ids(count), after(count);
+  std::copy_n(evidence.ids.data(), count, ids.data());
+  std::copy_n(evidence.after.data(), count, after.data());
+  nb::object concepts = image->concepts.empty() ? nb::none() : nb::cast(copy_of(image->concepts.data(), {image->concepts.size()}));
+  return nb::make_tuple(copy_of(image->tokens.data(), {n, d}), std::const_pointer_cast<Image>(image),
+                        copy_of(image->pooled.data(), {image->pooled.size()}), concepts,
+                        nb::make_tuple(array(std::move(ids), {count}), copy_of(evidence.bonus.data(), {count}), array(std::move(after), {count})));
+}
+
+using Photo = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+const uint8_t* data(const Photo& photo, size_t side) {
+  if (side == 0) throw std::invalid_argument("this model has no tower");
+  if (photo.shape(0) != side || photo.shape(1) != side || photo.shape(2) != 3) throw std::invalid_argument("the photo must be uint8 (S, S, 3)");
+  return photo.data();
+}
+
+// A tower's patch features (N_p, D_v).
+template <typename Run>
+FloatArray features(int grid, int dim, Run run) {
+  const size_t patches = static_cast<size_t>(grid) * grid, width = dim;
+  Buffer<float> features(patches * width);
+  {
+    nb::gil_scoped_release unlocked;
+    run(features.data());
+  }
+  return array(std::move(features), {patches, width});
 }
 
 }  // namespace
@@ -192,35 +243,12 @@ NB_MODULE(_native, m) {
     return array(std::move(sums), {static_cast<size_t>(tokens), static_cast<size_t>(rows)});
   }, "kernels"_a, "packed"_a, "columns"_a, "codes"_a, "Integer product of a packed matrix and int8 rows: (tokens, rows).");
 
-  // Two limits of the machine, for benchmarks: what one core reads, and what the ternary product computes in the first cache.
-  m.def("rows_dot", [](nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> rows,
-                       nb::ndarray<const int8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> codes) {
-    const size_t count = rows.shape(0), width = rows.shape(1);
-    if (codes.shape(0) != width) throw std::invalid_argument("rows and codes have different widths");
-    Buffer<int32_t> sums(count);
-    rows_dot(rows.data(), codes.data(), count, width, sums.data());
-    return array(std::move(sums), {count});
-  }, "rows"_a, "codes"_a, "Integer products (n,) of int8 rows (n, D) and codes (D,).");
   m.def("bandwidth", [](const std::string& kernels, size_t bytes, double seconds) {
-    const Kernels& chosen = select_kernels(kernels);
-    Buffer<float> memory(bytes / sizeof(float));
-    std::fill_n(memory.data(), memory.size(), 1.0f);  // pages that nothing was written to are all the same one
-    float unused = chosen.read_all(memory.data(), memory.size());
-    const double time = best_time(seconds, [&] { unused += chosen.read_all(memory.data(), memory.size()); });
-    return unused >= 0 ? static_cast<double>(bytes) / time : 0;
-  }, "kernels"_a, "bytes"_a, "seconds"_a, "Bytes per second that one core reads from a block of so many bytes.");
+    return bandwidth(select_kernels(kernels), bytes, seconds);
+  }, "kernels"_a, "bytes"_a, "seconds"_a, "Bytes per second that one core reads from a block of this size.");
 
-  m.def("product_rate", [](const std::string& kernels, double seconds) {
-    const Kernels& chosen = select_kernels(kernels);
-    constexpr int kRows = 128, kColumns = 512;
-    const std::vector<uint8_t> packed(kRows * kColumns / 4, 0x55);
-    const Linear linear = Linear::ternary(packed.data(), kRows, kColumns, 1);
-    const Buffer<int8_t> codes(kColumns);
-    const float scale = 1;
-    const int32_t sum = 0;
-    float y[kRows];
-    return kRows * kColumns / best_time(seconds, [&] { chosen.ternary(linear.view(), codes.data(), &scale, &sum, 1, y, kRows); });
-  }, "kernels"_a, "seconds"_a, "Weights per second that one core multiplies with one token.");
+  m.def("product_rate", [](const std::string& kernels, double seconds) { return product_rate(select_kernels(kernels), seconds); },
+        "kernels"_a, "seconds"_a, "Weights per second that one core multiplies with one token.");
 
   m.def("unsupported", [](const nb::dict& values) -> std::optional<std::string> {
     const char* reason = Model::unsupported(config(values));
@@ -231,53 +259,56 @@ NB_MODULE(_native, m) {
       .def("__init__", [](ConvTower* self, const nb::dict& values, const nb::dict& arrays, const std::string& kernels) {
         new (self) ConvTower(select_kernels(kernels), read_conv_tower_config(Dict{values}), Weights(tensors(arrays)));
       }, "config"_a, "tensors"_a, "kernels"_a = "")
-      .def("__call__", [](const ConvTower& self, nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> photo) {
-        const size_t side = self.image_size(), patches = static_cast<size_t>(self.grid()) * self.grid(), dim = self.dim();
-        if (photo.shape(0) != side || photo.shape(1) != side || photo.shape(2) != 3)
-          throw std::invalid_argument("the photo must be uint8 (S, S, 3)");
-        Buffer<float> features(patches * dim);
-        {
-          nb::gil_scoped_release unlocked;
-          self(photo.data(), features.data());
-        }
-        return array(std::move(features), {patches, dim});
+      .def("__call__", [](const ConvTower& self, const Photo& photo) {
+        const uint8_t* pixels = data(photo, self.image_size());
+        return features(self.grid(), self.dim(), [&](float* out) { self(pixels, out); });
       }, "photo"_a, "A square photo, uint8 (S, S, 3) -> patch features (N_p, D_v).");
 
   nb::class_<Image>(m, "Image", "A picture as texts need it.")
       .def("__repr__", [](const Image&) { return "Image()"; });
 
-  nb::class_<MemoryState>(m, "MemoryState", "Slots and usage, packed for reading.");
+  nb::class_<MemoryState>(m, "MemoryState", "Slots and usage, packed for reading.")
+      .def("arrays", [](const MemoryState& self) {
+        const size_t slots = self.usage.size();
+        return std::make_tuple(copy_of(self.slots.data(), {slots, self.slots.size() / slots}), copy_of(self.usage.data(), {slots}));
+      }, "Slots (K, C) and usage (K).");
 
   nb::class_<Model>(m, "Model", "A model's weights in the kernels' layout.")
-      .def("__init__", [](Model* self, const nb::dict& values, const nb::dict& arrays, const std::string& kernels) {
-        new (self) Model(select_kernels(kernels), config(values), Weights(tensors(arrays)));
-      }, "config"_a, "tensors"_a, "kernels"_a = "", nb::keep_alive<1, 3>())
+      .def("__init__", [](Model* self, const nb::dict& values, const nb::dict& arrays, const std::string& kernels,
+                          std::shared_ptr<ConvTower> tower, const std::vector<float>& mean, const std::vector<float>& std) {
+        Config given = config(values);
+        if (mean.size() != 3 || std.size() != 3) throw std::invalid_argument("mean and std are of three colors");
+        std::copy_n(mean.data(), 3, given.tower.mean);
+        std::copy_n(std.data(), 3, given.tower.std);
+        new (self) Model(select_kernels(kernels), given, Weights(tensors(arrays)), std::move(tower));
+      }, "config"_a, "tensors"_a, "kernels"_a, "tower"_a.none(), "mean"_a, "std"_a, nb::keep_alive<1, 3>(),
+           "tower: a pretrained one; mean and std: of the pixels that the model's own tower sees.")
       .def_prop_ro("kernels", [](const Model& self) { return self.kernels.name; })
       .def_prop_ro("weight_bytes", &Model::weight_bytes, "Bytes of weights that a text token reads, head and memory included.")
       .def_prop_ro("weights", &Model::ternary_weights, "Ternary weights that a text token is multiplied with.")
-      .def("tower", [](const Model& self, const Floats& pixels) {
-        const TowerConfig& tower = self.config.tower;
-        if (!self.config.has_tower) throw std::invalid_argument("this model has no tower");
-        const float* in = data(pixels, int64_t{3} * tower.image_size * tower.image_size, "pixels");
-        const size_t patches = static_cast<size_t>(self.config.vision_grid) * self.config.vision_grid;
-        Buffer<float> features(patches * tower.out_dim);
+      .def("tower", [](const Model& self, const Photo& photo) {
+        const uint8_t* pixels = data(photo, self.image_size());
+        return features(self.config.vision_grid, self.config.vision_dim, [&](float* out) { self.tower(pixels, out); });
+      }, "photo"_a, "A square photo, uint8 (S, S, 3) -> patch features (N_p, D_v).")
+      .def("see", [](const Model& self, const Photo& photo) {
+        const uint8_t* pixels = data(photo, self.image_size());
+        std::shared_ptr<const Image> image;
         {
           nb::gil_scoped_release unlocked;
-          self.tower(in, features.data());
+          image = self.see(pixels);
         }
-        return array(std::move(features), {patches, static_cast<size_t>(tower.out_dim)});
-      }, "pixels"_a, "Normalised pixels (3, S, S) -> patch features (N_p, D_v).")
-      .def("project", [](const Model& self, const Floats& features) {
+        return fields(std::move(image), self.config);
+      }, "photo"_a, "A square photo, uint8 (S, S, 3) -> the fields of ImageTokens.")
+      .def("encode", [](const Model& self, const Floats& features) {
         const Config& config = self.config;
         const float* in = data(features, int64_t{config.vision_grid} * config.vision_grid * config.vision_dim, "features");
-        const size_t count = static_cast<size_t>(config.patch_tokens()), d = static_cast<size_t>(config.hidden_size);
-        Buffer<float> tokens(count * d);
+        std::shared_ptr<const Image> image;
         {
           nb::gil_scoped_release unlocked;
-          self.project(in, tokens.data());
+          image = self.encode(in);
         }
-        return array(std::move(tokens), {count, d});
-      }, "features"_a, "Patch features (N_p, D_v) -> their vision tokens (N_p', d).")
+        return fields(std::move(image), config);
+      }, "features"_a, "Patch features (N_p, D_v) -> the fields of ImageTokens.")
       .def("image", [](const Model& self, const Floats& tokens, const Ids& ids, const Floats& bonus, const Ids& after) {
         const Config& config = self.config;
         Evidence evidence;
@@ -292,63 +323,38 @@ NB_MODULE(_native, m) {
         const float* in = data(tokens, int64_t{config.vision_tokens()} * config.hidden_size, "vision tokens");
         return std::const_pointer_cast<Image>(self.image(in, std::move(evidence)));
       }, "tokens"_a, "ids"_a, "bonus"_a, "after"_a, "Vision tokens (N, d), and the tokens that the image speaks for -> Image.")
-      .def("image_tokens", [](const Model& self, const Image& image) {
-        return copy_of(image.tokens, {static_cast<size_t>(self.config.vision_tokens()), static_cast<size_t>(self.config.hidden_size)});
-      }, "image"_a)
       .def("memory", [](const Model& self, const Floats& slots, const Floats& usage) {
         if (!self.has_memory()) throw std::invalid_argument("this model has no memory");
         return std::const_pointer_cast<MemoryState>(self.memory_state(data(slots, int64_t{self.config.memory_slots} * self.config.memory_dim, "slots"),
                                                                       data(usage, self.config.memory_slots, "usages")));
       }, "slots"_a, "usage"_a, "Slots (K, C) and usage (K) -> MemoryState.")
-      .def("memory_arrays", [](const Model& self, const MemoryState& state) {
-        return std::make_tuple(copy_of(state.slots, {static_cast<size_t>(self.config.memory_slots), static_cast<size_t>(self.config.memory_dim)}),
-                               copy_of(state.usage, {static_cast<size_t>(self.config.memory_slots)}));
-      }, "state"_a, "MemoryState -> slots (K, C), usage (K).")
       .def("head", [](const Model& self, const Floats& hidden) {
-        const size_t d = self.config.hidden_size, vocabulary = self.config.vocab_size;
-        if (hidden.ndim() != 2 || hidden.shape(1) != d) throw std::invalid_argument("hidden states must be (tokens, d)");
-        const size_t tokens = hidden.shape(0);
-        Buffer<float> logits(tokens * vocabulary);
-        {
-          nb::gil_scoped_release unlocked;
-          self.head(hidden.data(), static_cast<int>(tokens), logits.data());
-        }
-        return array(std::move(logits), {tokens, vocabulary});
-      }, "hidden"_a, "Hidden states (T, d) -> logits (T, V).")
-      .def("start", [](std::shared_ptr<Model> self, std::shared_ptr<Image> image, std::shared_ptr<MemoryState> memory, bool narrow) {
-        return std::make_unique<State>(std::move(self), std::move(image), std::move(memory), narrow);
-      }, "image"_a.none(), "memory"_a.none(), "narrow"_a, "An empty sequence; narrow: keys and values in int8 instead of int16.");
+        if (hidden.ndim() != 2 || hidden.shape(1) != static_cast<size_t>(self.config.hidden_size))
+          throw std::invalid_argument("hidden states must be (tokens, d)");
+        return head(self, hidden.data(), hidden.shape(0));
+      }, "hidden"_a, "Hidden states (T, d) -> logits (T, V).");
 
+  // What bitmar.runtime.backend.State says of them; bitmar.runtime.native adds the rest.
   nb::class_<State>(m, "State", "All that changes while a text goes on. For one thread at a time.")
-      .def_prop_ro("seen", &State::seen)
-      .def_prop_ro("batch", &State::batch)
-      .def("forward", &forward, "ids"_a, "write"_a = 0, "decode"_a = true, "ids (B, T) -> hidden (B, T, d).")
-      .def("next", &next, "token"_a.none(), "temperature"_a, "top_k"_a, "top_p"_a, "penalty"_a, "u"_a,
+      .def(nb::init<std::shared_ptr<Model>, std::shared_ptr<Image>, std::shared_ptr<MemoryState>, bool>(), "model"_a, "image"_a.none(),
+           "memory"_a.none(), "kv_int16"_a)
+      .def("read", [](State& self, const Ids& ids) { read(self, ids, Write::kNever, true); }, "ids"_a)
+      .def("choose", &next, "token"_a.none(), "temperature"_a, "top_k"_a, "top_p"_a, "penalty"_a, "u"_a,
            "Feed a token, if any, and choose the next.")
-      .def("logits", [](State& self) {
-        const size_t batch = self.batch(), vocabulary = self.model().config.vocab_size;
-        if (self.seen() == 0) throw std::invalid_argument("nothing has been read yet");
-        Buffer<float> copy(batch * vocabulary);
-        std::copy_n(self.logits(), copy.size(), copy.data());
-        return array(std::move(copy), {batch, vocabulary});
-      }, "Logits (B, V) behind the last token.")
-      .def("query", [](const State& self) {
-        if (!self.model().has_memory() || self.seen() == 0) throw std::invalid_argument("no query: no memory, or nothing read");
-        const size_t width = self.model().config.memory_dim;
-        Buffer<float> copy(width);
-        std::copy_n(self.query(), width, copy.data());
-        return array(std::move(copy), {width});
-      }, "The memory's query (C) behind the last token of the last sequence.")
-      .def("write_memory", [](State& self) {
-        if (!self.model().has_memory() || self.seen() == 0 || self.batch() != 1)
-          throw std::invalid_argument("nothing to write: no memory, nothing read, or several sequences");
-        self.write_memory();
-      }, "Write the query behind the last token into the memory.")
-      .def("replace_memory", [](State& self, std::shared_ptr<MemoryState> memory) {
-        if (!self.model().has_memory()) throw std::invalid_argument("this model has no memory");
-        self.replace_memory(std::move(memory));
-      }, "memory"_a, "Read this memory from here on.")
-      .def("candidates", &candidates, "k"_a, "penalty"_a)
+      .def("candidates", &candidates, "count"_a, "penalty"_a)
+      .def("select", &select, "sources"_a)
+      .def("branch", [](State& self, const Ids& sources, const Ids& tokens) {
+        if (tokens.size() != sources.size()) throw std::invalid_argument("every sequence needs its token");
+        check_vocabulary(self, tokens.data(), tokens.size());
+        select(self, sources);
+        nb::gil_scoped_release unlocked;
+        self.forward(tokens.data(), 1, nullptr, Write::kNever, true);
+      }, "sources"_a, "tokens"_a)
+      .def("forward", &forward, "ids"_a, "write"_a = 0)
+      .def("logits", [](State& self, const Ids& ids) {
+        const FloatArray hidden = forward(self, ids, 0);
+        return head(self.model(), hidden.data(), ids.size());
+      }, "ids"_a)
       .def("score", [](State& self, const Ids& ids) {
         const int tokens = check_ids(self, ids);
         if (self.batch() != 1) throw std::invalid_argument("score needs one sequence");
@@ -358,20 +364,24 @@ NB_MODULE(_native, m) {
           self.score(ids.data(), tokens, scores.data());
         }
         return array(std::move(scores), {static_cast<size_t>(tokens - 1)});
-      }, "ids"_a, "Log-probability of each id (T) but the first.")
-      .def("select", [](State& self, const Ids& sources) {
-        std::vector<int> chosen;
-        for (size_t i = 0; i < sources.size(); i++) {
-          if (sources.data()[i] < 0 || sources.data()[i] >= self.batch()) throw std::invalid_argument("no such sequence");
-          chosen.push_back(static_cast<int>(sources.data()[i]));
-        }
-        if (chosen.empty()) throw std::invalid_argument("select needs a sequence");
-        self.select(chosen);
-      }, "sources"_a, "Rearrange or repeat the sequences.")
-      .def("memory", [](const State& self, int sequence) {
-        if (sequence < 0 || sequence >= self.batch()) throw std::invalid_argument("no such sequence");
-        return std::const_pointer_cast<MemoryState>(self.memory(sequence));
-      }, "sequence"_a = 0);
+      }, "ids"_a)
+      .def("query", [](State& self, const Ids& ids) {
+        read(self, ids, Write::kNever, false);
+        return query(self);
+      }, "ids"_a)
+      .def("last_query", &query)
+      .def("write_segments", [](State& self, const Ids& ids) { read(self, ids, Write::kAll, false); }, "ids"_a,
+           "Read a whole sequence (T,) and write its segments into the memory.")
+      .def("write_query", [](State& self) {
+        need_memory(self);
+        if (self.seen() == 0 || self.batch() != 1) throw std::invalid_argument("nothing to write: nothing read, or several sequences");
+        self.write_memory();
+      }, "Write the query after the last token into the memory.")
+      .def("exchange_memory", [](State& self, std::shared_ptr<MemoryState> memory) {
+        need_memory(self);
+        self.replace_memory(std::move(memory));
+      }, "memory"_a, "Read this memory from here on.")
+      .def("memory", [](const State& self) { return std::const_pointer_cast<MemoryState>(self.memory(0)); }, "Of the first sequence.");
 }
 
 }  // namespace bitmar

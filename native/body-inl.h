@@ -25,17 +25,17 @@ constexpr float kSmallest = 1e-5f;  // an all-zero token still has a finite reci
 template <bool EXACT>
 BITMAR_INLINE void quantize_vector(const Vector& x, const Vector& steps, int8_t* codes, Ints* total, Vector* doubt) {
   // NaN, for which there is no integer, becomes 127.
-  const Vector scaled = larger(smaller(EXACT ? x / steps : x * steps, same(127.0f)), same(-127.0f));
+  const Vector scaled = max(min(EXACT ? x / steps : x * steps, splat(127.0f)), splat(-127.0f));
   const Ints whole = rounded(scaled);
-  if (!EXACT) *doubt = larger(magnitude(scaled - to_float(whole)), *doubt);
+  if (!EXACT) *doubt = max(abs(scaled - to_float(whole)), *doubt);
   *total = *total + whole;
   narrow(whole, codes);
 }
 
 template <bool EXACT>
 BITMAR_INLINE Vector quantize_row(const float* x, int n, float step, int8_t* codes, int32_t* sum) {
-  const Vector steps = same(EXACT ? step : 1.0f / step);
-  Vector doubt[2] = {same(0.0f), same(0.0f)};
+  const Vector steps = splat(EXACT ? step : 1.0f / step);
+  Vector doubt[2] = {splat(0.0f), splat(0.0f)};
   Ints total[2] = {};
   int i = 0;
   for (; i + 32 <= n; i += 32)
@@ -48,11 +48,11 @@ BITMAR_INLINE Vector quantize_row(const float* x, int n, float step, int8_t* cod
     memcpy(codes + i, last, m);
   }
   *sum = (int32_t)lanes_sum(to_float(total[0] + total[1]));  // below 127 * 65,536, so every float on the way is exact
-  return larger(doubt[0], doubt[1]);
+  return max(doubt[0], doubt[1]);
 }
 
 static void quantize(const float* x, int n, int8_t* codes, float* scale, int32_t* sum) {
-  const float most = max_magnitude(x, n);
+  const float most = max_abs(x, n);
   const float step = (most < kSmallest ? kSmallest : most) / 127.0f;  // NaN stays
   *scale = step;
   const Vector doubt = quantize_row<false>(x, n, step, codes, sum);
@@ -103,7 +103,7 @@ static void ternary(const TernaryView& w, const int8_t* codes, const float* scal
         float* out = y + (token + n) * y_stride + start;
         // The codes are weight + 1, so the activations' sum is one too many.
         const float one_too_many = (float)sums[token + n];
-        const Vector factor = same(scales[token + n] * w.scale), excess = same(one_too_many);
+        const Vector factor = splat(scales[token + n] * w.scale), excess = splat(one_too_many);
         for (int i = 0; i < kTileRows && i < left; i += 16) {
           const Vector v = (from_ints(rows + i) - excess) * factor;
           store_some(out + i, v, left - i);
@@ -129,9 +129,9 @@ static void dense(const FloatView& w, const float* x, size_t x_stride, int token
   for (int n = 0; n < tokens; n++) {
     const float* in = x + n * x_stride;
     for (int r = 0; r < w.rows; r += 16) {
-      Vector sum = same(0.0f);
+      Vector sum = splat(0.0f);
       const float* column = w.weights + r;
-      for (int c = 0; c < w.columns; c++, column += w.padded_rows) sum = sum + load(column) * same(in[c]);
+      for (int c = 0; c < w.columns; c++, column += w.padded_rows) sum = sum + load(column) * splat(in[c]);
       float out[16];
       store(out, sum);
       memcpy(y + n * y_stride + r, out, sizeof(float) * (w.rows - r < 16 ? w.rows - r : 16));
@@ -140,7 +140,7 @@ static void dense(const FloatView& w, const float* x, size_t x_stride, int token
 }
 
 static void rms_norm(const float* x, const float* gain, float eps, int n, float* y) {
-  Vector squares = same(0.0f);
+  Vector squares = splat(0.0f);
   int i = 0;
   for (; i + 16 <= n; i += 16) {
     const Vector v = load(x + i);
@@ -151,7 +151,7 @@ static void rms_norm(const float* x, const float* gain, float eps, int n, float*
     squares = squares + v * v;
   }
   const float inverse = 1.0f / __builtin_sqrtf(lanes_sum(squares) / (float)n + eps);
-  const Vector factor = same(inverse);
+  const Vector factor = splat(inverse);
   for (i = 0; i + 16 <= n; i += 16) store(y + i, load(x + i) * factor * load(gain + i));
   for (; i < n; i++) y[i] = x[i] * inverse * gain[i];
 }
@@ -160,7 +160,7 @@ static void rms_norm(const float* x, const float* gain, float eps, int n, float*
 #include "convolve-inl.h"
 
 static void add(float* x, const float* y, float factor, int n) {
-  const Vector factors = same(factor);
+  const Vector factors = splat(factor);
   int i = 0;
   for (; i + 16 <= n; i += 16) store(x + i, load(x + i) + load(y + i) * factors);
   for (; i < n; i++) x[i] += y[i] * factor;
@@ -169,7 +169,7 @@ static void add(float* x, const float* y, float factor, int n) {
 static void relu(float* x, int power, int n) {
   int i = 0;
   for (; i + 16 <= n; i += 16) {
-    const Vector v = larger(load(x + i), same(0.0f));
+    const Vector v = max(load(x + i), splat(0.0f));
     store(x + i, power == 2 ? v * v : v);
   }
   for (; i < n; i++) {
@@ -179,9 +179,9 @@ static void relu(float* x, int power, int n) {
 }
 
 static int argmax(const float* x, int n) {
-  Vector most = same(-__builtin_inff());
+  Vector most = splat(-__builtin_inff());
   int i = 0;
-  for (; i + 16 <= n; i += 16) most = larger(load(x + i), most);
+  for (; i + 16 <= n; i += 16) most = max(load(x + i), most);
   float top = lanes_max(most);
   for (; i < n; i++) top = x[i] > top ? x[i] : top;
   for (i = 0; i < n; i++)
@@ -191,8 +191,8 @@ static int argmax(const float* x, int n) {
 
 static double log_total(const float* x, int n) {
   const float most = x[argmax(x, n)];
-  const Vector top = same(most);
-  Vector sum = same(0.0f);
+  const Vector top = splat(most);
+  Vector sum = splat(0.0f);
   int i = 0;
   for (; i + 16 <= n; i += 16) sum = sum + exponential(load(x + i) - top);
   if (i < n) {
@@ -205,19 +205,19 @@ static double log_total(const float* x, int n) {
 }
 
 static bool finite(const float* x, size_t n) {
-  Vector sum = same(0.0f);
+  Vector sum = splat(0.0f);
   size_t i = 0;
-  for (; i + 16 <= n; i += 16) sum = sum + load(x + i) * same(0.0f);  // 0, or NaN
+  for (; i + 16 <= n; i += 16) sum = sum + load(x + i) * splat(0.0f);  // 0, or NaN
   float rest = 0;
   for (; i < n; i++) rest += x[i] * 0.0f;
   return lanes_sum(sum) + rest == 0;
 }
 
 static float read_all(const float* x, size_t n) {
-  Vector sums[4] = {same(0.0f), same(0.0f), same(0.0f), same(0.0f)};
+  Vector sums[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};
   for (size_t i = 0; i + 64 <= n; i += 64)
-    for (int j = 0; j < 4; j++) sums[j] = larger(sums[j], load(x + i + j * 16));
-  return lanes_max(larger(larger(sums[0], sums[1]), larger(sums[2], sums[3])));
+    for (int j = 0; j < 4; j++) sums[j] = max(sums[j], load(x + i + j * 16));
+  return lanes_max(max(max(sums[0], sums[1]), max(sums[2], sums[3])));
 }
 
 #define BITMAR_TABLE(name) \

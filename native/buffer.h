@@ -1,5 +1,5 @@
 // Memory on cache lines. Fresh memory is zero and, where it is large, not touched before it is used. Kernels may read 64
-// bytes behind its end.
+// bytes after its end.
 #pragma once
 
 #include <stdint.h>

@@ -15,6 +15,7 @@ struct TowerConfig {
   Activation activation = Activation::kRelu2;
   bool out_relu = false;
   float norm_eps = 0;
+  float mean[3] = {0, 0, 0}, std[3] = {1, 1, 1};  // of the pixels, by color: the file's, not the configuration's
 };
 
 struct Config {

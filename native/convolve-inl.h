@@ -34,7 +34,7 @@ BITMAR_INLINE Ints load_ints(const int32_t* p) {
 
 // The first `left` bytes of the sixteen, or all.
 BITMAR_INLINE void store_steps(const Vector& value, const Steps& steps, uint8_t* y, int left) {
-  Ints whole = rounded(smaller(larger(value, same(steps.low)), same(steps.high)));
+  Ints whole = rounded(min(max(value, splat(steps.low)), splat(steps.high)));
   for (int i = 0; i < kRegisters; i++) whole.part[i] = whole.part[i] + steps.zero;
   if (left >= 16) {
     narrow(whole, y);
@@ -120,7 +120,7 @@ static void depthwise(const DepthwiseView& w, const Windows& windows, uint8_t* y
 
 static void add_maps(const uint8_t* a, int a_zero, float a_factor, const uint8_t* b, int b_zero, float b_factor, int n,
                      const Steps& steps, uint8_t* y) {
-  const Vector a_factors = same(a_factor), b_factors = same(b_factor);
+  const Vector a_factors = splat(a_factor), b_factors = splat(b_factor);
   for (int i = 0; i < n; i += 16) {
     Ints one = widen(a + i), two = widen(b + i);
     for (int j = 0; j < kRegisters; j++) one.part[j] = one.part[j] - a_zero, two.part[j] = two.part[j] - b_zero;

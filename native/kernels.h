@@ -40,7 +40,7 @@ struct KeyValueView {
   float* key_scale;    // (heads, capacity)
   float* value_scale;  // (heads, capacity)
   int heads, head_dim, capacity;  // head_dim even, capacity a multiple of 16
-  bool narrow;                    // int8 (range 127) instead of int16 (range 4095)
+  bool int16;                     // of range 4095, instead of int8 of range 127
 
   int padded_dim() const { return (head_dim + kLanes - 1) / kLanes * kLanes; }
 };
@@ -50,8 +50,8 @@ struct Queries {
   const float* q;          // (count, heads, head_dim), `stride` floats from one to the next
   size_t stride;
   int count;
-  int tokens;              // the first so many of the view are visible to the first query
-  int step;                // and so many more to each query than to the one before
+  int tokens;              // the first N of the view are visible to the first query
+  int step;                // and this many more to each query than to the one before
   float scale;             // of the products, before the softmax
   const float* bias;       // (tokens), added after scaling; null: none
   const float* sink_q;     // as q, turned for the first `sinks` tokens; null: as q
@@ -107,7 +107,7 @@ struct Kernels {
   void (*quantize)(const float* x, int n, int8_t* codes, float* scale, int32_t* sum);
 
   // y (tokens, rows) with y_stride floats between tokens, from codes (tokens, padded_columns) whose padding is 0.
-  // 64 bytes behind the codes may be read.
+  // 64 bytes after the codes may be read.
   void (*ternary)(const TernaryView& w, const int8_t* codes, const float* scales, const int32_t* sums, int tokens,
                   float* y, size_t y_stride);
 
@@ -141,7 +141,7 @@ struct Kernels {
 // Places of a row of scratch: whole cache lines, and not so that all rows fall on the same ones.
 inline size_t scratch_stride(const KeyValueView& kv) { return (static_cast<size_t>(kv.capacity) + 63) / 64 * 64 + 64; }
 
-// Scores and weights of so many queries, the weights once more as bytes, and the rearranged keys and values of a head.
+// Scores and weights of kMostQueries queries, the weights once more as bytes, and the rearranged keys and values of a head.
 inline size_t attend_scratch(const KeyValueView& kv) {
   return scratch_stride(kv) * (kMostQueries * (sizeof(float) + 2 * sizeof(int16_t)) + 2 * (kv.head_dim + 64));
 }

@@ -11,11 +11,11 @@ namespace bitmar {
 class KeyValue {
  public:
   KeyValue() = default;
-  KeyValue(int heads, int head_dim, int tokens, bool narrow)
-      : heads_(heads), head_dim_(head_dim), capacity_(round_up(tokens, kLanes)), narrow_(narrow) {
-    const size_t places = static_cast<size_t>(heads) * capacity_, wide = narrow ? 1 : 2;
-    keys_ = Buffer<char>(places * head_dim * wide);
-    values_ = Buffer<char>(places * round_up(head_dim, kLanes) * wide);
+  KeyValue(int heads, int head_dim, int tokens, bool int16)
+      : heads_(heads), head_dim_(head_dim), capacity_(round_up(tokens, kLanes)), int16_(int16) {
+    const size_t places = static_cast<size_t>(heads) * capacity_, bytes = int16 ? 2 : 1;
+    keys_ = Buffer<char>(places * head_dim * bytes);
+    values_ = Buffer<char>(places * round_up(head_dim, kLanes) * bytes);
     key_scale_ = Buffer<float>(places);
     value_scale_ = Buffer<float>(places);
   }
@@ -23,14 +23,14 @@ class KeyValue {
   KeyValueView view() const {
     // Kernels write through a view in `store` only.
     return {const_cast<char*>(keys_.data()), const_cast<char*>(values_.data()), const_cast<float*>(key_scale_.data()),
-            const_cast<float*>(value_scale_.data()), heads_, head_dim_, capacity_, narrow_};
+            const_cast<float*>(value_scale_.data()), heads_, head_dim_, capacity_, int16_};
   }
 
   // The same with room for `tokens`, the first `used` places kept.
   KeyValue resized(int tokens, int used) const {
-    KeyValue copy(heads_, head_dim_, tokens, narrow_);
-    const size_t places = round_up(used, kLanes), wide = narrow_ ? 1 : 2;
-    const size_t key_bytes = head_dim_ * wide, value_bytes = round_up(head_dim_, kLanes) * wide;
+    KeyValue copy(heads_, head_dim_, tokens, int16_);
+    const size_t places = round_up(used, kLanes), bytes = int16_ ? 2 : 1;
+    const size_t key_bytes = head_dim_ * bytes, value_bytes = round_up(head_dim_, kLanes) * bytes;
     for (int h = 0; h < heads_; h++) {
       const size_t from = static_cast<size_t>(h) * capacity_, to = static_cast<size_t>(h) * copy.capacity_;
       std::copy_n(keys_.data() + from * key_bytes, places * key_bytes, copy.keys_.data() + to * key_bytes);
@@ -44,11 +44,11 @@ class KeyValue {
   size_t bytes() const { return keys_.size() + values_.size() + 2 * key_scale_.size() * sizeof(float); }
   int capacity() const { return capacity_; }
   int head_dim() const { return head_dim_; }
-  bool narrow() const { return narrow_; }
+  bool int16() const { return int16_; }
 
  private:
   int heads_ = 0, head_dim_ = 0, capacity_ = 0;
-  bool narrow_ = false;
+  bool int16_ = false;
   Buffer<char> keys_, values_;
   Buffer<float> key_scale_, value_scale_;
 };

@@ -31,7 +31,7 @@ MemoryState::MemoryState(const Kernels& kernels, const Config& config, float sta
     : slots(static_cast<size_t>(config.memory_slots) * config.memory_dim),
       usage(config.memory_slots),
       bias(config.memory_slots),
-      packed(1, config.memory_dim, config.memory_slots, true) {
+      packed(1, config.memory_dim, config.memory_slots, false) {
   std::copy_n(given_slots, slots.size(), slots.data());
   std::copy_n(given_usage, usage.size(), usage.data());
   for (int k = 0; k < config.memory_slots; k++) {

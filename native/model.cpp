@@ -3,13 +3,6 @@
 #include <math.h>
 
 namespace bitmar {
-namespace {
-
-constexpr int kFirstRing = 64;  // tokens
-constexpr int kChunk = 64;  // tokens of a matrix product: enough to reuse the weights, few enough for the second cache
-
-}  // namespace
-
 const char* Model::unsupported(const Config& config) {
   constexpr int kWidest = 512;  // of a head and of a memory slot: the kernels' buffers and the range of their integers
   if (config.head_dim() > kWidest) return "attention heads wider than 512";
@@ -24,8 +17,8 @@ const char* Model::unsupported(const Config& config) {
   return nullptr;
 }
 
-Model::Model(const Kernels& chosen, const Config& given, const Weights& weights)
-    : kernels(chosen), config(given), projector_(weights, given) {
+Model::Model(const Kernels& chosen, const Config& given, const Weights& weights, std::shared_ptr<const ConvTower> tower)
+    : kernels(chosen), config(given), projector_(weights, given), conv_tower_(std::move(tower)) {
   if (const char* reason = unsupported(config)) throw std::invalid_argument(reason);
   const int d = config.hidden_size, half = config.head_dim() / 2;
   const int64_t entries = int64_t{config.vocab_size} * d;
@@ -50,6 +43,9 @@ Model::Model(const Kernels& chosen, const Config& given, const Weights& weights)
   if (config.integration == Integration::kConcat)
     memory_proj_ = weights.linear("model.memory_proj", d, config.memory_dim + d);
   if (config.has_tower) tower_ = std::make_unique<Tower>(weights, config.tower);
+  if (config.concepts > 0) concepts_ = std::make_unique<ConceptBank>(weights, config);
+  if (conv_tower_ && (conv_tower_->grid() != config.vision_grid || conv_tower_->dim() != config.vision_dim))
+    throw std::invalid_argument("its tower does not fit the rest of it");
 
   step_cosine_ = Buffer<double>(half), step_sine_ = Buffer<double>(half), sink_turn_ = Buffer<float>(2 * half);
   const double last = config.attention_sinks + config.attention_window - 1;
@@ -76,20 +72,58 @@ Model::Block Model::block(const Weights& weights, const std::string& name, bool 
   return block;
 }
 
-void Model::project(const float* features, float* tokens) const { projector_(kernels, features, tokens); }
+int Model::image_size() const { return conv_tower_ ? conv_tower_->image_size() : tower_ ? config.tower.image_size : 0; }
 
-const Evidence State::kNone;
+void Model::tower(const uint8_t* photo, float* features) const {
+  if (conv_tower_) return (*conv_tower_)(photo, features);
+  const TowerConfig& tower = config.tower;
+  const size_t area = size_t{1} * tower.image_size * tower.image_size;
+  Buffer<float> pixels(3 * area);  // (3, S, S), normalised
+  for (size_t color = 0; color < 3; color++)
+    for (size_t i = 0; i < area; i++)
+      pixels[color * area + i] = (static_cast<float>(photo[3 * i + color]) / 255.0f - tower.mean[color]) / tower.std[color];
+  (*tower_)(kernels, pixels.data(), features);
+}
+
+std::shared_ptr<const Image> Model::see(const uint8_t* photo) const {
+  Buffer<float> features(size_t{1} * config.vision_grid * config.vision_grid * config.vision_dim);
+  tower(photo, features.data());
+  return encode(features.data());
+}
+
+std::shared_ptr<const Image> Model::encode(const float* features) const {
+  const size_t d = config.hidden_size, dim = config.vision_dim, patches = size_t{1} * config.vision_grid * config.vision_grid;
+  Buffer<float> tokens(config.vision_tokens() * d), pooled(dim);
+  projector_(kernels, features, tokens.data());
+  for (size_t patch = 0; patch < patches; patch++)
+    for (size_t i = 0; i < dim; i++) pooled[i] += features[patch * dim + i];
+  for (size_t i = 0; i < dim; i++) pooled[i] /= static_cast<float>(patches);
+  Evidence evidence;
+  std::vector<float> concepts;
+  if (concepts_) {
+    concepts = concepts_->scores(kernels, pooled);
+    concepts_->tokens(concepts, tokens.data() + config.patch_tokens() * d);
+    evidence = concepts_->evidence(concepts);
+  }
+  const std::shared_ptr<Image> image = pack(std::move(tokens), std::move(evidence));
+  image->pooled = std::move(pooled), image->concepts = std::move(concepts);
+  return image;
+}
 
 std::shared_ptr<const Image> Model::image(const float* tokens, Evidence evidence) const {
+  Buffer<float> copy(size_t{1} * config.vision_tokens() * config.hidden_size);
+  std::copy_n(tokens, copy.size(), copy.data());
+  return pack(std::move(copy), std::move(evidence));
+}
+
+std::shared_ptr<Image> Model::pack(Buffer<float> tokens, Evidence evidence) const {
   const int count = config.vision_tokens(), d = config.hidden_size;
   auto image = std::make_shared<Image>();
-  image->evidence = std::move(evidence);
-  image->tokens = Buffer<float>(static_cast<size_t>(count) * d);
-  std::copy_n(tokens, image->tokens.size(), image->tokens.data());
-  image->packed = KeyValue(config.num_heads, config.head_dim(), count, false);
+  image->tokens = std::move(tokens), image->evidence = std::move(evidence);
+  image->packed = KeyValue(config.num_heads, config.head_dim(), count, true);
   Workspace work;
   Buffer<float> both(static_cast<size_t>(count) * 2 * d);
-  fusion_key_value_(kernels, tokens, count, both.data(), work);
+  fusion_key_value_(kernels, image->tokens.data(), count, both.data(), work);
   for (int t = 0; t < count; t++) {
     const float* key = both.data() + static_cast<size_t>(t) * 2 * d;
     kernels.store(image->packed.view(), t, key, key + d);
@@ -124,291 +158,6 @@ size_t Model::ternary_weights() const {
   for (const Block& block : blocks_)
     for (const Linear* linear : {&block.qkv, &block.out, &block.up, &block.down, &block.memory}) weights += linear->weights();
   return weights;
-}
-
-State::State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> image,
-             std::shared_ptr<const MemoryState> memory, bool narrow)
-    : model_(std::move(model)), image_(std::move(image)), narrow_(narrow) {
-  if (const std::unique_ptr<Room> spare{model_->spare_.exchange(nullptr)}) static_cast<Room&>(*this) = std::move(*spare);
-  const int half = model_->config.head_dim() / 2;
-  cosine_ = Buffer<double>(half), sine_ = Buffer<double>(half);
-  std::fill_n(cosine_.data(), half, 1.0);
-  const Config& config = model_->config;
-  Sequence first{{}, std::move(memory), QueryCarry(config.hidden_size), Written{std::vector<uint8_t>(config.vocab_size)}};
-  if (!first.memory) first.memory = model_->initial_memory_;
-  if (!rings_.empty() && rings_[0].narrow() == narrow_) first.layers.swap(rings_);
-  for (size_t i = first.layers.size(); i < model_->blocks_.size(); i++)
-    first.layers.emplace_back(config.num_heads, config.head_dim(), std::min(kFirstRing, places()), narrow_);
-  sequences_.push_back(std::move(first));
-}
-
-State::~State() {
-  if (!sequences_.empty()) rings_ = std::move(sequences_[0].layers);
-  delete model_->spare_.exchange(new (std::nothrow) Room(std::move(static_cast<Room&>(*this))));
-}
-
-int State::places() const { return model_->config.attention_sinks + model_->config.attention_window; }
-
-int State::used() const { return static_cast<int>(std::min<int64_t>(seen_, places())); }
-
-// Rings start small and grow by four, or to what a prompt needs: a caption stays in the cache, a stream soon allocates no more.
-void State::make_room(int tokens) {
-  const int needed = static_cast<int>(std::min<int64_t>(seen_ + tokens, places()));
-  const int capacity = sequences_[0].layers[0].capacity(), larger = std::min(std::max(4 * capacity, needed), places());
-  if (needed <= capacity) return;
-  for (Sequence& sequence : sequences_)
-    for (KeyValue& layer : sequence.layers) layer = layer.resized(larger, used());
-}
-
-void State::select(const std::vector<int>& sources) {
-  std::vector<Sequence> chosen;
-  std::vector<int> left(sequences_.size());  // how often each is still wanted: the last one moves instead of copying
-  for (int source : sources) left[source]++;
-  for (int source : sources) {
-    Sequence& from = sequences_[source];
-    if (--left[source] == 0) {
-      chosen.push_back(std::move(from));
-      continue;
-    }
-    Sequence copy{{}, from.memory, QueryCarry(model_->config.hidden_size), from.written};
-    for (const KeyValue& layer : from.layers) copy.layers.push_back(layer.resized(layer.capacity(), used()));
-    std::copy_n(from.carry.total.data(), from.carry.total.size(), copy.carry.total.data());
-    copy.carry.weight = from.carry.weight;
-    chosen.push_back(std::move(copy));
-  }
-  sequences_ = std::move(chosen);
-  logits_fresh_ = false;
-}
-
-void State::forward(const int64_t* ids, int tokens, float* hidden, Write write, bool decode) {
-  const Config& config = model_->config;
-  const size_t d = config.hidden_size;
-  const int most = std::max(1, kChunk / batch());
-  make_room(tokens);
-  for (int done = 0; done < tokens;) {
-    // A piece ends where its segment does, so that no token reads what its own segment writes.
-    int piece = std::min(most, tokens - done);
-    if (model_->memory_) piece = std::min(piece, config.memory_segment - segment_);
-    ids_.resize(static_cast<size_t>(batch()) * piece);
-    for (int b = 0; b < batch(); b++)
-      std::copy_n(ids + static_cast<size_t>(b) * tokens + done, piece, ids_.data() + static_cast<size_t>(b) * piece);
-    run(ids_.data(), piece, write == Write::kAll && done + piece < tokens ? Write::kEnded : write, decode);
-    for (int b = 0; hidden && b < batch(); b++)
-      std::copy_n(h_.data() + static_cast<size_t>(b) * piece * d, piece * d, hidden + (static_cast<size_t>(b) * tokens + done) * d);
-    done += piece;
-  }
-}
-
-const float* State::logits() {
-  if (!logits_fresh_) {
-    logits_.reserve(static_cast<size_t>(batch()) * model_->config.vocab_size);
-    model_->finite_head(last_.data(), batch(), logits_.data(), work_);
-    logits_fresh_ = true;
-  }
-  return logits_.data();
-}
-
-void State::score(const int64_t* ids, int tokens, float* scores) {
-  const size_t d = model_->config.hidden_size, vocabulary = model_->config.vocab_size;
-  constexpr int kPiece = 16;  // the logits of so many tokens exist at a time
-  Buffer<float> hidden(kPiece * d), logits(kPiece * vocabulary);
-  for (int done = 0; done < tokens - 1; done += kPiece) {
-    const int piece = std::min(kPiece, tokens - 1 - done);
-    forward(ids + done, piece, hidden.data(), Write::kNever, true);
-    model_->finite_head(hidden.data(), piece, logits.data(), work_);
-    for (int t = 0; t < piece; t++) {
-      const float* row = logits.data() + t * vocabulary;
-      scores[done + t] = static_cast<float>(row[ids[done + t + 1]] - model_->kernels.log_total(row, static_cast<int>(vocabulary)));
-    }
-  }
-}
-
-void State::write_memory() {
-  Sequence& sequence = sequences_[0];
-  sequence.memory = model_->memory_->write(model_->kernels, last_query_.data(), *sequence.memory);
-}
-
-void State::replace_memory(std::shared_ptr<const MemoryState> memory) {
-  for (Sequence& sequence : sequences_) sequence.memory = memory;
-}
-
-void State::run(const int64_t* ids, int tokens, Write write, bool decode) {
-  const Config& config = model_->config;
-  const size_t d = config.hidden_size, rows = static_cast<size_t>(batch()) * tokens, encoder = config.encoder_layers;
-  const size_t widest = std::max<size_t>({3 * d, static_cast<size_t>(config.intermediate_size), d + config.memory_dim});
-  for (Buffer<float>* buffer : {&x_, &f_, &h_, &normed_, &mixed_}) buffer->reserve(rows * d);
-  wide_.reserve(rows * widest), turned_.reserve(d);
-
-  embed(ids, tokens);
-  turn_positions(tokens);
-  std::copy_n(x_.data(), rows * d, h_.data());
-  stack(h_.data(), 0, encoder, tokens);
-  normalise(h_.data(), model_->encoder_norm_, static_cast<int>(rows), f_.data());
-  if (image_) fuse(f_.data(), static_cast<int>(rows));
-  if (model_->memory_) remember(tokens, write);
-  if (decode) {
-    std::copy_n(x_.data(), rows * d, h_.data());
-    model_->kernels.add(h_.data(), f_.data(), 1, static_cast<int>(rows * d));
-    if (config.integration == Integration::kAdd) {
-      model_->memory_proj_(model_->kernels, reads_.data(), static_cast<int>(rows), mixed_.data(), work_);
-      model_->kernels.add(h_.data(), mixed_.data(), 1, static_cast<int>(rows * d));
-    } else if (config.integration == Integration::kConcat) {
-      const size_t width = config.memory_dim;
-      for (size_t row = 0; row < rows; row++) {
-        std::copy_n(h_.data() + row * d, d, wide_.data() + row * (d + width));
-        std::copy_n(reads_.data() + row * width, width, wide_.data() + row * (d + width) + d);
-      }
-      model_->memory_proj_(model_->kernels, wide_.data(), static_cast<int>(rows), h_.data(), work_);
-    }
-    stack(h_.data(), encoder, model_->blocks_.size(), tokens);
-    normalise(h_.data(), model_->decoder_norm_, static_cast<int>(rows), h_.data());
-    last_.reserve(batch() * d);
-    for (int b = 0; b < batch(); b++) std::copy_n(h_.data() + ((b + 1) * static_cast<size_t>(tokens) - 1) * d, d, last_.data() + b * d);
-    logits_fresh_ = false;
-  }
-  seen_ += tokens;
-}
-
-void State::embed(const int64_t* ids, int tokens) {
-  const size_t d = model_->config.hidden_size;
-  for (int b = 0; b < batch(); b++)
-    for (int t = 0; t < tokens; t++) {
-      const size_t row = static_cast<size_t>(b) * tokens + t, id = static_cast<size_t>(ids[row]);
-      const int8_t* codes = model_->embedding_ + id * d;
-      const float scale = model_->row_scale_[id];
-      for (size_t i = 0; i < d; i++) x_[row * d + i] = static_cast<float>(codes[i]) * scale;
-      sequences_[b].written.seen[id] = 1;
-      sequences_[b].written.last = static_cast<int>(id);
-    }
-}
-
-// Rotations advance one position at a time, in double precision: after a million tokens they are still exact in float.
-void State::turn_positions(int tokens) {
-  const size_t half = model_->config.head_dim() / 2;
-  turns_.reserve(tokens * 2 * half);
-  for (int t = 0; t < tokens; t++)
-    for (size_t i = 0; i < half; i++) {
-      const double c = cosine_[i], s = sine_[i], step_c = model_->step_cosine_[i], step_s = model_->step_sine_[i];
-      turns_[t * 2 * half + i] = static_cast<float>(c);
-      turns_[t * 2 * half + half + i] = static_cast<float>(s);
-      cosine_[i] = c * step_c - s * step_s;
-      sine_[i] = s * step_c + c * step_s;
-    }
-}
-
-void State::normalise(const float* x, const Buffer<float>& gain, int rows, float* y) const {
-  const size_t d = model_->config.hidden_size;
-  for (int row = 0; row < rows; row++)
-    model_->kernels.rms_norm(x + row * d, gain.data(), model_->config.norm_eps, static_cast<int>(d), y + row * d);
-}
-
-void State::stack(float* x, size_t first, size_t last, int tokens) {
-  const Config& config = model_->config;
-  const Kernels& kernels = model_->kernels;
-  const int rows = batch() * tokens;
-  const int size = rows * config.hidden_size;
-  for (size_t layer = first; layer < last; layer++) {
-    const Model::Block& block = model_->blocks_[layer];
-    if (block.memory.rows()) {
-      block.memory(kernels, reads_.data(), rows, mixed_.data(), work_);
-      kernels.add(x, mixed_.data(), block.gate, size);
-    }
-    attend(x, layer, tokens);
-    normalise(x, block.mlp_norm, rows, normed_.data());
-    block.up(kernels, normed_.data(), rows, wide_.data(), work_);
-    activate(kernels, config.activation, wide_.data(), static_cast<size_t>(rows) * config.intermediate_size);
-    block.down(kernels, wide_.data(), rows, mixed_.data(), work_);
-    kernels.add(x, mixed_.data(), 1, size);
-  }
-}
-
-namespace {
-
-// RoPE (arXiv 2104.09864), half-split: x (heads, 2 * half) by one position's cosines and sines. y may be x.
-void rotate(const float* x, const float* turn, int heads, size_t half, float* y) {
-  const float *cosine = turn, *sine = turn + half;
-  for (int h = 0; h < heads; h++, x += 2 * half, y += 2 * half)
-    for (size_t i = 0; i < half; i++) {
-      const float a = x[i], b = x[half + i];
-      y[i] = a * cosine[i] - b * sine[i];
-      y[half + i] = b * cosine[i] + a * sine[i];
-    }
-}
-
-}  // namespace
-
-// Causal self-attention with sinks (arXiv 2309.17453). A piece's tokens enter the ring together and see those up to themselves;
-// once the window has moved on they go one by one, because each takes a place that the one before still sees. Keys keep the
-// rotation they entered with, and queries then meet the sinks as if these stood right before the window.
-void State::attend(float* x, size_t layer, int tokens) {
-  const Config& config = model_->config;
-  const Kernels& kernels = model_->kernels;
-  const Model::Block& block = model_->blocks_[layer];
-  const size_t d = config.hidden_size, half = config.head_dim() / 2;
-  const int rows = batch() * tokens, sinks = config.attention_sinks, ring = places();
-  normalise(x, block.attn_norm, rows, normed_.data());
-  block.qkv(kernels, normed_.data(), rows, wide_.data(), work_);
-  const float scale = 1 / sqrtf(static_cast<float>(config.head_dim()));
-  for (int b = 0; b < batch(); b++) {
-    const KeyValueView view = sequences_[b].layers[layer].view();
-    void* scratch = scratch_for(work_.attention, view);
-    for (int t = 0, count; t < tokens; t += count) {
-      const int64_t position = seen_ + t;
-      const bool far = position >= ring;
-      count = far ? 1 : static_cast<int>(std::min<int64_t>(tokens - t, ring - position));
-      float* query = wide_.data() + (static_cast<size_t>(b) * tokens + t) * 3 * d;
-      if (far) rotate(query, model_->sink_turn_.data(), config.num_heads, half, turned_.data());
-      for (int i = 0; i < count; i++) {
-        const int place = static_cast<int>(far ? sinks + (position - sinks) % config.attention_window : position + i);
-        const float* turn = turns_.data() + (t + i) * 2 * half;
-        float *q = query + i * 3 * d, *key = q + d;
-        rotate(key, turn, config.num_heads, half, key);
-        kernels.store(view, place, key, key + d);
-        rotate(q, turn, config.num_heads, half, q);
-      }
-      const int visible = far ? ring : static_cast<int>(position) + 1;
-      kernels.attend(view, {query, 3 * d, count, visible, 1, scale, nullptr, far ? turned_.data() : nullptr, sinks},
-                     normed_.data() + (static_cast<size_t>(b) * tokens + t) * d, d, scratch);
-    }
-  }
-  block.out(kernels, normed_.data(), rows, mixed_.data(), work_);
-  kernels.add(x, mixed_.data(), 1, static_cast<int>(rows * d));
-}
-
-void State::fuse(float* x, int rows) {
-  const Config& config = model_->config;
-  const Kernels& kernels = model_->kernels;
-  const size_t d = config.hidden_size;
-  normalise(x, model_->fusion_norm_, rows, normed_.data());
-  model_->fusion_query_(kernels, normed_.data(), rows, wide_.data(), work_);
-  const KeyValueView view = image_->packed.view();
-  const float scale = 1 / sqrtf(static_cast<float>(config.head_dim()));
-  kernels.attend(view, {wide_.data(), d, rows, config.vision_tokens(), 0, scale, nullptr, nullptr, 0}, normed_.data(), d,
-                 scratch_for(work_.attention, view));
-  model_->fusion_out_(kernels, normed_.data(), rows, mixed_.data(), work_);
-  kernels.add(x, mixed_.data(), 1, static_cast<int>(rows * d));
-}
-
-void State::remember(int tokens, Write write) {
-  const Config& config = model_->config;
-  const EpisodicMemory& memory = *model_->memory_;
-  const size_t d = config.hidden_size, width = config.memory_dim;
-  query_.reserve(tokens * width), reads_.reserve(static_cast<size_t>(batch()) * tokens * width);
-  const bool ends = segment_ + tokens == config.memory_segment;
-  for (int b = 0; b < batch(); b++) {
-    Sequence& sequence = sequences_[b];
-    const size_t row = static_cast<size_t>(b) * tokens;
-    memory.queries(model_->kernels, f_.data() + row * d, tokens, sequence.carry, query_.data(), work_);
-    memory.read(model_->kernels, query_.data(), tokens, *sequence.memory, reads_.data() + row * width, work_);
-    if (write == Write::kAll || (write == Write::kEnded && ends))
-      sequence.memory = memory.write(model_->kernels, query_.data() + (tokens - 1) * width, *sequence.memory);
-    if (ends) {
-      std::fill_n(sequence.carry.total.data(), d, 0.0);
-      sequence.carry.weight = 0;
-    }
-  }
-  std::copy_n(query_.data() + (tokens - 1) * width, width, last_query_.reserve(width));
-  segment_ = ends ? 0 : segment_ + tokens;
 }
 
 }  // namespace bitmar

@@ -10,7 +10,9 @@
 #include <stdexcept>
 #include <vector>
 
+#include "concepts.h"
 #include "config.h"
+#include "conv.h"
 #include "key_value.h"
 #include "memory.h"
 #include "sampling.h"
@@ -24,6 +26,8 @@ struct Image {
   Buffer<float> tokens;
   KeyValue packed;
   Evidence evidence;
+  Buffer<float> pooled;         // the mean patch feature (D_v); empty where only the tokens are known, as is the next
+  std::vector<float> concepts;  // the score of each (K); empty without a concept bank
 };
 
 // Weights that overflow float32: no choice of a token would mean anything.
@@ -35,8 +39,7 @@ enum class Write { kNever, kEnded, kAll };  // which segments of a call are stor
 
 class Model;
 
-// Memory that a finished text leaves to the next one: to ask the operating system for it takes a tenth of a prompt's time.
-// What is in it means nothing.
+// Scratch memory, which a finished text leaves to the next one: allocating it anew would take a tenth of a prompt's time.
 struct Room {
   Workspace work_;
   // Rows of a piece: embeddings, fused text, the decoder's stream; what a layer needs; the memory's queries and reads.
@@ -51,16 +54,23 @@ struct Room {
 class State : Room {
  public:
   State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> image, std::shared_ptr<const MemoryState> memory,
-        bool narrow);
+        bool kv_int16 = false);  // keys and values in int16: a little finer, but twice the bytes for each token to read
   ~State();
   State(const State&) = delete;
   State& operator=(const State&) = delete;
 
-  // Runs ids (batch, tokens), row by row, behind those seen; hidden (batch, tokens, d) may be null.
+  // Runs ids (batch, tokens), row by row, after those seen; hidden (batch, tokens, d) may be null.
   void forward(const int64_t* ids, int tokens, float* hidden, Write write, bool decode);
 
-  // The logits (batch, vocabulary) behind the last token, computed when first asked for. Throws NotFinite.
+  // The logits (batch, vocabulary) after the last token, computed when first asked for. Throws NotFinite.
   const float* logits();
+
+  // The next token of one sequence, from those logits; u in [0, 1) decides where chance does. Throws NotFinite.
+  int next(const Sampling& sampling, double u);
+
+  // The k likeliest continuations of each sequence, best first: ids and penalised log-probabilities (batch, k). 1 <= k <=
+  // vocabulary. Throws NotFinite.
+  void candidates(int k, float penalty, int64_t* ids, float* scores);
 
   // Natural log-probability of each of the ids (tokens) of one sequence but the first: (tokens - 1). Throws NotFinite.
   void score(const int64_t* ids, int tokens, float* scores);
@@ -68,16 +78,15 @@ class State : Room {
   // Rearranges or repeats the sequences, after a step of beam search.
   void select(const std::vector<int>& sources);
 
-  // The memory's query behind the last token, (memory_dim), of the last sequence.
+  // The memory's query after the last token, (memory_dim), of the last sequence.
   const float* query() const { return last_query_.data(); }
 
-  // Writes the query behind the last token of the one sequence into its memory (eq. 1).
+  // Writes the query after the last token of the one sequence into its memory (eq. 1).
   void write_memory();
 
   // From here on every sequence reads this memory.
   void replace_memory(std::shared_ptr<const MemoryState> memory);
 
-  SamplingRoom& sampling_room() { return sampling_; }
   const Model& model() const { return *model_; }
   // What the image speaks for, from the second token on: a sentence begins as sentences do.
   const Evidence& evidence() const { return image_ && seen_ > 1 ? image_->evidence : kNone; }
@@ -112,7 +121,7 @@ class State : Room {
 
   std::shared_ptr<const Model> model_;
   std::shared_ptr<const Image> image_;
-  bool narrow_;
+  bool kv_int16_;
   std::vector<Sequence> sequences_;
   int64_t seen_ = 0;
   int segment_ = 0;               // tokens of the unfinished segment
@@ -124,15 +133,18 @@ class State : Room {
 
 class Model {
  public:
-  Model(const Kernels& kernels, const Config& config, const Weights& weights);
+  // tower: a pretrained one, beside the configuration. The weights must outlive the model.
+  Model(const Kernels& kernels, const Config& config, const Weights& weights, std::shared_ptr<const ConvTower> tower = nullptr);
   ~Model() { delete spare_.load(); }
 
   static const char* unsupported(const Config& config);  // why this engine cannot run it; null if it can
 
-  void project(const float* features, float* tokens) const;         // (N_p, D_v) -> vision tokens (patch_tokens(), d)
-  std::shared_ptr<const Image> image(const float* tokens, Evidence evidence) const;  // vision tokens (N, d)
+  int image_size() const;                                    // the side of a photo in pixels; 0 without a tower
+  void tower(const uint8_t* photo, float* features) const;   // a square photo (S, S, 3) -> patch features (N_p, D_v)
+  std::shared_ptr<const Image> see(const uint8_t* photo) const;        // both: from pixels to all that a text needs
+  std::shared_ptr<const Image> encode(const float* features) const;    // patch features (N_p, D_v) as an image
+  std::shared_ptr<const Image> image(const float* tokens, Evidence evidence) const;  // vision tokens (N, d) alone
   std::shared_ptr<const MemoryState> memory_state(const float* slots, const float* usage) const;
-  void tower(const float* pixels, float* features) const { (*tower_)(kernels, pixels, features); }  // has_tower only
   void head(const float* hidden, int tokens, float* logits) const;  // (tokens, d) -> (tokens, vocabulary); throws NotFinite
   size_t weight_bytes() const;     // that one text token with a picture reads, but for its keys and values
   size_t ternary_weights() const;  // that it is multiplied with
@@ -151,6 +163,7 @@ class Model {
   };
 
   Block block(const Weights& weights, const std::string& name, bool conditioned) const;
+  std::shared_ptr<Image> pack(Buffer<float> tokens, Evidence evidence) const;
   void finite_head(const float* hidden, int tokens, float* logits, Workspace& work) const;
 
   const int8_t* embedding_;  // in the mapped file: a text touches few of its rows
@@ -159,6 +172,8 @@ class Model {
   Buffer<float> encoder_norm_, decoder_norm_, fusion_norm_;
   Linear fusion_query_, fusion_key_value_, fusion_out_, memory_proj_, head_;
   std::unique_ptr<Tower> tower_;
+  std::shared_ptr<const ConvTower> conv_tower_;
+  std::unique_ptr<ConceptBank> concepts_;
   VisionProjector projector_;
   std::unique_ptr<EpisodicMemory> memory_;
   std::shared_ptr<const MemoryState> initial_memory_;

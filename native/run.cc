@@ -63,11 +63,11 @@ std::string caption(const std::string& file_name, const std::string& photo) {
   const ModelFile file(read_file(file_name));
   const Detokenizer detokenizer(file.tokenizer, file.config.get<int>("vocab_size"));
   const PhotoModel model(file, select_kernels(wish ? wish : ""));
-  State state(model.model, model.see(read_photo(photo, model.size).data()).image, nullptr, true);
+  State state(model.model, model.see(read_photo(photo, model.size).data()), nullptr);
   std::vector<int64_t> written;
   for (int64_t token = model.begin; static_cast<int>(written.size()) < kLongest; written.push_back(token)) {
     state.forward(&token, 1, nullptr, Write::kNever, true);
-    token = model.next(state);
+    token = state.next({}, 0);
     if (token == model.end) break;
   }
   return detokenizer(written);

@@ -23,7 +23,7 @@ BITMAR_INLINE void store(float* p, const Vector& x) {
   for (int i = 0; i < kRegisters; i++) memcpy(p + i * BITMAR_WIDTH, &x.part[i], sizeof(Register));
 }
 
-BITMAR_INLINE Vector same(float value) {
+BITMAR_INLINE Vector splat(float value) {
   Vector x;
   for (int i = 0; i < kRegisters; i++) x.part[i] = value - Register{};
   return x;
@@ -42,7 +42,7 @@ BITMAR_OPERATOR(/)
 #undef BITMAR_OPERATOR
 
 // The first of the two where it is larger, else the second; compilers make two instructions of that where x86 has one.
-BITMAR_INLINE Register larger(Register a, Register b) {
+BITMAR_INLINE Register max(Register a, Register b) {
 #if BITMAR_WIDTH == 16
   return _mm512_max_ps(a, b);
 #elif BITMAR_WIDTH == 8
@@ -52,7 +52,7 @@ BITMAR_INLINE Register larger(Register a, Register b) {
 #endif
 }
 
-BITMAR_INLINE Register smaller(Register a, Register b) {
+BITMAR_INLINE Register min(Register a, Register b) {
 #if BITMAR_WIDTH == 16
   return _mm512_min_ps(a, b);
 #elif BITMAR_WIDTH == 8
@@ -62,19 +62,19 @@ BITMAR_INLINE Register smaller(Register a, Register b) {
 #endif
 }
 
-BITMAR_INLINE Vector larger(const Vector& a, const Vector& b) {
+BITMAR_INLINE Vector max(const Vector& a, const Vector& b) {
   Vector c;
-  for (int i = 0; i < kRegisters; i++) c.part[i] = larger(a.part[i], b.part[i]);
+  for (int i = 0; i < kRegisters; i++) c.part[i] = max(a.part[i], b.part[i]);
   return c;
 }
 
-BITMAR_INLINE Vector smaller(const Vector& a, const Vector& b) {
+BITMAR_INLINE Vector min(const Vector& a, const Vector& b) {
   Vector c;
-  for (int i = 0; i < kRegisters; i++) c.part[i] = smaller(a.part[i], b.part[i]);
+  for (int i = 0; i < kRegisters; i++) c.part[i] = min(a.part[i], b.part[i]);
   return c;
 }
 
-BITMAR_INLINE Vector magnitude(const Vector& a) {
+BITMAR_INLINE Vector abs(const Vector& a) {
   Vector c;
   for (int i = 0; i < kRegisters; i++) c.part[i] = (Register)((IntRegister)a.part[i] & 0x7fffffff);
   return c;
@@ -136,8 +136,8 @@ BITMAR_INLINE Vector from_ints(const int32_t* p) {
 
 // e^x to about 1 ulp (Cephes' polynomial); 0 and infinity are not reached, arguments are cut to [-87, 88].
 BITMAR_INLINE Vector exponential(Vector x) {
-  x = smaller(larger(x, same(-87.0f)), same(88.0f));
-  const Vector turns = x * same(1.44269504f);
+  x = min(max(x, splat(-87.0f)), splat(88.0f));
+  const Vector turns = x * splat(1.44269504f);
   Vector y;
   for (int i = 0; i < kRegisters; i++) {
     const Register whole = turns.part[i] + kRounder;
@@ -160,7 +160,7 @@ BITMAR_INLINE Vector exponential(Vector x) {
 BITMAR_INLINE Vector power_of_two(const Vector& x) {
   Vector y;
   for (int i = 0; i < kRegisters; i++) {
-    const Register cut = larger(x.part[i], -50.0f - Register{}), whole = cut + kRounder, r = cut - (whole - kRounder);
+    const Register cut = max(x.part[i], -50.0f - Register{}), whole = cut + kRounder, r = cut - (whole - kRounder);
     Register p = r * 0.0095810471f + 0.055905972f;
     p = p * r + 0.24024145f;
     p = p * r + 0.69312435f;
@@ -194,7 +194,7 @@ BITMAR_INLINE float lanes_sum(const Vector& x) {
 }
 
 BITMAR_INLINE float lanes_max(const Vector& x) {
-  return fold(x, [](Register a, Register b) __attribute__((always_inline)) { return larger(a, b); });
+  return fold(x, [](Register a, Register b) __attribute__((always_inline)) { return max(a, b); });
 }
 
 // The last, partial vector of n floats, filled up with zeros.
@@ -216,25 +216,25 @@ BITMAR_INLINE void store_some(float* p, const Vector& x, int left) {
 }
 
 // The larger of two that are not negative. Their bits are ordered as they are, and NaN above all: it is never lost.
-BITMAR_INLINE Register larger_bits(Register a, Register b) {
+BITMAR_INLINE Register max_bits(Register a, Register b) {
   const IntRegister x = (IntRegister)a, y = (IntRegister)b;
   return (Register)(x > y ? x : y);
 }
 
-BITMAR_INLINE Vector larger_bits(const Vector& a, const Vector& b) {
+BITMAR_INLINE Vector max_bits(const Vector& a, const Vector& b) {
   Vector c;
-  for (int i = 0; i < kRegisters; i++) c.part[i] = larger_bits(a.part[i], b.part[i]);
+  for (int i = 0; i < kRegisters; i++) c.part[i] = max_bits(a.part[i], b.part[i]);
   return c;
 }
 
 // NaN if one of them is.
-BITMAR_INLINE float max_magnitude(const float* x, int n) {
-  Vector most[4] = {same(0.0f), same(0.0f), same(0.0f), same(0.0f)};  // so that comparisons need not wait for each other
+BITMAR_INLINE float max_abs(const float* x, int n) {
+  Vector most[4] = {splat(0.0f), splat(0.0f), splat(0.0f), splat(0.0f)};  // so that comparisons need not wait for each other
   int i = 0;
   for (; i + 64 <= n; i += 64)
-    for (int j = 0; j < 4; j++) most[j] = larger_bits(magnitude(load(x + i + j * 16)), most[j]);
-  for (; i + 16 <= n; i += 16) most[0] = larger_bits(magnitude(load(x + i)), most[0]);
-  if (i < n) most[1] = larger_bits(magnitude(load_tail(x + i, n)), most[1]);
-  return fold(larger_bits(larger_bits(most[0], most[1]), larger_bits(most[2], most[3])),
-              [](Register a, Register b) __attribute__((always_inline)) { return larger_bits(a, b); });
+    for (int j = 0; j < 4; j++) most[j] = max_bits(abs(load(x + i + j * 16)), most[j]);
+  for (; i + 16 <= n; i += 16) most[0] = max_bits(abs(load(x + i)), most[0]);
+  if (i < n) most[1] = max_bits(abs(load_tail(x + i, n)), most[1]);
+  return fold(max_bits(max_bits(most[0], most[1]), max_bits(most[2], most[3])),
+              [](Register a, Register b) __attribute__((always_inline)) { return max_bits(a, b); });
 }

@@ -104,7 +104,7 @@ void VitBlock::operator()(const Kernels& kernels, float* x, int tokens, Workspac
   };
   norm(attn_norm_);
   qkv_(kernels, normed.data(), tokens, wide.data(), work);
-  const KeyValue all(heads_, width_ / heads_, tokens, false);
+  const KeyValue all(heads_, width_ / heads_, tokens, true);
   const KeyValueView view = all.view();
   for (int t = 0; t < tokens; t++) {
     const float* qkv = wide.data() + static_cast<size_t>(t) * 3 * width_;

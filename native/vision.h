@@ -1,4 +1,4 @@
-// From pixels to vision tokens: the ternary tower, and the MLP that stands behind any tower.
+// From pixels to vision tokens: the ternary tower, and the MLP that follows any tower.
 #pragma once
 
 #include <memory>

@@ -30,7 +30,7 @@ struct Loaded {
   Loaded(Buffer<char> bytes, const Kernels& kernels) : file(std::move(bytes)), model(file, kernels) {}
   const ModelFile file;
   const PhotoModel model;
-  Seen seen;
+  std::shared_ptr<const Image> seen;
   std::shared_ptr<const MemoryState> memory;  // what texts read; none: M_0
   std::optional<State> state;
 };
@@ -78,8 +78,8 @@ BITMAR_EXPORT(bitmar_see) void see() {
   loaded->seen = loaded->model.see(photo.data());
 }
 
-BITMAR_EXPORT(bitmar_pooled) const float* pooled() { return loaded->seen.pooled.data(); }    // (D_v)
-BITMAR_EXPORT(bitmar_scores) const float* concept_scores() { return loaded->seen.scores.data(); }  // (K), with concepts only
+BITMAR_EXPORT(bitmar_pooled) const float* pooled() { return loaded->seen->pooled.data(); }      // (D_v)
+BITMAR_EXPORT(bitmar_scores) const float* concept_scores() { return loaded->seen->concepts.data(); }  // (K), with concepts only
 
 // Slots (K, C) and then usage (K) in the room: what texts read from here on; M_0 without.
 BITMAR_EXPORT(bitmar_memory) void memory(int with) {
@@ -91,14 +91,14 @@ BITMAR_EXPORT(bitmar_memory) void memory(int with) {
 
 // A new text, about the photo or not, with the memory or without.
 BITMAR_EXPORT(bitmar_start) void start(int photo, int memory) {
-  loaded->state.emplace(loaded->model.model, photo ? loaded->seen.image : nullptr, memory ? loaded->memory : nullptr, true);
+  loaded->state.emplace(loaded->model.model, photo ? loaded->seen : nullptr, memory ? loaded->memory : nullptr);
 }
 
 // Reads `count` >= 1 ids in the room.
 BITMAR_EXPORT(bitmar_read) void read(int count) { forward(reinterpret_cast<const int32_t*>(given.data()), count); }
 
 // The likeliest token after what was read.
-BITMAR_EXPORT(bitmar_next) int next() { return loaded->model.next(*loaded->state); }
+BITMAR_EXPORT(bitmar_next) int next() { return loaded->state->next({}, 0); }
 
 BITMAR_EXPORT(bitmar_take) void take(int32_t id) { forward(&id, 1); }
 

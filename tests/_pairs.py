@@ -78,7 +78,7 @@ class Pair(NamedTuple):
         pytest.importorskip("bitmar._native", reason="the native engine was not built")
         model = load(self.bitmar.path, engine=kernels or None)
         if model.engine.name != "numpy":
-            model.engine.wide = True
+            model.engine.kv_int16 = True
         return model
 
     def image(self, seed: int = 0) -> dict[str, np.ndarray]:

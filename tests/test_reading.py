@@ -74,10 +74,10 @@ def test_sinks_and_window_are_read_afresh_to_the_same_end(make_pair: Callable[..
     engine: Any = model.engine
     engine.encoder.blocks[0].attn.o_proj = np.zeros_like
     tokens = np.array(ids(model))
-    whole = engine.logits(tokens, engine.start())
+    whole = engine.start().logits(tokens)
     for last in range(REACH - 1, len(tokens), 3):
         afresh = np.concatenate([tokens[:2], tokens[last - 7 + 1 : last + 1]])
-        np.testing.assert_allclose(engine.logits(afresh, engine.start())[-1], whole[last], atol=1e-3)
+        np.testing.assert_allclose(engine.start().logits(afresh)[-1], whole[last], atol=1e-3)
 
 
 @pytest.mark.parametrize("source", ["string", "file", "long line"])
@@ -180,7 +180,7 @@ def test_segments_become_episodes(make_pair: Callable[..., Any], tmp_path: Path,
     assert [episode.text for episode in kept] == [text for text in texts if text]
     # The value of a slot is what the memory was asked with at the end of its segment.
     state = model.engine.start()
-    first = model.engine.query(np.array(segments[0]), state)
+    first = state.query(np.array(segments[0]))
     np.testing.assert_allclose(model.memory(path).state_for(model).slots[0, 0], first, atol=5e-3)
     (best,) = model.memory(path).recall(text=texts[3])
     assert best.episode.text == texts[3]

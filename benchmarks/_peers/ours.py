@@ -33,13 +33,13 @@ class Bitmar:
 
     def prefill(self, ids: Ids) -> int:
         self.state = self.engine.start(self.image)
-        self.engine.read(ids, self.state)
-        return self.engine.next(self.state, None, GREEDY, 0.0)
+        self.state.read(ids)
+        return self.state.next(None, GREEDY, 0.0)
 
     def decode(self, token: int, count: int) -> list[int]:
         tokens = []
         for _ in range(count):
-            token = self.engine.next(self.state, token, GREEDY, 0.0)
+            token = self.state.next(token, GREEDY, 0.0)
             tokens.append(token)
         return tokens
 

@@ -122,13 +122,13 @@ int main() {
     if (path.kernels == nullptr) continue;
     const auto model = std::make_shared<Model>(*path.kernels, config, weights);
     for (const Sampling& way : ways) {
-      State state(model, model->image(vision_tokens.data(), {{3, 5}, {0.5f, 0.25f}, {-1, 3}}), nullptr, true);
+      State state(model, model->image(vision_tokens.data(), {{3, 5}, {0.5f, 0.25f}, {-1, 3}}), nullptr);
       int64_t token = 1;
       long before = 0;
       for (int i = 0; i < 80; i++) {
         if (i == 40) before = allocations;  // the window is full, and a few segments have ended
         state.forward(&token, 1, nullptr, Write::kNever, true);
-        token = choose(*path.kernels, state.logits(), config.vocab_size, state.written(0), state.evidence(), way, i / 80.0, state.sampling_room());
+        token = state.next(way, i / 80.0);
         if (token < 0 || token >= config.vocab_size) failures++;
       }
       if (allocations != before) {

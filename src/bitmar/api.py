@@ -20,6 +20,7 @@ from bitmar.core.image import PhotoSource, load_photo, to_square
 from bitmar.core.ternary import F32
 from bitmar.reading import Passage, Reader, read_stream
 from bitmar.runtime.ask import Answer, ask
+from bitmar.runtime.backend import State
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.choose import choose_backend
 from bitmar.runtime.confidence import DOUBTFUL, Witness
@@ -83,7 +84,7 @@ class Caption(str):
 class _Begun:
     """Where writing begins: after the prompt; or what is recited instead, `recited` characters of it remembered."""
 
-    state: Any
+    state: State
     recalled: Recalled | None
     tokens: tuple[int, ...] = ()
     whole: bool = True  # the tokens are not cut
@@ -153,7 +154,7 @@ class BitMar:
             )
         assert photo is not None
         square = to_square(load_photo(photo), self.vision["size"])
-        return self._finite(self.engine.encode_features(self.engine.tower(square)))
+        return self._finite(self.engine.encode_photo(square))
 
     def _finite(self, image: ImageTokens) -> ImageTokens:
         if not np.isfinite(image.tokens).all():
@@ -186,11 +187,14 @@ class BitMar:
             raise ImageError("these ImageTokens come from another model: encode the photo with this one")
         return image
 
-    def _start(self, image: PhotoSource | ImageTokens | None, memory: MemoryState | Session | None) -> Any:
+    def _need_memory(self) -> None:
+        if self.config.memory_integration == "off":
+            raise ConfigError('this model has no memory (memory_integration is "off")')
+
+    def _start(self, image: PhotoSource | ImageTokens | None, memory: MemoryState | Session | None) -> State:
         config = self.config
         if memory is not None:
-            if config.memory_integration == "off":
-                raise ConfigError('this model has no memory (memory_integration is "off")')
+            self._need_memory()
             if isinstance(memory, Session):
                 memory = memory.state_for(self)
             if memory.slots.shape != (1, config.memory_slots, config.memory_dim):
@@ -256,10 +260,10 @@ class BitMar:
         tokens, ended = begun.tokens, begun.whole
         if not tokens:
             if chosen.beams > 1:
-                best = beam_search(self.engine, begun.state, eos, chosen)
+                best = beam_search(begun.state, eos, chosen)
                 tokens, ended = best.tokens[:-1] if best.ended else best.tokens, best.ended
             else:
-                tokens = tuple(sample(self.engine, begun.state, eos, chosen))
+                tokens = tuple(sample(begun.state, eos, chosen))
                 ended = len(tokens) < chosen.max_tokens
         timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
         return self._generation(begun, tokens, ended, timings, None if text else seen)
@@ -287,7 +291,7 @@ class BitMar:
     def likelihood(self, tokens: Sequence[int], image: ImageTokens) -> float:
         """The mean log-probability of a caption's tokens and its end."""
         ids = np.array([self.config.bos_token_id, *tokens, self.config.eos_token_id])
-        return float(self.engine.score(ids, self.engine.start(image)).mean())
+        return float(self.engine.start(image).score(ids).mean())
 
     @cached_property
     def witness(self) -> Witness | None:
@@ -314,7 +318,7 @@ class BitMar:
                 tokens = encode(self.tokenizer, words)
                 most = options.max_tokens
                 return _Begun(state, recalled, tuple(tokens[:most]), len(tokens) <= most, recited)
-        self.engine.read(prompt, state)
+        state.read(prompt)
         return _Begun(state, recalled)
 
     def stream(
@@ -342,7 +346,7 @@ class BitMar:
 
         def pieces() -> Generator[str, None, Generation]:
             written, tokens = TextStream(self.tokenizer), list[int]()
-            own = sample(self.engine, begun.state, self.config.eos_token_id, chosen)
+            own = sample(begun.state, self.config.eos_token_id, chosen)
             for token in begun.tokens or own:
                 tokens.append(token)
                 if piece := written.push(token):
@@ -371,7 +375,7 @@ class BitMar:
 
         The model must have a memory. Raises ImageError, TokenizerError.
         """
-        return self.engine.query(self._prompt(text), self._start(image, None))
+        return self._start(image, None).query(self._prompt(text))
 
     def logits(
         self,
@@ -385,7 +389,7 @@ class BitMar:
         Raises TokenizerError for ids outside the vocabulary, ImageError.
         """
         checked = check_ids(ids, self.config.vocab_size)
-        return self.engine.logits(checked, self._start(image, memory))
+        return self._start(image, memory).logits(checked)
 
     def score(
         self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | Session | None = None
@@ -401,7 +405,7 @@ class BitMar:
         memory: MemoryState | Session | None = None,
     ) -> F32:
         """`score` for token ids (T,), with nothing put before them: float32 (T - 1,), of all but the first."""
-        return self.engine.score(check_ids(ids, self.config.vocab_size), self._start(image, memory))
+        return self._start(image, memory).score(check_ids(ids, self.config.vocab_size))
 
     def embed(self, text: str | None = None, *, image: PhotoSource | ImageTokens | None = None) -> F32:
         """Where a text or a picture lies in the space of the contrastive loss (section 3.4.2): float32 (d,), length 1.
@@ -446,8 +450,8 @@ class BitMar:
         way.
         """
         session = memory if isinstance(memory, Session) else None
-        if remember and self.config.memory_integration == "off":
-            raise ConfigError('this model has no memory (memory_integration is "off")')
+        if remember:
+            self._need_memory()
         return read_stream(Reader(self, self._start(image, memory), session, remember), texts, every)
 
     def remember(
@@ -457,11 +461,8 @@ class BitMar:
 
         Raises ConfigError for a model that was built without a memory.
         """
-        state = self._start(image, memory)
-        after = self.engine.remember(self._prompt(text), state)
-        if after is None:
-            raise ConfigError('this model has no memory (memory_integration is "off")')
-        return after
+        self._need_memory()
+        return self._start(image, memory).remember(self._prompt(text))
 
     def read_weights(
         self,
@@ -473,19 +474,17 @@ class BitMar:
         """How much the model reads each slot of its memory after a text, about a picture or not: float32 (K,), sum 1
         (w of eq. 2). Raises ConfigError for a model that was built without a memory.
         """
-        if self._memory_reader is None:
-            raise ConfigError('this model has no memory (memory_integration is "off")')
+        self._need_memory()
         if isinstance(memory, Session):
             memory = memory.state_for(self)
-        query = self.engine.query(self._prompt(text), self._start(image, memory))
+        query = self._start(image, memory).query(self._prompt(text))
         state = self._memory_reader.initial_state() if memory is None else memory
         weights: F32 = self._memory_reader.read_weights(query[None, None], state)[0, 0]
         return weights
 
     @cached_property
-    def _memory_reader(self) -> EpisodicMemory | None:
-        off = self.config.memory_integration == "off"
-        return None if off else EpisodicMemory(Weights(self.container), self.config)
+    def _memory_reader(self) -> EpisodicMemory:
+        return EpisodicMemory(Weights(self.container), self.config)
 
     def _prompt(self, text: str) -> I64:
         return np.array([self.config.bos_token_id, *encode(self.tokenizer, text)])

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Protocol, TextIO
+from typing import Protocol, TextIO
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from bitmar.core.errors import ConfigError, TokenizerError
 from bitmar.core.ternary import F32
-from bitmar.runtime.backend import Backend
+from bitmar.runtime.backend import State
 from bitmar.runtime.memory import MemoryState
 from bitmar.runtime.options import whole
 from bitmar.runtime.text import encode
@@ -25,7 +25,6 @@ _PIECE = 1 << 12  # characters of a file that are taken at once, should its line
 class Model(session.Model, Protocol):
     """What a reader needs of a model, more than a session does; `BitMar` is one."""
 
-    engine: Backend
     tokenizer: Tokenizer
 
 
@@ -64,7 +63,7 @@ class Reader:
     or without one into the state's own memory by the model's write rule (eq. 1). Either way the next segment reads it.
     """
 
-    def __init__(self, model: Model, state: Any, session: Session | None, remember: bool) -> None:
+    def __init__(self, model: Model, state: State, session: Session | None, remember: bool) -> None:
         self.model, self.state, self.session = model, state, session
         self.memory: MemoryState | None = None
         self._last = model.config.bos_token_id  # scored already, and read along with what follows it
@@ -89,24 +88,24 @@ class Reader:
         """The text is over, and with it its last segment."""
         if self._remember:
             self._segment.append(self._last)
-            self.model.engine.query(np.array([self._last]), self.state)
+            self.state.query(np.array([self._last]))
             self._end_segment()
 
     def _score(self, ids: list[int]) -> F32:
-        scores = self.model.engine.score(np.array([self._last, *ids]), self.state)
+        scores = self.state.score(np.array([self._last, *ids]))
         self._last = ids[-1]
         return scores
 
     def _end_segment(self) -> None:
-        engine, segment, self._segment = self.model.engine, self._segment, []
+        segment, self._segment = self._segment, []
         if self.session is None:
-            self.memory = engine.write_memory(self.state)
+            self.memory = self.state.write_memory()
             return
         begin = self.model.config.bos_token_id  # which no text contains
         text = self.model.tokenizer.decode([token for token in segment if token != begin])
         if text.strip():
-            self.session.note(text, engine.last_query(self.state))
-            engine.replace_memory(self.state, self.session.state_for(self.model))
+            self.session.note(text, self.state.last_query())
+            self.state.replace_memory(self.session.state_for(self.model))
 
 
 def read_stream(reader: Reader, texts: str | TextIO | Iterable[str], every: int) -> Iterator[Passage]:

@@ -113,7 +113,7 @@ def test_literal_is_equation_1_and_2(models: dict[str, BitMar]) -> None:
     model = models[LITERAL]
     before = model.container.tensors["model.memory.slots"]
     prompt = model._prompt("the")  # shorter than a segment: one write
-    query = model.engine.query(prompt, model.engine.start())
+    query = model.engine.start().query(prompt)
     weights = model.container.tensors["model.memory.write_weights"]
     after = before + model.config.memory_alpha * np.outer(weights, query)
     np.testing.assert_allclose(model.remember("the").slots[0], after, atol=1e-5)
@@ -127,7 +127,7 @@ def test_literal_is_equation_1_and_2(models: dict[str, BitMar]) -> None:
 def test_the_write_weights_are_a_mean_address(model: BitMar, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bitmar.evaluate.ablation_variants.SENTENCES", {"one": ("the dog",)})
     memory: Any = model.engine.memory  # type: ignore[attr-defined]
-    query = model.engine.query(model._prompt("the dog"), model.engine.start())
+    query = model.engine.start().query(model._prompt("the dog"))
     logits = memory.write_beta * (memory.slots @ (memory.address @ query)) - memory.protect
     address = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
     if len(model._prompt("the dog")) <= model.config.memory_segment:  # one write: its address, and its length
@@ -157,7 +157,7 @@ def test_documents_are_scored_as_the_model_scores_them(models: dict[str, BitMar]
     assert len(texts) == 2
     stream, past, pieces = documents(models, texts, lambda: None)
     assert set(stream.values) == {ON, OFF, LITERAL, UNWRITTEN}
-    exact = [on.engine.score(ids, on.engine.start()).sum() for ids in texts]
+    exact = [on.engine.start().score(ids).sum() for ids in texts]
     np.testing.assert_allclose(stream.values[UNWRITTEN], -np.array(exact), rtol=1e-5)
     assert not np.allclose(stream.values[ON], stream.values[UNWRITTEN], rtol=1e-6)  # something was written and read
     reach = on.config.attention_sinks + on.config.attention_window
@@ -175,7 +175,7 @@ def test_what_a_piece_reads_is_what_the_ones_before_it_wrote(models: dict[str, B
         piece = np.concatenate((begin, text[start : start + 16]))
         if start:
             total += float(on.score_ids(piece, memory=memory).sum())
-        memory = on.engine.remember(piece, on.engine.start(None, memory))
+        memory = on.engine.start(None, memory).remember(piece)
     found = documents({ON: on, OFF: models[OFF]}, [ids[:49]], lambda: None)[2]
     assert found.values[ON][0] == pytest.approx(-total, rel=1e-5) and found.weights.tolist() == [32]
 
@@ -278,8 +278,8 @@ def test_both_engines_write_alike(folder: Path, models: dict[str, BitMar]) -> No
     ids = document_ids(models[ON], [TEXT], most=1)[0]
     for name in (ON, LITERAL):
         engine: Any = native[name].engine
-        engine.wide = True
+        engine.kv_int16 = True
         slow: Any = models[name].engine
-        a = engine.forward(ids[None, :64], engine.start(), Write.ENDED)
-        b = slow.forward(ids[None, :64], slow.start(), Write.ENDED)
+        a = engine.start().forward(ids[None, :64], Write.ENDED)
+        b = slow.start().forward(ids[None, :64], Write.ENDED)
         np.testing.assert_allclose(a, b, atol=0.05)

@@ -19,7 +19,7 @@ IDS = np.array([1, 50, 60, 70, 80, 90])
 def test_tracing_changes_nothing(model: BitMar, picture: Image.Image) -> None:
     image = model.encode_image(picture)
     plain, traced = Engine(model.container), Tracer(model.container)._engine
-    hidden = [engine.forward(IDS[None], engine.start(image)) for engine in (plain, traced)]
+    hidden = [engine.start(image).forward(IDS[None]) for engine in (plain, traced)]
     np.testing.assert_array_equal(*hidden)
 
 

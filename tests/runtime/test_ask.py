@@ -39,17 +39,17 @@ def test_no_question_is_an_error(empty: str) -> None:
 
 
 class Pretender:
-    """A backend whose likelihoods are given, by (with a photo, last token but the end)."""
+    """A backend and its state, whose likelihoods are given, by (with a photo, last token but the end)."""
 
-    def __init__(self, table: dict[tuple[bool, int], float]) -> None:
-        self.table = table
+    def __init__(self, table: dict[tuple[bool, int], float], seen: bool = False) -> None:
+        self.table, self.seen = table, seen
 
-    def start(self, image: Any) -> bool:
-        return image is not None
+    def start(self, image: Any) -> Pretender:
+        return Pretender(self.table, image is not None)
 
-    def score(self, ids: Any, state: bool) -> Any:
+    def score(self, ids: Any) -> Any:
         scores = np.zeros(len(ids) - 1, np.float32)
-        scores[-2] = self.table[state, int(ids[-2])]
+        scores[-2] = self.table[self.seen, int(ids[-2])]
         return scores
 
 

@@ -8,13 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bitmar.core.container import write_container
 from bitmar.core.errors import FormatError, ImageError
 from bitmar.runtime.cache import NO_EVIDENCE
-from bitmar.runtime.concepts import exact_dot
 from bitmar.runtime.sampling import heed
 
 CONCEPTS = {"concepts": 9, "concept_classes": 13, "concept_tokens": 4}
@@ -49,11 +46,17 @@ def test_the_best_concepts_follow_the_patches_as_tokens(pair: Any) -> None:
     np.testing.assert_allclose(image.tokens, expected[0].numpy(), atol=2e-3)
 
 
-def test_native_tokens_and_scores_are_numpys(pair: Any) -> None:
-    features = pair.image(3)["vision_features"][0]
-    native, numpy = (model.encode_image(features=features) for model in (pair.native(), pair.bitmar))
-    np.testing.assert_array_equal(native.concepts, numpy.concepts)
-    np.testing.assert_allclose(native.tokens, numpy.tokens, atol=1e-5)
+@pytest.mark.parametrize("seed", range(6))
+def test_native_tokens_scores_and_evidence_are_numpys(make_pair: Callable[..., Any], pair: Any, seed: int) -> None:
+    for each in (pair, make_pair(**CONCEPTS, concept_evidence=2.0)):
+        features = each.image(seed)["vision_features"][0]
+        native, numpy = (model.encode_image(features=features) for model in (each.native(), each.bitmar))
+        np.testing.assert_allclose(native.concepts, numpy.concepts, rtol=3e-7)  # another exp
+        np.testing.assert_allclose(native.tokens, numpy.tokens, atol=1e-5)
+        np.testing.assert_array_equal(native.pooled, numpy.pooled)
+        for found, expected in zip(native.evidence, numpy.evidence, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=3e-7)
+            assert found.dtype == expected.dtype
 
 
 def test_texts_about_concepts_are_pytorchs(pair: Any) -> None:
@@ -103,15 +106,6 @@ def test_tokens_of_another_count_are_refused(pair: Any, make_pair: Callable[...,
     other = make_pair().bitmar.encode_image(features=pair.image()["vision_features"][0])
     with pytest.raises(ImageError, match="another model"):
         pair.bitmar.complete("the", other)
-
-
-@given(st.integers(1, 40), st.integers(1, 70), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=30)
-def test_native_sums_are_exact(rows: int, width: int, seed: int) -> None:
-    native = pytest.importorskip("bitmar._native", reason="the native engine was not built")
-    rng = np.random.default_rng(seed)
-    a, b = (rng.integers(-127, 128, shape, dtype=np.int8) for shape in ((rows, width), width))
-    np.testing.assert_array_equal(native.rows_dot(a, b), exact_dot(a, b))
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_tokens_one_by_one_equal_all_at_once(pair: Any) -> None:
     engine = pair.bitmar.engine
     image = pair.bitmar.encode_image(features=pair.image()["vision_features"][0])
     tokens, state = ids(40), engine.start(image)
-    streamed = np.concatenate([engine.head(engine.forward(tokens[None, i : i + 1], state)[0]) for i in range(40)])
+    streamed = np.concatenate([engine.head(state.forward(tokens[None, i : i + 1])[0]) for i in range(40)])
     assert_agree(streamed, pair.bitmar.logits(tokens, image))
     config = pair.bitmar.config
     assert len(state.positions) == min(40, config.attention_sinks + config.attention_window)
@@ -82,7 +82,7 @@ def test_pieces_of_any_length_equal_all_at_once(pair: Any) -> None:
     state = engine.start()
     cuts = [0, 3, 4, 17, 18, 29, 41]
     parts = [tokens[None, a:b] for a, b in pairwise(cuts)]
-    pieces = np.concatenate([engine.head(engine.forward(part, state)[0]) for part in parts])
+    pieces = np.concatenate([engine.head(state.forward(part)[0]) for part in parts])
     assert_agree(pieces, pair.bitmar.logits(tokens))
 
 
@@ -95,7 +95,7 @@ def test_a_later_token_changes_no_earlier_logit(pair: Any) -> None:
 
 def test_sequences_of_a_batch_do_not_touch_each_other(pair: Any) -> None:
     engine, rows = pair.bitmar.engine, np.stack([ids(12, seed) for seed in range(3)])
-    together = engine.head(engine.forward(rows, engine.start()))
+    together = engine.head(engine.start().forward(rows))
     for row, logits in zip(rows, together, strict=True):
         assert_agree(logits, pair.bitmar.logits(row))
 

@@ -86,17 +86,17 @@ def test_beams_that_end_equal_transformers(make_pair: Callable[..., Any]) -> Non
 
 
 class Chain:
-    """A backend whose next token depends on the last one alone: row i of the table holds the chances after token i."""
+    """A state whose next token depends on the last one alone: row i of the table holds the chances after token i."""
 
     def __init__(self, table: list[list[float]]) -> None:
         self.logits = np.log(np.array(table, np.float32))
         self.last = np.array([0])
 
-    def candidates(self, state: Any, count: int, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+    def candidates(self, count: int, penalty: float) -> tuple[np.ndarray, np.ndarray]:
         ids = largest(self.logits[self.last], count)
         return ids, np.take_along_axis(self.logits[self.last], ids, axis=-1)
 
-    def branch(self, state: Any, sources: np.ndarray, tokens: np.ndarray) -> None:
+    def branch(self, sources: np.ndarray, tokens: np.ndarray) -> None:
         self.last = tokens
 
 
@@ -104,7 +104,7 @@ def test_a_search_stops_when_no_beam_can_win_at_its_present_length() -> None:
     """Seven tokens would score better under this length penalty, but the rule looks at the present length only."""
     chain = Chain([[1e-9, 0.5001, 0.4999], [0.9, 0.1, 1e-9], [0.8, 1e-9, 0.2]])
     options = GenerationOptions(beams=2, length_penalty=2.0, max_tokens=12)
-    best = beam_search(chain, None, 0, options)  # type: ignore[arg-type]
+    best = beam_search(chain, 0, options)  # type: ignore[arg-type]
     assert best.tokens == (1, 0) and best.ended
     assert best.score == pytest.approx(np.log(0.5001 * 0.9) / 4, rel=1e-4)
 

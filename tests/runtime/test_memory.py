@@ -35,7 +35,7 @@ def test_remembering_equals_torch(pair: Any, length: int) -> None:
 
     tokens, image = ids(length), pair.image()["vision_features"]
     engine = pair.bitmar.engine
-    state = engine.remember(tokens, engine.start(pair.bitmar.encode_image(features=image[0])))
+    state = engine.start(pair.bitmar.encode_image(features=image[0])).remember(tokens)
     with torch.no_grad():
         theirs = pair.torch_model.model(
             torch.from_numpy(tokens)[None], vision_features=torch.from_numpy(image), write_memory=True
@@ -49,7 +49,7 @@ def test_a_long_text_in_chunks_equals_torch_in_one_forward(pair: Any, monkeypatc
 
     monkeypatch.setattr("bitmar.runtime.engine._CHUNK", 7)  # ends within segments, which are of 5
     tokens, engine = ids(33), pair.bitmar.engine
-    state = engine.remember(tokens, engine.start())
+    state = engine.start().remember(tokens)
     with torch.no_grad():
         theirs = pair.torch_model.model(torch.from_numpy(tokens)[None], write_memory=True).memory
     np.testing.assert_allclose(state.slots, theirs.slots.numpy(), atol=1e-3)
@@ -61,7 +61,7 @@ def test_writing_while_streaming_equals_torch_with_its_cache(pair: Any) -> None:
     tokens, engine = ids(23), pair.bitmar.engine
     state, cache = engine.start(), pair.torch_model.model.new_cache()
     for token in tokens:
-        hidden = engine.forward(np.array([[token]]), state, Write.ENDED)
+        hidden = state.forward(np.array([[token]]), Write.ENDED)
         with torch.no_grad():
             theirs = pair.torch_model.model(torch.tensor([[token]]), past_key_values=cache, write_memory=True)
         assert np.abs(hidden - theirs.last_hidden_state.numpy()).max() < 0.1
@@ -84,8 +84,8 @@ def test_reading_what_was_written_equals_torch(pair: Any) -> None:
 
 def test_no_token_reads_what_its_own_segment_writes(pair: Any) -> None:
     engine, tokens = pair.bitmar.engine, ids(13)[None]
-    frozen = engine.forward(tokens, engine.start())
-    written = engine.forward(tokens, engine.start(), Write.ALL)
+    frozen = engine.start().forward(tokens)
+    written = engine.start().forward(tokens, Write.ALL)
     np.testing.assert_array_equal(written[:, :5], frozen[:, :5])
     assert np.abs(written[:, 5:] - frozen[:, 5:]).max() > 1e-3
 
@@ -97,7 +97,7 @@ def test_an_unfinished_segment_is_written_only_on_request(pair: Any) -> None:
         original = engine.memory.write
         engine.memory.write = lambda q, state, f=original, w=writes: (w.append(1), f(q, state))[1]
         try:
-            engine.forward(ids(13)[None], engine.start(), write)
+            engine.start().forward(ids(13)[None], write)
         finally:
             del engine.memory.write
         assert len(writes) == count

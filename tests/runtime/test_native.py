@@ -124,7 +124,7 @@ def test_pieces_and_single_tokens_give_the_bits_of_the_whole(pair: Any) -> None:
     whole = model.logits(tokens)
     for size in (1, 3, 16):
         state = engine.start()
-        pieces = [engine.forward(tokens[None, i : i + size], state)[0] for i in range(0, 40, size)]
+        pieces = [state.forward(tokens[None, i : i + size])[0] for i in range(0, 40, size)]
         np.testing.assert_array_equal(engine.head(np.concatenate(pieces)), whole)
 
 
@@ -159,11 +159,12 @@ def test_greedy_text_is_numpys(pair: Any, penalty: float) -> None:
 def test_candidates_are_the_largest_logits(make_pair: Callable[..., Any], penalty: float) -> None:
     engine = make_pair().native().engine
     state, prompt = engine.start(), ids(9)
-    engine.read(prompt, state)
-    engine.branch(state, np.array([0, 0]), np.array([30, 40]))
+    state.read(prompt)
+    state.select(np.array([0, 0]))
+    logits = engine.head(state.forward(np.array([[30], [40]]))[:, -1])
     written = [[*prompt.tolist(), token] for token in (30, 40)]
-    expected = penalize(log_softmax(state.logits()), written, penalty)
-    tokens, scores = engine.candidates(state, 12, penalty)
+    expected = penalize(log_softmax(logits), written, penalty)
+    tokens, scores = state.candidates(12, penalty)
     np.testing.assert_array_equal(tokens, largest(expected, 12))
     np.testing.assert_allclose(scores, np.take_along_axis(expected, tokens, axis=-1), atol=1e-5)
 
@@ -173,12 +174,13 @@ def test_beams_do_not_disturb_each_other(make_pair: Callable[..., Any]) -> None:
     model = make_pair().native()
     engine, prompt = model.engine, ids(12)
     state = engine.start()
-    engine.read(prompt, state)
-    engine.branch(state, np.array([0, 0, 0]), np.array([5, 6, 7]))
-    engine.branch(state, np.array([2, 0, 2, 1]), np.array([8, 9, 10, 11]))
+    state.read(prompt)
+    state.branch(np.array([0, 0, 0]), np.array([5, 6, 7]))
+    state.select(np.array([2, 0, 2, 1]))
+    logits = engine.head(state.forward(np.array([[8], [9], [10], [11]]))[:, -1])
     for row, tail in enumerate(([7, 8], [5, 9], [7, 10], [6, 11])):
         alone = model.logits(np.concatenate([prompt, tail]))[-1:]
-        np.testing.assert_array_equal(state.logits()[row : row + 1], alone)
+        np.testing.assert_array_equal(logits[row : row + 1], alone)
 
 
 @pytest.mark.parametrize("cut", [{}, {"top_k": 9}, {"top_p": 0.5}, {"top_k": 30, "top_p": 0.8}], ids=str)
@@ -187,11 +189,10 @@ def test_chance_is_spent_as_numpy_spends_it(make_pair: Callable[..., Any], cut: 
     engine = make_pair().native().engine
     options = GenerationOptions(temperature=1.3, repetition_penalty=1.2, **cut)
     state, prompt = engine.start(), ids(9)
-    engine.read(prompt, state)
-    logits = penalize(state.logits(), [prompt.tolist()], options.repetition_penalty)[0]
+    logits = penalize(state.logits(prompt)[-1:], [prompt.tolist()], options.repetition_penalty)[0]
     draws = np.random.default_rng(0).random(200)
-    assert [engine.next(state, None, options, u) for u in draws] == [choose(logits, options, u) for u in draws]
-    assert len({engine.next(state, None, options, u) for u in draws}) > 3
+    assert [state.next(None, options, u) for u in draws] == [choose(logits, options, u) for u in draws]
+    assert len({state.next(None, options, u) for u in draws}) > 3
 
 
 @pytest.mark.parametrize("write", list(Write))
@@ -203,11 +204,11 @@ def test_memory_is_written_as_numpy_writes_it(pair: Any, write: Write) -> None:
     after = []
     for model in (numpy_model, fast):
         state = model.engine.start()
-        model.engine.forward(tokens[None], state, write)
+        state.forward(tokens[None], write)
         if model is numpy_model:
             after.append((state.memory.slots[0], state.memory.usage[0]))
         else:
-            after.append(model.engine.model.memory_arrays(state.memory()))
+            after.append(state.memory().arrays())
     np.testing.assert_allclose(after[1][0], after[0][0], atol=0.02)
     np.testing.assert_allclose(after[1][1], after[0][1], atol=0.02)
     remembered = [model.remember("the dog runs over the grass") for model in (numpy_model, fast)]
@@ -217,9 +218,9 @@ def test_memory_is_written_as_numpy_writes_it(pair: Any, write: Write) -> None:
 
 def test_queries_are_numpys(make_pair: Callable[..., Any]) -> None:
     engines = [model.engine for model in both(make_pair())]
-    queries = [engine.query(ids(23), engine.start()) for engine in engines]
+    queries = [engine.start().query(ids(23)) for engine in engines]
     np.testing.assert_allclose(queries[1], queries[0], atol=0.1)
-    assert np.abs(queries[0] - engines[0].query(ids(23, seed=1), engines[0].start())).max() > 0.2
+    assert np.abs(queries[0] - engines[0].start().query(ids(23, seed=1))).max() > 0.2
 
 
 def test_a_memory_from_one_engine_is_read_by_the_other(make_pair: Callable[..., Any]) -> None:
@@ -243,7 +244,7 @@ def test_the_tower_is_numpys(make_pair: Callable[..., Any]) -> None:
 def test_int8_keys_cost_little(make_pair: Callable[..., Any]) -> None:
     model, tokens = make_pair().native(), ids(60)
     wide = model.logits(tokens)
-    model.engine.wide = False
+    model.engine.kv_int16 = False
     assert 0 < np.median(np.abs(model.logits(tokens) - wide)) < 0.1
 
 
@@ -277,11 +278,13 @@ def test_wrong_arguments_are_refused(make_pair: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="vocabulary"):
         state.forward(np.array([[280]]))
     with pytest.raises(ValueError, match="prompt"):
-        state.next(None, 0.0, 0, 1.0, 1.0, 0.0)
+        state.next(None, GenerationOptions(), 0.0)
     with pytest.raises(ValueError, match="nothing has been read"):
-        state.logits()
+        state.last_query()
     with pytest.raises(ValueError, match="features"):
-        model.engine.model.project(np.zeros((3, 3), np.float32))
+        model.engine.model.encode(np.zeros((3, 3), np.float32))
+    with pytest.raises(ValueError, match="no tower"):
+        model.engine.model.see(np.zeros((3, 3, 3), np.uint8))
     state.forward(np.array([[5]]))
     with pytest.raises(ValueError, match="batch"):
         state.forward(np.array([[5], [6]]))

@@ -22,9 +22,9 @@ def test_one_write_equals_numpys(make_pair: Callable[..., Any], rule: str) -> No
     usage = np.array([[0, 0.6, 0, 0.6, 0.3, 0, 0.6, 0.3]], np.float32)
     memory = MemoryState(start.slots, usage)
     # One query for both: what their forwards round differently is no matter of the memory.
-    q = fast.engine.query(tokens, fast.engine.start(None, memory))
+    q = fast.engine.start(None, memory).query(tokens)
     expected = pair.bitmar.engine.memory.write(q[None], memory)
-    found = fast.engine.remember(tokens, fast.engine.start(None, memory))
+    found = fast.engine.start(None, memory).remember(tokens)
     np.testing.assert_allclose(np.squeeze(found.slots), expected.slots[0], atol=1e-5)
     np.testing.assert_allclose(np.squeeze(found.usage), expected.usage[0], atol=1e-5)
     assert (expected.usage < 1).sum() > 4 and np.abs(expected.usage - usage).max() > 0.1

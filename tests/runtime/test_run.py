@@ -31,7 +31,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
         pytest.skip("no g++ or clang++: bitmar-run cannot be built")
     build = tmp_path_factory.mktemp("run")
     program = build / "bitmar-run"
-    engine = ("concepts", "conv", "dispatch", "linear", "memory", "model", "portable", "sampling", "vision")
+    engine = ("concepts", "conv", "dispatch", "linear", "memory", "model", "portable", "sampling", "state", "vision")
     sources = [f"native/{name}.cpp" for name in (*engine, "model_file", "photo_model", "resize", "detokenizer")]
     flags = ["-std=c++17", "-O0", "-ffp-contract=off", "-fno-math-errno", "-Inative", "-pthread"]
     made = subprocess.run(

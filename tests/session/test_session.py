@@ -150,7 +150,7 @@ def test_the_model_reads_it(make_pair: Callable[..., Any], engine: str) -> None:
     model = pair.bitmar if engine == "numpy" else pair.native()
     memory, image = model.memory(), model.encode_image(picture(1))
     memory.remember("the dog runs", image)
-    query = model.engine.query(model._prompt("the dog runs"), model.engine.start(image))
+    query = model.engine.start(image).query(model._prompt("the dog runs"))
     state = memory.state_for(model)
     np.testing.assert_allclose(state.slots[0, 0], query, atol=2e-3)  # float16
     np.testing.assert_array_equal(state.slots[0, 1:], model.container.tensors["model.memory.slots"][1:])

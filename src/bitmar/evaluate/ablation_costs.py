@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Mapping
 from statistics import median
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
@@ -36,14 +35,13 @@ def speed(models: Mapping[str, BitMar], *, context: int = CONTEXT, runs: int = R
     states = {}
     for name, model in models.items():
         states[name] = model.engine.start()
-        model.engine.read(ids, states[name])
+        states[name].read(ids)
 
     def step(name: str) -> None:
-        models[name].engine.next(states[name], 5, _GREEDY, 0.0)
+        states[name].next(5, _GREEDY, 0.0)
 
     def write(name: str) -> None:
-        engine: Any = models[name].engine  # both have `forward` with a write
-        engine.forward(segment[None], engine.start(), Write.NEVER if name == OFF else Write.ALL)
+        models[name].engine.start().forward(segment[None], Write.NEVER if name == OFF else Write.ALL)
 
     return [
         _interleaved(f"a token, context {context}", models, step, runs),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -78,12 +77,12 @@ def _ways(models: Mapping[str, BitMar]) -> Iterator[tuple[str, BitMar, Write]]:
 
 def _stream(model: BitMar, ids: I64, write: Write) -> F64:
     """Log-probability (T - 1,) of each id but the first."""
-    engine: Any = model.engine  # both have `forward` with a write, and `head`
+    engine = model.engine
     state = engine.start()
     found = []
     for start in range(0, len(ids) - 1, _CHUNK):
         piece = ids[start : min(start + _CHUNK, len(ids) - 1)]
-        hidden = engine.forward(piece[None], state, write)[0]
+        hidden = state.forward(piece[None], write)[0]
         scores = log_softmax(engine.head(hidden))
         found.append(scores[np.arange(len(piece)), ids[start + 1 : start + 1 + len(piece)]])
     return np.concatenate(found).astype(np.float64)
@@ -97,9 +96,9 @@ def _in_pieces(model: BitMar, ids: I64, write: Write, length: int) -> F64:
     for start in range(0, len(text), length):
         piece = np.concatenate((begin, text[start : start + length]))
         if start:
-            found.append(engine.score(piece, engine.start(None, memory)))
+            found.append(engine.start(None, memory).score(piece))
         if write is not Write.NEVER:
-            memory = engine.remember(piece, engine.start(None, memory))
+            memory = engine.start(None, memory).remember(piece)
     return np.concatenate(found).astype(np.float64)
 
 

@@ -85,7 +85,7 @@ def _address(model: BitMar, text: str) -> F32:
     engine = model.engine
     prompt = np.array([model.config.bos_token_id, *encode(model.tokenizer, text)])
     before = model.container.tensors["model.memory.slots"].astype(np.float64)
-    query = engine.query(prompt, engine.start())
+    query = engine.start().query(prompt)
     change = model.remember(text).slots[0] - before
     toward = query - before
     alpha = max(model.config.memory_alpha, 1e-12)

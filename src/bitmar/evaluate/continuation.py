@@ -34,8 +34,8 @@ def compare(engine: Backend, prefix: I64, options: Sequence[Sequence[int]]) -> l
     """Each of the options (token ids) after one prefix (T,), T >= 1, which is read once for all of them."""
     state = engine.start()
     if len(prefix) > 1:
-        engine.read(prefix[:-1], state)
-    first = log_softmax(engine.logits(prefix[-1:], state))  # (1, V): a single-token option needs nothing else
+        state.read(prefix[:-1])
+    first = log_softmax(state.logits(prefix[-1:]))  # (1, V): a single-token option needs nothing else
     totals, greedy = np.zeros(len(options)), np.ones(len(options), bool)
 
     def count(option: int, scores: F32, tokens: Sequence[int]) -> None:
@@ -53,7 +53,7 @@ def compare(engine: Backend, prefix: I64, options: Sequence[Sequence[int]]) -> l
             inputs[row, : len(options[i]) - 1] = options[i][:-1]
         state.select(np.zeros(len(longer), np.int64))
         for start in range(0, inputs.shape[1], _PIECE):
-            hidden = engine.forward(inputs[:, start : start + _PIECE], state)
+            hidden = state.forward(inputs[:, start : start + _PIECE])
             for row, i in enumerate(longer):
                 tokens = options[i][start + 1 : start + 1 + _PIECE]
                 if tokens:
@@ -66,8 +66,8 @@ def write(
 ) -> str:
     """The continuation of a prefix (T,), T >= 1, up to the first of the texts `until`, which is left out."""
     state, text, stream = engine.start(), "", TextStream(tokenizer)
-    engine.read(prefix, state)
-    for token in sample(engine, state, eos, options):
+    state.read(prefix)
+    for token in sample(state, eos, options):
         text += stream.push(token)
         if any(stop in text for stop in until):
             return cut(text, until)

@@ -46,7 +46,7 @@ class Tracer:
     def run(self, ids: I64, image: ImageTokens | None = None, memory: MemoryState | None = None) -> Trace:
         """The attention of a forward pass over ids (T,), cut to the S + W tokens that attention can see at once."""
         self.now = Trace()
-        self._engine.forward(ids[None, : self._most], self._engine.start(image, memory))
+        self._engine.start(image, memory).forward(ids[None, : self._most])
         return self.now
 
 

@@ -9,13 +9,11 @@ other answer, that of the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from bitmar.core.errors import ConfigError
-from bitmar.core.ternary import F32
 from bitmar.runtime.backend import Backend
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.confidence import Witness
@@ -97,8 +95,8 @@ def ask(
     choices = choices_of(asked)
     if not choices:
         state = backend.start(image)
-        backend.read(prompt, state)
-        written = list(sample(backend, state, eos, GenerationOptions(max_tokens=_LONGEST)))
+        state.read(prompt)
+        written = list(sample(state, eos, GenerationOptions(max_tokens=_LONGEST)))
         choices = [tokenizer.decode(written).strip()]
         if not choices[0]:
             return Answer(CANNOT_TELL, 0.0, 0.0, "")
@@ -119,6 +117,5 @@ def ask(
 
 def _likelihood(backend: Backend, prompt: I64, end: I64, image: ImageTokens | None) -> float:
     """Log-probability of the answer's tokens after the question."""
-    state: Any = backend.start(image)
-    scores: F32 = backend.score(np.concatenate((prompt, end)), state)
+    scores = backend.start(image).score(np.concatenate((prompt, end)))
     return float(scores[len(prompt) - 1 :].sum())

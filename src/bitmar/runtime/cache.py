@@ -50,7 +50,7 @@ class DecodingState:
         self.sinks, self.window = config.attention_sinks, config.attention_window
         self.image, self.memory = image, memory
         self.carry: QueryCarry | None = None
-        self.query: F32 | None = None  # the memory's, after each sequence's last token, (B, C)
+        self.last_queries: F32 | None = None  # of the memory, after each sequence's last token, (B, C)
         self.seen = 0  # tokens so far, evicted ones included
         self.last: list[int] = []  # by each sequence: the last of them
         self.written: list[set[int]] = []  # by each sequence: the tokens it has read

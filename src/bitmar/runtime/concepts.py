@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -18,16 +16,11 @@ I32 = npt.NDArray[np.int32]
 HEARD = 0.15  # a concept that scores less is no evidence
 _SUREST = 0.99  # log-odds go no farther
 
-RowsDot = Callable[[I8, I8], I32]
-
 
 class ConceptBank:
-    """K concepts found in the mean patch feature. Keys are int8, and so is the feature: the sums are exact integers.
+    """K concepts found in the mean patch feature. Keys are int8, and so is the feature: the sums are exact integers."""
 
-    rows_dot: (n, D_v) int8 and (D_v,) int8 -> (n,) int32; the native engine has a faster one.
-    """
-
-    def __init__(self, container: Container, rows_dot: RowsDot | None = None) -> None:
+    def __init__(self, container: Container) -> None:
         config, tensors, weights = container.config, container.tensors, Weights(container)
 
         def part(name: str) -> str:
@@ -44,7 +37,6 @@ class ConceptBank:
         self._values, self._value_scale = tensors[part("values")], tensors[scale_name(part("values"))]
         self._strength, self._offset = weights.array(part("strength")), weights.array(part("offset"))
         self.prior = weights.array(part("prior"))
-        self._dot = rows_dot or exact_dot
 
     @property
     def class_nouns(self) -> I32:
@@ -54,12 +46,12 @@ class ConceptBank:
     def scores(self, pooled: F32) -> F32:
         """Mean patch feature (D_v,) -> the score of every concept, in [0, 1], float32 (K,)."""
         codes, scale = quantize_activations(pooled)
-        own = self._dot(self.keys, codes) * (self.scale * scale) + self.bias
+        own = exact_dot(self.keys, codes) * (self.scale * scale) + self.bias
         scores = np.zeros(self.config.concepts)
         scores[: len(own)] = 1 / (1 + np.exp(-own))
         if len(self.class_bias):
             read = np.ascontiguousarray(codes[-self.class_keys.shape[1] :])
-            logits = self._dot(self.class_keys, read) * (self.class_scale * scale) + self.class_bias
+            logits = exact_dot(self.class_keys, read) * (self.class_scale * scale) + self.class_bias
             shares = np.exp(logits - logits.max())
             shares /= shares.sum()
             of_class = np.bincount(self._concept_of_class, shares[self._classes], minlength=len(scores))

@@ -16,7 +16,7 @@ from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.container import Container
 from bitmar.core.errors import NOT_FINITE, FormatError
 from bitmar.core.tensors import EMBEDDING, scale_name
-from bitmar.core.ternary import F32
+from bitmar.core.ternary import F32, U8
 from bitmar.runtime.attention import Fusion, Positions, SelfAttention
 from bitmar.runtime.cache import I64, DecodingState, ImageTokens
 from bitmar.runtime.concepts import ConceptBank
@@ -69,7 +69,7 @@ class Stack:
 
 
 class Engine:
-    """The backend (see `backend.Backend`) that runs wherever numpy does."""
+    """The backend that runs wherever numpy does. Docstrings are `backend.Backend`'s."""
 
     name = "numpy"
 
@@ -95,8 +95,11 @@ class Engine:
             self.memory_proj = weights.linear("model.memory_proj")
         self.lm_head = weights.linear("lm_head")
 
+    def encode_photo(self, photo: U8) -> ImageTokens:
+        assert self.tower is not None
+        return self.encode_features(self.tower(photo))
+
     def encode_features(self, features: F32) -> ImageTokens:
-        """Patch features (N_p, D_v), of the tower or a teacher -> what every text about the image needs."""
         tokens, pooled = self.projector(features), mean_features(features)
         if self.concepts is None:
             return replace(self.fusion.prepare(tokens), pooled=pooled)
@@ -104,77 +107,12 @@ class Engine:
         image = self.fusion.prepare(np.concatenate((tokens, self.concepts.tokens(scores))))
         return replace(image, pooled=pooled, concepts=scores, evidence=self.concepts.evidence(scores))
 
-    def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> DecodingState:
-        """An empty sequence about `image`, reading `memory` (M_0 when None)."""
+    def start(self, image: ImageTokens | None = None, memory: MemoryState | None = None) -> State:
         if image is not None and not isinstance(image.prepared, tuple):
             image = replace(image, prepared=self.fusion.prepare(image.tokens).prepared)  # another engine encoded it
         if memory is None and self.memory is not None:
             memory = self.memory.initial_state()
-        return DecodingState(self.config, image, memory)
-
-    def forward(self, ids: I64, state: DecodingState, write: Write = Write.NEVER) -> F32:
-        """Run token ids (B, T) after those that `state` has seen: hidden states (B, T, d)."""
-        x, f, positions, read = self._understand(ids, state, write)
-        h = x + f
-        if read is not None and self.config.memory_integration == "add":
-            h = h + self.memory_proj(read)
-        elif read is not None and self.config.memory_integration == "concat":
-            h = self.memory_proj(np.concatenate((h, read), axis=-1))
-        conditioning = read if self.config.memory_integration == "per_layer" else None
-        h = self.decoder(h, positions, state, conditioning)
-        state.evict()
-        state.written = state.written or [set() for _ in ids]
-        for written, row in zip(state.written, ids.tolist(), strict=True):
-            written.update(row)
-        state.last = [row[-1] for row in ids.tolist()]
-        state.hidden = h[:, -1]
-        return h
-
-    def stream(self, ids: I64, state: DecodingState) -> Iterator[F32]:
-        """`forward` for one sequence (T,) of any length: the hidden states piece by piece, (t, d) each."""
-        for start in range(0, len(ids), _CHUNK):
-            yield self.forward(ids[None, start : start + _CHUNK], state)[0]
-
-    def read(self, ids: I64, state: DecodingState) -> None:
-        """Take in a prompt (T,), T >= 1."""
-        for _ in self.stream(ids, state):
-            pass
-
-    def next(self, state: DecodingState, token: int | None, options: GenerationOptions, u: float) -> int:
-        """Take in `token` if there is one, and choose the next."""
-        if token is not None:
-            self.forward(np.array([[token]]), state)
-        logits = penalize(self._heeded(state), state.written, options.repetition_penalty)
-        return choose(logits[0], options, u)
-
-    def candidates(self, state: DecodingState, count: int, penalty: float) -> tuple[I64, F32]:
-        """The likeliest continuations of each sequence, best first: ids and log-probabilities (B, count)."""
-        scores = penalize(log_softmax(self._heeded(state)), state.written, penalty)
-        best = largest(scores, count)
-        return best, np.take_along_axis(scores, best, axis=-1)
-
-    def _heeded(self, state: DecodingState) -> F32:
-        logits = self.head(self._hidden(state))
-        if state.image is None or state.seen < 2:  # a sentence begins as sentences do
-            return logits
-        return heed(logits, state.written, state.last, state.image.evidence)
-
-    def branch(self, state: DecodingState, sources: I64, tokens: I64) -> None:
-        """Replace the sequences by those numbered `sources` (B',), each followed by its token (B',)."""
-        state.select(sources)
-        self.forward(tokens[:, None], state)
-
-    def logits(self, ids: I64, state: DecodingState) -> F32:
-        """Next-token logits (T, V) after each of the ids (T,)."""
-        return np.concatenate([self.head(hidden) for hidden in self.stream(ids, state)])
-
-    def score(self, ids: I64, state: DecodingState) -> F32:
-        """Natural log-probability (T - 1,) of each of the ids (T,) but the first."""
-        scores, targets = [np.zeros(0, np.float32)], ids[1:]
-        for hidden in self.stream(ids[:-1], state):  # the T x V logits never exist as a whole
-            here, targets = targets[: len(hidden)], targets[len(hidden) :]
-            scores.append(log_softmax(self.head(hidden))[np.arange(len(here)), here])
-        return np.concatenate(scores)
+        return State(self, image, memory)
 
     def head(self, hidden: F32) -> F32:
         """Hidden states (..., d) -> next-token logits (..., V). Raises FormatError for logits that are not finite."""
@@ -183,52 +121,110 @@ class Engine:
             raise FormatError(NOT_FINITE)
         return logits
 
-    def _hidden(self, state: DecodingState) -> F32:
-        assert state.hidden is not None  # a prompt has been read
-        return state.hidden
 
-    def query(self, ids: I64, state: DecodingState) -> F32:
-        """The memory's query q (C,) after the last of the ids (T,), nothing written. The model must have a memory."""
-        assert self.memory is not None
+class State(DecodingState):
+    """The backend's state over numpy. Docstrings are `backend.State`'s."""
+
+    def __init__(self, engine: Engine, image: ImageTokens | None, memory: MemoryState | None) -> None:
+        super().__init__(engine.config, image, memory)
+        self.engine = engine
+
+    def forward(self, ids: I64, write: Write = Write.NEVER) -> F32:
+        engine, integration = self.engine, self.engine.config.memory_integration
+        x, f, positions, read = self._understand(ids, write)
+        h = x + f
+        if read is not None and integration == "add":
+            h = h + engine.memory_proj(read)
+        elif read is not None and integration == "concat":
+            h = engine.memory_proj(np.concatenate((h, read), axis=-1))
+        conditioning = read if integration == "per_layer" else None
+        h = engine.decoder(h, positions, self, conditioning)
+        self.evict()
+        self.written = self.written or [set() for _ in ids]
+        for written, row in zip(self.written, ids.tolist(), strict=True):
+            written.update(row)
+        self.last = [row[-1] for row in ids.tolist()]
+        self.hidden = h[:, -1]
+        return h
+
+    def read(self, ids: I64) -> None:
+        for _ in self._pieces(ids):
+            pass
+
+    def _pieces(self, ids: I64) -> Iterator[F32]:
+        """`forward` for one sequence (T,) of any length: the hidden states piece by piece, (t, d) each."""
         for start in range(0, len(ids), _CHUNK):
-            self._understand(ids[None, start : start + _CHUNK], state, Write.NEVER)
-            state.evict()
-        return self.last_query(state)
+            yield self.forward(ids[None, start : start + _CHUNK])[0]
 
-    def remember(self, ids: I64, state: DecodingState) -> MemoryState | None:
-        """Write a whole sequence (T,) into the memory by segments: the new state, None without a memory."""
+    def next(self, token: int | None, options: GenerationOptions, u: float) -> int:
+        if token is not None:
+            self.forward(np.array([[token]]))
+        logits = penalize(self._heeded(), self.written, options.repetition_penalty)
+        return choose(logits[0], options, u)
+
+    def candidates(self, count: int, penalty: float) -> tuple[I64, F32]:
+        scores = penalize(log_softmax(self._heeded()), self.written, penalty)
+        best = largest(scores, count)
+        return best, np.take_along_axis(scores, best, axis=-1)
+
+    def _heeded(self) -> F32:
+        assert self.hidden is not None  # a prompt has been read
+        logits = self.engine.head(self.hidden)
+        if self.image is None or self.seen < 2:  # a sentence begins as sentences do
+            return logits
+        return heed(logits, self.written, self.last, self.image.evidence)
+
+    def branch(self, sources: I64, tokens: I64) -> None:
+        self.select(sources)
+        self.forward(tokens[:, None])
+
+    def logits(self, ids: I64) -> F32:
+        return np.concatenate([self.engine.head(hidden) for hidden in self._pieces(ids)])
+
+    def score(self, ids: I64) -> F32:
+        scores, targets = [np.zeros(0, np.float32)], ids[1:]
+        for hidden in self._pieces(ids[:-1]):  # the T x V logits never exist as a whole
+            here, targets = targets[: len(hidden)], targets[len(hidden) :]
+            scores.append(log_softmax(self.engine.head(hidden))[np.arange(len(here)), here])
+        return np.concatenate(scores)
+
+    def query(self, ids: I64) -> F32:
         for start in range(0, len(ids), _CHUNK):
-            last = start + _CHUNK >= len(ids)
-            piece = ids[None, start : start + _CHUNK]
-            self._understand(piece, state, Write.ALL if last else Write.ENDED)
-            state.evict()
-        return state.memory
+            self._understand(ids[None, start : start + _CHUNK], Write.NEVER)
+            self.evict()
+        return self.last_query()
 
-    def last_query(self, state: DecodingState) -> F32:
-        """The memory's query q (C,) after the last token that one sequence has read. The model must have a memory."""
-        assert state.query is not None
-        query: F32 = state.query[0]
+    def last_query(self) -> F32:
+        assert self.last_queries is not None
+        query: F32 = self.last_queries[0]
         return query
 
-    def write_memory(self, state: DecodingState) -> MemoryState:
-        """Write that query into the memory of one sequence (eq. 1): what it reads from its next token on."""
-        assert self.memory is not None and state.memory is not None
-        state.memory = self.memory.write(self.last_query(state)[None], state.memory)
-        return state.memory
+    def remember(self, ids: I64) -> MemoryState:
+        for start in range(0, len(ids), _CHUNK):
+            last = start + _CHUNK >= len(ids)
+            self._understand(ids[None, start : start + _CHUNK], Write.ALL if last else Write.ENDED)
+            self.evict()
+        assert self.memory is not None
+        return self.memory
 
-    def replace_memory(self, state: DecodingState, memory: MemoryState) -> None:
-        """Let the sequence read this memory from its next token on. The model must have a memory."""
-        state.memory = memory
+    def write_memory(self) -> MemoryState:
+        assert self.engine.memory is not None and self.memory is not None
+        self.memory = self.engine.memory.write(self.last_query()[None], self.memory)
+        return self.memory
 
-    def _understand(self, ids: I64, state: DecodingState, write: Write) -> tuple[F32, F32, Positions, F32 | None]:
+    def replace_memory(self, memory: MemoryState) -> None:
+        self.memory = memory
+
+    def _understand(self, ids: I64, write: Write) -> tuple[F32, F32, Positions, F32 | None]:
         """Up to the decoder: embeddings and fused text (B, T, d), positions, the memory's reads (B, T, C)."""
-        x = self.embedding[ids].astype(np.float32) * self.embedding_scale[ids]
-        new = state.advance(ids.shape[1])
-        positions = Positions(new, state.positions, self.config)
-        f = self.encoder(x, positions, state)
-        if state.image is not None:
-            f = self.fusion(f, state.image)
+        engine = self.engine
+        x = engine.embedding[ids].astype(np.float32) * engine.embedding_scale[ids]
+        new = self.advance(ids.shape[1])
+        positions = Positions(new, self.positions, engine.config)
+        f = engine.encoder(x, positions, self)
+        if self.image is not None:
+            f = engine.fusion(f, self.image)
         read = None
-        if self.memory is not None and state.memory is not None:
-            read, state.memory, state.carry, state.query = self.memory(f, state.memory, state.carry, write)
+        if engine.memory is not None and self.memory is not None:
+            read, self.memory, self.carry, self.last_queries = engine.memory(f, self.memory, self.carry, write)
         return x, f, positions, read

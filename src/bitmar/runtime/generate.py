@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from bitmar.runtime.backend import Backend
+from bitmar.runtime.backend import State
 from bitmar.runtime.options import GenerationOptions
 
 
-def sample(backend: Backend, state: Any, eos: int, options: GenerationOptions) -> Iterator[int]:
+def sample(state: State, eos: int, options: GenerationOptions) -> Iterator[int]:
     """Tokens one by one after the prompt that `state` has read; the end token itself is not given."""
     rng = np.random.default_rng(options.seed) if options.temperature else None
     token = None
     for _ in range(options.max_tokens):
-        token = backend.next(state, token, options, rng.random() if rng else 0.0)
+        token = state.next(token, options, rng.random() if rng else 0.0)
         if token == eos:
             return
         yield token
@@ -32,7 +31,7 @@ class Beam:
     ended: bool = False
 
 
-def beam_search(backend: Backend, state: Any, eos: int, options: GenerationOptions) -> Beam:
+def beam_search(state: State, eos: int, options: GenerationOptions) -> Beam:
     """The best hypothesis after the prompt that `state` has read, by the rules of transformers.
 
     Of the 2 * beams best continuations, one that ends is kept as finished if it is among the first `beams`;
@@ -42,7 +41,7 @@ def beam_search(backend: Backend, state: Any, eos: int, options: GenerationOptio
     beams = options.beams
     running, finished = [Beam(0.0, ())], list[Beam]()
     for length in range(1, options.max_tokens + 1):
-        ids, scores = backend.candidates(state, 2 * beams, options.repetition_penalty)
+        ids, scores = state.candidates(2 * beams, options.repetition_penalty)
         scores = scores + np.array([[beam.score] for beam in running], np.float32)
         best = np.argsort(-scores.reshape(-1), kind="stable")[: 2 * beams]
         alive: list[tuple[int, Beam]] = []
@@ -62,5 +61,5 @@ def beam_search(backend: Backend, state: Any, eos: int, options: GenerationOptio
             break
         running = [beam for _, beam in alive]
         sources = np.array([source for source, _ in alive])
-        backend.branch(state, sources, np.array([beam.tokens[-1] for beam in running]))
+        state.branch(sources, np.array([beam.tokens[-1] for beam in running]))
     return finished[0]

@@ -38,12 +38,12 @@ class QueryCarry(NamedTuple):
         return QueryCarry(self.total[sequences], self.weight[sequences], self.length)
 
 
-class Write(enum.Enum):
+class Write(enum.IntEnum):
     """Which segments of a call are written: none, those that end in it, or the unfinished one as well."""
 
-    NEVER = enum.auto()
-    ENDED = enum.auto()
-    ALL = enum.auto()
+    NEVER = 0
+    ENDED = 1
+    ALL = 2
 
 
 class EpisodicMemory:

@@ -18,7 +18,7 @@ import numpy as np
 
 from bitmar.api import BitMar
 from bitmar.core.container import Container
-from bitmar.runtime.backend import NUMPY, Backend
+from bitmar.runtime.backend import NUMPY, Backend, State
 from bitmar.runtime.choose import choose_backend
 from bitmar.runtime.options import GenerationOptions
 
@@ -47,21 +47,21 @@ def measure_path(container: Container, engine: Backend, *, contexts: tuple[int, 
     def step_seconds(context: int, *engines: Backend) -> list[float]:
         """Median step of each engine; they take turns, so that a slow spell of the machine hits all alike."""
         prompt = ids(context)
-        runs: list[tuple[Backend, Any, list[float]]] = []
+        runs: list[tuple[State, list[float]]] = []
         for each in engines:
             state = each.start(image)
-            each.read(prompt, state)
-            runs.append((each, state, []))
+            state.read(prompt)
+            runs.append((state, []))
         for _ in range(tokens):
-            for each, state, times in runs:
+            for state, times in runs:
                 start = perf_counter()
-                each.next(state, 5, GREEDY, 0.0)
+                state.next(5, GREEDY, 0.0)
                 times.append(perf_counter() - start)
-        return [median(times) for _, _, times in runs]
+        return [median(times) for _, times in runs]
 
     steps = {context: step_seconds(context, engine)[0] for context in contexts}
     prompt = ids(PREFILL)
-    prefill = _median_seconds(lambda: engine.read(prompt, engine.start(image)), 5)
+    prefill = _median_seconds(lambda: engine.start(image).read(prompt), 5)
     figures: dict[str, Any] = {
         "tokens_per_second": {str(context): 1 / seconds for context, seconds in steps.items()},
         "prefill_tokens_per_second": PREFILL / prefill,
@@ -106,7 +106,7 @@ def limits(engine: Any, steps: dict[int, float]) -> dict[str, Any]:
     from bitmar import _native
 
     config, model = engine.config, engine.model
-    width = 2 if engine.wide else 1
+    width = 2 if engine.kv_int16 else 1
     rate = _native.product_rate(engine.name, PROBE)
     found = {}
     for context, seconds in steps.items():
