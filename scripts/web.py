@@ -22,7 +22,7 @@ PAGE = ROOT / "src/bitmar/serve/page"  # the server's: its api.js gives way to o
 
 SOURCES = [
     "concepts", "conv", "dispatch", "linear", "memory", "model", "model_file", "photo_model", "portable", "resize",
-    "sampling", "simd128", "vision",
+    "sampling", "simd128", "state", "vision",
 ]  # fmt: skip
 FLAGS = [
     "-target", "wasm32-wasi", "-mcpu=baseline+simd128+bulk_memory+sign_ext+nontrapping_fptoint",
