@@ -44,7 +44,7 @@ def built(recipe: dict[str, Any], write: Callable[..., Path]) -> tuple[Any, dict
     loaded = load_recipe(write(recipe))
     stage, workspace = loaded.stages[0], Workspace(loaded)
     assert isinstance(stage, Fit)
-    return fit.build_model(stage, workspace, {}, {}), fit.batches(stage, workspace)[1]
+    return fit.build_model(stage, workspace, {}), fit.batches(stage, workspace)[1]
 
 
 def test_zero_fractions_of_every_ternary_layer(built: tuple[Any, dict[str, Any]]) -> None:

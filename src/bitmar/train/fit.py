@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,10 +86,10 @@ class FitTrainer(BatchTrainer):
         if optimizer is not None:
             return optimizer
         optimizer = super().create_optimizer(model)
-        for part, rate in rates(self.stage).items():
+        for names, rate in rates(self.stage).items():
             if rate in (0.0, 1.0):
                 continue
-            inside = {id(p) for p in part_of(self.model, part)}
+            inside = {id(p) for p in parameters_in(self.model, names)}
             for group in list(optimizer.param_groups):
                 own = [p for p in group["params"] if id(p) in inside]
                 group["params"] = [p for p in group["params"] if id(p) not in inside]
@@ -120,20 +121,21 @@ class FitTrainer(BatchTrainer):
         write_atomically(path, json.dumps({"step": self.state.global_step, "layers": layers}, indent=1).encode())
 
 
-def rates(stage: Fit) -> dict[str, float]:
-    """By a part of the parameters' names: the factor on their learning rate."""
-    return {TOWER: stage.tower_rate, "memory": stage.memory_rate}
+def rates(stage: Fit) -> dict[tuple[str, ...], float]:
+    """By the names of modules and parameters: the factor on the learning rate of what is in them."""
+    return {("vision_tower",): stage.tower_rate, ("memory", "memory_proj", "memory_gate"): stage.memory_rate}
 
 
-def part_of(model: torch.nn.Module, part: str) -> list[torch.nn.Parameter]:
-    """The parameters whose names contain `part`."""
-    return [p for name, p in model.named_parameters() if part in name]
+def parameters_in(model: torch.nn.Module, names: tuple[str, ...]) -> list[torch.nn.Parameter]:
+    """The parameters that are called, or lie in modules that are called, like one of `names`."""
+    return [p for path, p in model.named_parameters() if not set(names).isdisjoint(path.split("."))]
 
 
-def build_model(
-    stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[str, Path]
-) -> BitMarForCausalLM:
-    """The stage's model, fresh or from an earlier stage, with its distilled tower in place."""
+def build_model(stage: Fit, workspace: Workspace, folders: Mapping[str, Path]) -> BitMarForCausalLM:
+    """The stage's model, fresh or from an earlier stage, with its distilled tower in place.
+
+    folders: of all stages, by name.
+    """
     from bitmar.data.tokenizer import special_ids
 
     tokenizer, concepts = workspace.tokenizer(), concepts_of(stage, workspace)
@@ -155,13 +157,13 @@ def build_model(
         if anew := load_packed(model, Path(str(stage.start))):
             workspace.console.print(f"{stage.name}: of another shape in {stage.start}, begun anew: {', '.join(anew)}")
     elif stage.start:
-        lacking = load_weights(model, starts.get(stage.start, Path(stage.start)), (TOWER, CONCEPTS))
+        lacking = load_weights(model, folders.get(stage.start, Path(stage.start)), (TOWER, CONCEPTS))
     if concepts is not None and VALUES in lacking:
         put_concepts(model, concepts.bank, tokenizer, torch.from_numpy(_some_features(stage, workspace)))
     if stage.tower_from and model.model.vision_tower is not None:
-        load_weights(model.model.vision_tower, towers[stage.tower_from], inside=TOWER)
-    for part, rate in rates(stage).items():
-        for parameter in part_of(model, part) if rate == 0 else ():
+        load_weights(model.model.vision_tower, folders[stage.tower_from], inside=TOWER)
+    for names, rate in rates(stage).items():
+        for parameter in parameters_in(model, names) if rate == 0 else ():
             parameter.requires_grad_(False)
     model.contrastive_weight, model.memory_weight = stage.contrastive, stage.memory
     return model
@@ -172,14 +174,14 @@ def _some_features(stage: Fit, workspace: Workspace) -> npt.NDArray[np.float32]:
     return np.stack([store.features(i) for i in range(min(8, len(store)))])
 
 
-def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[str, Path], output: Path) -> Path:
-    """Runs a fit stage, from its last complete checkpoint if there is one. Returns the folder with the result."""
-    settings = stage.training
+def fit(stage: Fit, workspace: Workspace, folders: Mapping[str, Path]) -> None:
+    """Runs a fit stage in its folder, from the last complete checkpoint if there is one; folders: of all stages."""
+    settings, output = stage.training, folders[stage.name]
     with main_first():
         source, checks = batches(stage, workspace)
         tokenizer = workspace.tokenizer()
         vision = vision_preprocessing(stage, workspace)
-    model = build_model(stage, workspace, towers, starts)
+    model = build_model(stage, workspace, folders)
     tokenizer_json = tokenizer.to_str()
     if settings.compile:
         for block in (*model.model.encoder.layers, *model.model.decoder.layers, model.model.vision, model.model.fusion):
@@ -216,7 +218,6 @@ def fit(stage: Fit, workspace: Workspace, towers: dict[str, Path], starts: dict[
     if is_main():
         save(output)
     wait()
-    return output
 
 
 def vision_preprocessing(stage: Fit, workspace: Workspace) -> dict[str, Any]:

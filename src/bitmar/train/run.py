@@ -71,7 +71,7 @@ def run(recipe: Recipe, only: str | None = None, kind: type[Stage] | None = None
         elif isinstance(stage, Concepts):
             fit_concepts(stage, workspace, folder)
         else:
-            fit(stage, workspace, folders, folders, folder)
+            fit(stage, workspace, folders)
             if is_main():  # a stage can be exported on its own, and says then what it was trained on
                 write_atomically(folder / "card.json", json.dumps(card_of(recipe), indent=2).encode())
                 export_checkpoint(folder, folder / "model.bitmar", card=card_of(recipe))
