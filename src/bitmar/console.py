@@ -110,6 +110,31 @@ def progress(*, size: bool = False, to: Console | None = None, hidden: bool = Fa
     )
 
 
+class Steps:
+    """Shows the progress of one piece of work after another: (what, units done or None for one more, units or None).
+
+    alone: only the latest one is on the screen.
+    """
+
+    def __init__(self, bar: Progress, alone: bool = False) -> None:
+        self._bar, self._alone = bar, alone
+        self._lines: dict[str, Any] = {}
+
+    def __call__(self, what: str, done: int | None, total: int | None) -> None:
+        if what not in self._lines:
+            if self._alone:
+                for line in self._lines.values():
+                    self._bar.remove_task(line)
+                self._lines.clear()
+            self._lines[what] = self._bar.add_task(what, total=total)
+        elif total is not None:
+            self._bar.update(self._lines[what], total=total)
+        if done is None:
+            self._bar.advance(self._lines[what])
+        else:
+            self._bar.update(self._lines[what], completed=done)
+
+
 class Skipped:
     """Names, counts and shows the samples that bulk work leaves out. Give the object itself as `on_bad`.
 

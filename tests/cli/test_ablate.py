@@ -9,16 +9,14 @@ from typing import Any
 
 import pytest
 
-from bitmar.evaluate import ablation
+from bitmar.evaluate.tasks import memory
 
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No costs, and no data but that of the test."""
-    monkeypatch.setattr(ablation, "speed", lambda models: [])
-    monkeypatch.setattr(
-        ablation, "peak_rss", lambda models: ablation.Measure("RAM", "r", "MB", "lower", _ones(), _one())
-    )
+    monkeypatch.setattr(memory, "speed", lambda models: [])
+    monkeypatch.setattr(memory, "peak_rss", lambda models: memory.Measure("RAM", "r", "MB", "lower", _ones(), _one()))
     monkeypatch.delenv("BITMAR_DATA", raising=False)
 
 
@@ -44,7 +42,7 @@ def test_a_table_a_file_and_what_was_skipped(cli: Callable[..., Any], model: Pat
     out, table = tmp_path / "out/ablate.json", tmp_path / "out/table.md"
     arguments = ["--model", model, "--blimp", pairs, "--json", out, "--markdown", table, "--limit", 2]
     result = cli("ablate", "memory", *arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, result.output  # a line was left out
     found = json.loads(out.read_text())
     assert [row["task"] for row in found["rows"]] == ["grammar", "RAM"]
     assert found["left_out"] == {"long documents": "no --text", "captions, recall": "no --data"}

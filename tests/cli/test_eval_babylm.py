@@ -25,13 +25,33 @@ def test_a_table_and_a_file(cli: Callable[..., Any], model: Path, data: Path, tm
     out = tmp_path / "out" / "babylm.json"
     result = cli("eval", "babylm", "--data", data, "--model", model, "--json", out)
     assert result.exit_code == 0
-    assert "blimp" in result.stdout and "absent" in result.stdout and "50.00" in result.stdout
+    assert all(text in result.stdout for text in ("BLiMP", "50.0", "48.70", "absent"))
     assert f"ewok: {data} has no ewok_filtered" in result.stdout
     document = json.loads(out.read_text())
     assert document["tasks"]["blimp"]["scores"]["blimp"]["n"] == 3 and document["scorer"] == "RuntimeScorer"
-    before = out.stat().st_mtime_ns, document["tasks"]["blimp"]["seconds"]
+    document["tasks"]["blimp"]["seconds"] = -1
+    out.write_text(json.dumps(document))  # what is there is not measured again
     again = cli("eval", "babylm", "--data", data, "--model", model, "--json", out)
-    assert again.exit_code == 0 and json.loads(out.read_text())["tasks"]["blimp"]["seconds"] == before[1]
+    assert again.exit_code == 0 and json.loads(out.read_text())["tasks"]["blimp"]["seconds"] == -1
+    (data / "wug_adj_nominalization").mkdir()
+    lines = json.dumps({"sentences": "a tab\tof two", "ratio": "0.5"})
+    (data / "wug_adj_nominalization" / "adj.jsonl").write_text(f"{lines}\n" * 5)
+    cli("eval", "babylm", "--data", data, "--model", model, "--json", out, "--tasks", "wug_adj")
+    tasks = json.loads(out.read_text())["tasks"]
+    assert tasks["blimp"]["seconds"] == -1 and tasks["wug_adj"]["status"] == "done"  # one by one into one file
+    cli("eval", "babylm", "--data", data, "--model", model, "--json", out, "--tasks", "blimp", "--limit", 2)
+    assert set(json.loads(out.read_text())["tasks"]) == {"blimp"}  # with another limit it is another question
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+
+
+def test_a_file_of_something_else_is_not_overwritten(
+    fails: Callable[..., str], model: Path, data: Path, tmp_path: Path
+) -> None:
+    for content in ('{"my": "notes"}', "[1]", "text"):
+        (tmp_path / "notes.json").write_text(content)
+        arguments = ["eval", "babylm", "--data", data, "--model", model, "--json", tmp_path / "notes.json"]
+        assert "no result of this command" in fails(*arguments)
+        assert (tmp_path / "notes.json").read_text() == content
 
 
 def test_json_on_stdout_and_a_choice_of_tasks(cli: Callable[..., Any], model: Path, data: Path) -> None:

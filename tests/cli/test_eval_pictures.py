@@ -89,7 +89,7 @@ def test_questions_made_from_captions(cli: Cli, model: Path, shard: Path, tmp_pa
     assert result.exit_code == 1 and "skipped" in result.stderr
     document = json.loads(out.read_text())
     assert document["photos"] == 4 and document["kinds"]["truth"]["questions"] == 4
-    assert "blind" in result.stdout and "truth" in result.stdout
+    assert "without the photo" in result.stdout and "truth" in result.stdout
 
 
 def test_questions_are_answered(cli: Cli, fails: Fails, model: Path, questions: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_document_a_table_and_exit_statuses(
     out = tmp_path / "out" / "tasks.json"
     common = ("eval", "tasks", "--model", model, "--data", archives, "--json")
     good = cli(*common, out, "--tasks", "openbook_qa", "--limit", 2)
-    assert good.exit_code == 0 and "openbook_qa" in good.stdout
+    assert good.exit_code == 0 and "OpenBookQA" in good.stdout
     document = json.loads(out.read_text())
     result = document["tasks"]["bitmar_openbook_qa"]
     assert document["model"] == str(model) and document["limit"] == 2

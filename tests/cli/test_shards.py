@@ -22,7 +22,7 @@ from bitmar.core.errors import OutputError
 from bitmar.core.locks import sole_writer
 from bitmar.data.features import FeatureStore, extract_features
 from bitmar.data.sources import iter_webdataset
-from bitmar.evaluate.store import ResultLog
+from bitmar.evaluate.store import Store
 
 Cli = Callable[..., Any]
 Fails = Callable[..., str]
@@ -99,15 +99,15 @@ def test_shards_may_be_renamed_reordered_and_replaced_between_two_runs(
     write_shard(tmp_path / "b.tar", [("0", photos["blue"], ["Blue."])])
     monkeypatch.setattr(BitMar, "caption", lambda self, image, **options: f"said of {image.tokens.tobytes().hex()}")
     out, arguments = tmp_path / "captions.json", ["caption", "--model", model, "--json"]
-    puts, put = [], ResultLog.put
+    puts, put = [], Store.put
 
-    def stop_at_the_third(log: ResultLog, key: str, result: Any) -> None:
+    def stop_at_the_third(log: Store, key: str, result: Any) -> None:
         puts.append(key)
         if len(puts) == 3:
             raise KeyboardInterrupt
         put(log, key, result)
 
-    monkeypatch.setattr(ResultLog, "put", stop_at_the_third)
+    monkeypatch.setattr(Store, "put", stop_at_the_third)
     assert cli(*arguments, out, "--data", tmp_path / "{a,b}.tar").exit_code == 130
     write_shard(tmp_path / "a.tar", [("0", photos["green"], ["Now green."]), ("1", photos["white"], ["White."])])
     assert cli(*arguments, out, "--data", tmp_path / "b.tar", "--data", tmp_path / "a.tar").exit_code == 0
@@ -136,15 +136,15 @@ def test_a_full_disk_is_one_error_and_the_same_command_goes_on(
     whole, out = tmp_path / "whole.json", tmp_path / "captions.json"
     arguments = ["caption", "--data", shard, "--model", model, "--json"]
     cli(*arguments, whole)
-    put = ResultLog.put
+    put = Store.put
 
-    def full_at_the_third(log: ResultLog, key: str, result: Any) -> None:
+    def full_at_the_third(log: Store, key: str, result: Any) -> None:
         if len(log.found) == 2:
             log._file = FullDisk(log._file)  # type: ignore[assignment]
         put(log, key, result)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ResultLog, "put", full_at_the_third)
+        patched.setattr(Store, "put", full_at_the_third)
         assert "No space left on device; what is done is kept" in fails(*arguments, out)
     assert cli(*arguments, out).exit_code == 1 and out.read_bytes() == whole.read_bytes()
 

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from bitmar.core.errors import DataError
 from bitmar.evaluate import archives
-from bitmar.evaluate.archives import data_hash, open_archive, read_files, read_rows
+from bitmar.evaluate.archives import (
+    data_hash,
+    open_archive,
+    read_files,
+    read_records,
+    read_rows,
+    text_of,
+    texts_of,
+)
 
 LINE = b'{"text": "one"}\n'
 
@@ -182,3 +190,36 @@ def test_the_hash_follows_the_data(tmp_path: Path) -> None:
     (folder / "images" / "2.jpg").write_bytes(b"")
     seen.add(data_hash(folder))
     assert len(seen) == 4 and data_hash(folder) in seen
+
+
+# Lines.
+
+
+def test_bad_lines_are_named_and_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n{"text": "tw\n\n[1]\n{"other": 1}\n{"text": 7}\n{"text": "two"}\n')
+    bad: dict[str, str] = {}
+    found = read_records(tmp_path, lambda line, stem: (stem, text_of(line, "text")), bad.__setitem__)
+    assert found == [("a", "one"), ("a", "two")]
+    assert list(bad) == [f"{path}:{number}" for number in (2, 4, 5, 6)]
+    assert "not JSON" in bad[f"{path}:2"] and "lacks 'text'" in bad[f"{path}:5"] and "no text" in bad[f"{path}:6"]
+    with pytest.raises(DataError, match="holds no line that can be read"):
+        read_records(tmp_path, lambda line, stem: line["none"], bad.__setitem__)
+
+
+def test_a_folder_and_its_archive_read_alike(tmp_path: Path) -> None:
+    archive = zipped(tmp_path / "ewok_filtered.zip")
+    with zipfile.ZipFile(archive) as opened:
+        opened.extract("ewok_filtered/a.jsonl", tmp_path)
+    read = [
+        read_records(source, lambda line, stem: (stem, line["text"]), lambda *_: None)
+        for source in (archive, tmp_path / "ewok_filtered")
+    ]
+    assert read[0] == read[1] == [("a", "one")]
+
+
+def test_values_have_to_be_texts() -> None:
+    assert texts_of({"x": ["a", "b"]}, "x") == ["a", "b"]
+    for value in ([], "ab", ["a", 1], ["a", ""], None):
+        with pytest.raises(TypeError, match="no list of texts"):
+            texts_of({"x": value}, "x")

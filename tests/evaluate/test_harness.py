@@ -25,9 +25,10 @@ from bitmar.core.errors import ConfigError, DataError  # noqa: E402
 from bitmar.evaluate.continuation import Continuation, cut  # noqa: E402
 from bitmar.evaluate.harness import BitMarLM  # noqa: E402
 from bitmar.evaluate.scorer import RuntimeScorer, load_scorer  # noqa: E402
-from bitmar.evaluate.store import ResultLog  # noqa: E402
+from bitmar.evaluate.store import Store  # noqa: E402
 from bitmar.evaluate.tasks.zero_shot.data import contexts, hellaswag, last_words, mmlu, questions  # noqa: E402
 from bitmar.evaluate.tasks.zero_shot.run import chance, evaluate_tasks, find_tasks  # noqa: E402
+from bitmar.evaluate.work import Work  # noqa: E402
 from bitmar.runtime.options import GenerationOptions  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -226,7 +227,7 @@ def archives(tmp_path: Path) -> Path:
 
 def test_tasks_are_scored_on_both_halves(archives: Path, halves: tuple[Any, Any]) -> None:
     names = ["arc_easy", "bitmar_winogrande", "lambada"]
-    results = [evaluate_tasks(scorer, names, data=archives) for scorer in halves]
+    results = [evaluate_tasks(scorer, names, Work(), data=archives) for scorer in halves]
     for name in results[0]:
         a, b = (result[name] for result in results)
         assert a["status"] == "done" and a["acc"] == b["acc"] and a["n"] == b["n"]
@@ -237,7 +238,7 @@ def test_tasks_are_scored_on_both_halves(archives: Path, halves: tuple[Any, Any]
 
 def test_accuracy_ties_and_chance_are_counted(archives: Path) -> None:
     skipped: dict[str, str] = {}
-    (result,) = evaluate_tasks(Counting(), ["arc_easy"], data=archives, on_bad=skipped.__setitem__).values()  # type: ignore[arg-type]
+    (result,) = evaluate_tasks(Counting(), ["arc_easy"], Work(on_bad=skipped.__setitem__), data=archives).values()  # type: ignore[arg-type]
     assert result["acc"]["value"] == pytest.approx(1 / 3)  # the shortest, "b", is likeliest; right for one of three
     assert result["n"] == 3 and result["ties"] == 0
     assert result["chance"] == {"uniform": pytest.approx(1 / 3), "majority": pytest.approx(2 / 3), "questions": 3}
@@ -246,23 +247,23 @@ def test_accuracy_ties_and_chance_are_counted(archives: Path) -> None:
     level = chance("arc_easy", archives)
     assert (level.uniform, level.majority, level.questions) == pytest.approx((1 / 3, 2 / 3, 3))
     assert chance("lambada", archives).majority == 0
-    (same,) = evaluate_tasks(Counting(lambda option: -1.0), ["arc_easy"], data=archives).values()  # type: ignore[arg-type]
+    (same,) = evaluate_tasks(Counting(lambda option: -1.0), ["arc_easy"], Work(), data=archives).values()  # type: ignore[arg-type]
     assert same["ties"] == 3
 
 
 def test_a_limit_takes_the_first_questions(archives: Path) -> None:
     scorer = Counting()
-    (result,) = evaluate_tasks(scorer, ["arc_easy"], data=archives, limit=2).values()  # type: ignore[arg-type]
+    (result,) = evaluate_tasks(scorer, ["arc_easy"], Work(2), data=archives).values()  # type: ignore[arg-type]
     assert result["n"] == 2 and len(scorer.asked) == 2
     with pytest.raises(ConfigError, match="at least 1"):
-        evaluate_tasks(scorer, ["arc_easy"], data=archives, limit=0)  # type: ignore[arg-type]
+        evaluate_tasks(scorer, ["arc_easy"], Work(0), data=archives)  # type: ignore[arg-type]
 
 
 def test_a_killed_run_goes_on(archives: Path, tmp_path: Path) -> None:
     def run() -> tuple[dict[str, Any], int]:
         scorer = Counting()
-        with ResultLog(tmp_path / "log", {"model": "counting"}) as log:
-            results = evaluate_tasks(scorer, ["arc_easy", "winogrande"], data=archives, log=log)  # type: ignore[arg-type]
+        with Store(tmp_path / "log", {"model": "counting"}) as log:
+            results = evaluate_tasks(scorer, ["arc_easy", "winogrande"], Work(store=log), data=archives)  # type: ignore[arg-type]
         return results, len(scorer.asked)
 
     first, asked = run()
@@ -283,7 +284,7 @@ def test_bad_archives_fail_alone_and_say_why(archives: Path) -> None:
     secret.write_bytes(data)
     pack(archives, "copa.jsonl.zip", "copa.jsonl", "nothing\n")
     names = ["boolq", "piqa", "copa", "openbook_qa", "winogrande"]
-    results = evaluate_tasks(Counting(), names, data=archives)  # type: ignore[arg-type]
+    results = evaluate_tasks(Counting(), names, Work(), data=archives)  # type: ignore[arg-type]
     said = [result.get("message", "") for result in results.values()]
     for message, part in zip(
         said, ("cannot be read", "encrypted", "no line that can be read", "is not there", ""), strict=True

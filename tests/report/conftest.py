@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from bitmar.evaluate.folder import EvalData
+from bitmar.evaluate.task import Task
+from bitmar.evaluate.work import Work
 from bitmar.report import sections as registry
 from bitmar.report import write
-from bitmar.report.job import Job
-from bitmar.report.sections import Section
 
 
 class FakeScorer:
@@ -34,9 +35,9 @@ class Counting:
         self.error: BaseException | None = None
         self.result: dict[str, Any] = {"value": 1}
 
-    def __call__(self, job: Job) -> dict[str, Any]:
+    def __call__(self, scorer: FakeScorer, work: Work, *, items: str) -> dict[str, Any]:
         self.runs += 1
-        job.on_step("work", self.runs, None)
+        work.on_step("work", self.runs, None)
         if self.error is not None:
             raise self.error
         return self.result
@@ -65,12 +66,13 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> dict[str, Counting]:
     """The sections "first" and "second" in place of all others; both read items.txt."""
     found = {"first": Counting(), "second": Counting()}
 
-    def files(job: Job) -> list[Path]:
-        return job.data.files(job.data.folder / "items.txt")
+    def files(data: EvalData) -> dict[str, Any]:
+        return {"items": str(data.folder / "items.txt")}
 
-    made = {name: Section(name, name.title(), files, run, f"bitmar {name} {{model}}", 1) for name, run in found.items()}
-    monkeypatch.setattr(registry, "SECTIONS", made)
+    made = {name: Task(name, name.title(), run, files, lambda _: (), seconds=1) for name, run in found.items()}
+    monkeypatch.setattr(registry, "SECTIONS", {**registry.SECTIONS, **made})
     monkeypatch.setattr(write, "SECTIONS", made)
+    monkeypatch.setattr(write, "find_sections", lambda names: registry.find_sections(names or list(made)))
     return found
 
 

@@ -8,11 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bitmar.core.errors import DataError
-from bitmar.report.layout import Chapter, Picture, Table
-from bitmar.report.render import kind, to_html, to_markdown
+from bitmar.evaluate.tables import Picture, Table, judged, missing, number, verdict
+from bitmar.report.chapters import Chapter
+from bitmar.report.render import in_short, to_html, to_markdown
 from bitmar.report.write import Report
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -59,13 +58,15 @@ def read(text: str) -> Page:
 
 def test_html_needs_nothing_but_itself(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
-    chapter = Chapter("One & two", ["text"], [Table("T", ["a", "b"], [["x", "1.0"]])], [Picture("P", "a.png", "note")])
+    chapter = Chapter(
+        "One & two", ["text"], [Table("T", ["a", "b"], [["x", number(1)]])], [Picture("P", "a.png", "note")]
+    )
     text = to_html(DOCUMENT, [chapter], tmp_path)
     page = read(text)
     assert all(target.startswith(("#", "data:image/png;base64,")) for target in page.targets)
     assert {target[1:] for target in page.targets if target.startswith("#")} <= page.ids
     assert not re.search(r"https?://|@import|url\(", text)
-    assert '<td class="n">1.0</td>' in text
+    assert '<td class="number">1.0</td>' in text
 
 
 def test_text_of_a_model_is_no_markup(tmp_path: Path) -> None:
@@ -84,23 +85,23 @@ def test_markdown_has_a_cell_for_each_column() -> None:
     assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [4, 4, 4]
 
 
-@pytest.mark.parametrize(
-    "cell, expected",
-    [
-        ("57.3 (55.0 to 59.6)", "n"),
-        ("\N{MINUS SIGN}0.16", "n"),
-        ("12 %", "n"),
-        ("", "n"),
-        ("not measured: no data", "missing"),
-        ("passed", "good"),
-        ("FAILED", "bad"),
-        ("above the paper, at chance", "good"),
-        ("below the paper", "bad"),
-        ("28.3 apples", ""),
-    ],
-)
-def test_how_a_cell_is_shown(cell: str, expected: str) -> None:
-    assert kind(cell) == expected
+def test_a_cell_is_shown_as_what_it_is_and_not_as_what_it_says(tmp_path: Path) -> None:
+    rows = [["a", missing("no data"), judged("passed"), judged("FAILED"), number(-0.16, 2), "passed", "12 %"]]
+    chapter = Chapter("C", [], [Table("T", list("abcdefg"), rows)])
+    text = to_html(DOCUMENT, [chapter], tmp_path)
+    for kind, words in (
+        ("missing", "not measured: no data"), ("good", "passed"), ("bad", "FAILED"), ("number", "\N{MINUS SIGN}0.16"),
+        ("text", "passed"), ("text", "12 %"),
+    ):  # fmt: skip
+        assert f'<td class="{kind}">{words}</td>' in text
+
+
+def test_the_page_begins_with_how_many_figures_are_above_the_papers() -> None:
+    found = {"value": 0.5, "low": 0.4, "high": 0.6}
+    rows = [[name, verdict(found, 100, {"the paper": paper})] for name, paper in (("a", 30), ("b", 50), ("c", None))]
+    said = in_short([Chapter("C", [], [Table("T", ["", "words of a heading"], rows)])])
+    assert "2 are measured: 1 above it, 1 at it" in said
+    assert in_short([Chapter("C")]) == ""
 
 
 def test_a_quick_look_is_marked(report: Callable[..., Report], parts: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from bitmar.core.errors import ConfigError, DataError
-from bitmar.report.data import Absent
-from bitmar.report.peer import Unreachable
+from bitmar.evaluate.folder import Absent
+from bitmar.evaluate.peer import Unreachable
 from bitmar.report.write import Report, Watch
 
 Make = Callable[..., Report]
@@ -39,7 +39,7 @@ def test_whatever_a_result_depends_on_makes_it_stale(
     elif change == "limit":
         changes["limit"] = 7
     else:
-        monkeypatch.setattr("bitmar.report.ledger.__version__", "99")
+        monkeypatch.setattr("bitmar.report.job.__version__", "99")
     report(**changes)
     assert [part.runs for part in parts.values()] == [2, 2]
 
@@ -122,7 +122,7 @@ def test_hashes_commands_and_versions(report: Make, parts: dict[str, Any], model
     result = document["results"]["first"]["ours"]
     items = data / "items.txt"
     assert result["files"] == {str(items): hashlib.sha256(items.read_bytes()).hexdigest()}
-    assert result["command"] == f"bitmar first --model {model}"
+    assert result["command"] == f"bitmar eval first --model {model} --items {items}"
     assert document["machine"]["versions"]["bitmar"]
 
 

@@ -120,9 +120,9 @@ def _root(
     """Captions for photographs from a ternary model of a few megabytes, offline and without PyTorch."""
 
 
-def make_group(name: str, about: str, *examples: str, panel: str) -> typer.Typer:
+def make_group(name: str, about: str, *examples: str, panel: str, cls: type[Group] = Group) -> typer.Typer:
     """A command of commands, `bitmar NAME ...`; its own commands take it as `group`."""
-    group = typer.Typer(cls=Group, no_args_is_help=True, help=about, short_help=about)
+    group = typer.Typer(cls=cls, no_args_is_help=True, help=about, short_help=about)
     app.add_typer(group, name=name, rich_help_panel=panel, epilog=_examples(*examples) if examples else None)
     return group
 

@@ -1,8 +1,8 @@
-"""`bitmar calibrate`: confidence of recall from the first episode on."""
+"""`bitmar calibrate` and `calibrate-captions`: confidence of recall from the first episode on, and of captions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bitmar.cli.app import MAKE, SKIPPED, command
+from bitmar.cli.common import needs
 from bitmar.console import Skipped, megabytes, progress, say
 from bitmar.core.errors import ImageError
 
 if TYPE_CHECKING:
+    from bitmar import BitMar
     from bitmar.core.ternary import F32
+    from bitmar.data.sources import CaptionedPhoto
+    from bitmar.runtime.cache import ImageTokens
+
+Captions = Annotated[
+    list[str],
+    typer.Option(
+        "--data", metavar="SHARDS", help="WebDataset shards with captions: paths, globs, braces, URLs. Can be repeated."
+    ),
+]
 
 
 @command("bitmar calibrate model.bitmar out/sure.bitmar --data 'flickr8k-train-*.tar'", panel=MAKE, shards=True)
@@ -61,3 +72,61 @@ def calibrate(
     say(f"{out}: {megabytes(out.stat().st_size)}; {skipped}")
     if skipped.reasons:
         raise typer.Exit(SKIPPED)
+
+
+@command(
+    "bitmar calibrate-captions model.bitmar out/sure.bitmar --data 'val-*.tar' --labels 'photos/*.tar'", panel=MAKE
+)
+def calibrate_captions(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .bitmar file, or a folder with one.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.bitmar", help="The file to write.", show_default=False)],
+    data: Captions,
+    labels: Annotated[
+        list[str], typer.Option("--labels", metavar="SHARDS", help="Labelled photos, of as many kinds as can be had.")
+    ],
+    limit: Annotated[int, typer.Option("--limit", min=2, help="Photos of each pattern, at most.")] = 1000,
+) -> None:
+    """Teach a model how far its captions can be trusted, and keep that in its file.
+
+    It captions photos whose captions (--data) or labels (--labels) are known, and learns from what it got right. They
+    should not be those that it was trained on. Pictures of nothing (noise, plain colours, text) teach it to doubt.
+    """
+    from bitmar import load
+    from bitmar.core.container import with_tensors
+    from bitmar.core.tensors import CONFIDENCE
+    from bitmar.evaluate.confidence import Lessons, witness_of
+    from bitmar.evaluate.nothing import nothing
+
+    loaded, lessons = load(model), Lessons()
+    witness_of(loaded)
+    with needs("data"), progress() as bar:
+        skipped = Skipped(bar)
+        for pattern, labelled in [*((p, False) for p in data), *((p, True) for p in labels)]:
+            for sample, image in bar.track(_seen(loaded, [pattern], limit, skipped), description=Path(pattern).name):
+                if labelled:
+                    lessons.of_label(loaded, image, str(sample.meta.get("label") or ""))
+                else:
+                    lessons.of_captions(loaded, image, sample.captions)
+    known, right = len(lessons.right), sum(lessons.right)
+    for picture in nothing():
+        lessons.of_nothing(loaded, loaded.encode_image(picture))
+    with_tensors(loaded.container, {CONFIDENCE: lessons.weights()}, out)
+    share = f"{right / known:.1%} right" if known else "none known"
+    say(f"{out}: {megabytes(out.stat().st_size)}; {known} photos, {share}; {skipped}")
+    if skipped.reasons:
+        raise typer.Exit(SKIPPED)
+
+
+def _seen(
+    model: BitMar, patterns: Sequence[str], limit: int | None, skipped: Skipped
+) -> Iterator[tuple[CaptionedPhoto, ImageTokens]]:
+    """The photos of shards as the model sees them; broken ones are named and left out."""
+    from bitmar.data.sources import iter_webdataset
+
+    for number, sample in enumerate(iter_webdataset(patterns, skipped)):
+        if limit is not None and number >= limit:
+            return
+        try:
+            yield sample, model.encode_image(sample.image)
+        except ImageError as error:
+            skipped(sample.key, str(error))

@@ -22,7 +22,7 @@ from bitmar.runtime.alt_text import alt_text
 
 if TYPE_CHECKING:
     from bitmar.api import BitMar
-    from bitmar.evaluate.store import ResultLog
+    from bitmar.evaluate.store import Store
     from bitmar.session.session import Recalled, Session
 
 
@@ -182,7 +182,7 @@ def caption(
             if log and captions:
                 files.write(captions)
             if log and (captions or not log.found):
-                log.path.unlink()
+                log.finish()
     if grid and captions:
         from bitmar.plots.grid import Cell, write_grid
 
@@ -216,7 +216,7 @@ def caption_photos(
     memory: Session | None = None,
     *,
     workers: int | None = None,
-    log: ResultLog | None = None,
+    log: Store | None = None,
     **options: Any,
 ) -> Iterator[dict[str, Any]]:
     """A result per photo, in their order: photo, caption, tokens, finish_reason, seconds; or photo and error. With a

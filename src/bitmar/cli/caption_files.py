@@ -18,7 +18,7 @@ from bitmar.cli.photos import STDIN, shown
 from bitmar.core.errors import ConfigError, ImageError
 from bitmar.core.fetch import is_address
 from bitmar.core.files import write_atomically
-from bitmar.evaluate.store import ResultLog
+from bitmar.evaluate.store import Store
 from bitmar.runtime.alt_text import alt_text
 
 COLUMNS = ("photo", "caption", "confidence", "general")
@@ -80,12 +80,12 @@ class CaptionFiles:
         self.kept = len(photos) - len(left)
         return left
 
-    def log(self, task: dict[str, Any]) -> AbstractContextManager[ResultLog | None]:
+    def log(self, task: dict[str, Any]) -> AbstractContextManager[Store | None]:
         """What an earlier run of the same task wrote for a table."""
         if not self.outputs:
             return nullcontext()
         first = self.outputs[0]
-        return ResultLog(first.with_name(f"{first.name}.partial"), task)
+        return Store(first.with_name(f"{first.name}.partial"), task)
 
     def beside(self, photo: str, caption: str) -> None:
         """Write a photo's own texts, where there are none. Raises OutputError, ImageError for one that takes none."""

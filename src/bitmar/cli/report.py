@@ -9,11 +9,11 @@ import typer
 
 from bitmar.cli.app import FAILED, JUDGE, SKIPPED, command
 from bitmar.cli.common import Model, needs
-from bitmar.console import Skipped, progress, resumable, say
+from bitmar.console import Skipped, Steps, progress, resumable, say
 from bitmar.core.paths import data_folder
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from bitmar.report.write import Watch
 
@@ -101,8 +101,6 @@ def _watch(bar: Progress) -> Watch:
     from bitmar.report.write import Watch
 
     sections = bar.add_task("sections", total=None)
-    steps: TaskID | None = None
-    skipped, current = Skipped(bar), ""
 
     def tell(text: str) -> None:
         bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -115,22 +113,9 @@ def _watch(bar: Progress) -> Watch:
     def on_job(title: str, number: int) -> None:
         bar.update(sections, completed=number - 1, description=f"sections: {title}")
 
-    def on_step(name: str, done: int | None, total: int | None) -> None:
-        nonlocal current, steps
-        if steps is None or name != current:
-            if steps is not None:
-                bar.remove_task(steps)
-            current, steps = name, bar.add_task(f"  {name}", total=total)
-        elif total is not None:
-            bar.update(steps, total=total)
-        if done is None:
-            bar.advance(steps)
-        else:
-            bar.update(steps, completed=done)
-
     def on_end(title: str, reason: str) -> None:
         bar.advance(sections)
         if reason:
             tell(f"not measured, {title}: {reason}")
 
-    return Watch(on_plan, on_job, on_step, on_end, skipped)
+    return Watch(on_plan, on_job, Steps(bar, alone=True), on_end, Skipped(bar))

@@ -17,7 +17,7 @@ from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
 from bitmar.data.shards import expand_shards
 from bitmar.data.sources import CaptionedPhoto, iter_webdataset
-from bitmar.evaluate.store import ResultLog
+from bitmar.evaluate.store import Store
 from bitmar.plots.grid import Cell
 from bitmar.runtime.cache import ImageTokens
 
@@ -63,20 +63,20 @@ class ShardCaptioner:
                 text = log.found[sample.digest]
                 lines.append({"key": sample.key, "caption": text, "references": list(sample.captions)})
             if not lines:
-                log.path.unlink()
+                log.finish()
                 reason = next(iter(skipped.reasons.values()), "the shards are empty")
                 raise DataError(f"no photo of {', '.join(self.data)} could be captioned: {reason}")
             write_atomically(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
-            log.path.unlink()
+            log.finish()
         return len(lines), skipped
 
-    def _log(self, out: Path) -> ResultLog:
+    def _log(self, out: Path) -> Store:
         """What an earlier run of the same task has written; captions of two models or options never mix."""
         with safe_open(self.model.path, framework="numpy") as file:
             checksum = (file.metadata() or {}).get("checksum")
         fingerprint = self._store.fingerprint if self._store else None
         task = {"model": checksum, "features": fingerprint, "options": self.options}
-        return ResultLog(out.with_name(f"{out.name}.partial"), task)
+        return Store(out.with_name(f"{out.name}.partial"), task)
 
     def _image(self, sample: CaptionedPhoto) -> ImageTokens:
         if self._store is None:

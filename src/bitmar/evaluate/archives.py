@@ -13,13 +13,19 @@ import struct
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
 from bitmar.core.errors import DataError
+from bitmar.core.strict_json import parse_json
+from bitmar.data.sources import OnBad
 from bitmar.data.tar import Damage, read_tar
+
+T = TypeVar("T")
+Record = Mapping[str, Any]
 
 MAX_FILE = 256 << 20  # bytes of one file, unpacked
 MAX_TOTAL = 1 << 30  # of all files of a kind, unpacked
@@ -100,15 +106,66 @@ def read_files(source: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
 
     A label is the source's path and, in a folder or an archive, the name in it.
     """
-    total = 0
     with open_archive(source) as archive:
-        for name in archive.names:
-            if name == "" or name.endswith(suffix):
-                data = archive.read(name)
-                total += len(data)
-                if total > MAX_TOTAL:
-                    raise DataError(f"{source} holds more than the {MAX_TOTAL >> 20} MiB of {suffix} that are read")
-                yield archive.label(name), data
+        yield from _files(archive, suffix)
+
+
+def _files(archive: Archive, suffix: str) -> Iterator[tuple[str, bytes]]:
+    total = 0
+    for name in archive.names:
+        if name == "" or name.endswith(suffix):
+            data = archive.read(name)
+            total += len(data)
+            if total > MAX_TOTAL:
+                raise DataError(f"{archive.source} holds more than the {MAX_TOTAL >> 20} MiB of {suffix} that are read")
+            yield archive.label(name), data
+
+
+def records(archive: Archive, decode: Callable[[Record, str], T], on_bad: OnBad) -> Iterator[tuple[str, T]]:
+    """(FILE:LINE, `decode(line, stem of its file)`) of every line of the .jsonl files.
+
+    A line that is no JSON object, or that `decode` refuses with KeyError, TypeError or ValueError, goes to `on_bad` as
+    FILE:LINE and is skipped.
+    """
+    for name, contents in _files(archive, ".jsonl"):
+        for number, line in enumerate(contents.splitlines(), 1):
+            if not line.strip():
+                continue
+            label = f"{name}:{number}"
+            try:
+                values = parse_json(line)
+                if not isinstance(values, dict):
+                    raise TypeError("no JSON object")
+                yield label, decode(values, Path(name).stem)
+            except KeyError as error:
+                on_bad(label, f"lacks {error}")
+            except (TypeError, ValueError) as error:
+                on_bad(label, str(error))
+
+
+def read_records(source: Path, decode: Callable[[Record, str], T], on_bad: OnBad) -> list[T]:
+    """The good lines of `records`. Not one of them: DataError."""
+    with open_archive(source) as archive:
+        items = [item for _, item in records(archive, decode, on_bad)]
+    if not items:
+        raise DataError(f"{source} holds no line that can be read: download it again")
+    return items
+
+
+def text_of(values: Record, key: str) -> str:
+    """A text that must be there. Raises KeyError, TypeError."""
+    value = values[key]
+    if not isinstance(value, str) or not value.strip():
+        raise TypeError(f"{key!r} is no text")
+    return value
+
+
+def texts_of(values: Record, key: str) -> list[str]:
+    """A list of at least one text. Raises KeyError, TypeError."""
+    value = values[key]
+    if not isinstance(value, list) or not value or not all(isinstance(text, str) and text for text in value):
+        raise TypeError(f"{key!r} is no list of texts")
+    return value
 
 
 def read_rows(label: str, contents: bytes) -> Iterator[tuple[int, list[str]]]:

@@ -1,19 +1,11 @@
-"""Texts and photos to read a model with: held-out documents, photos of shards, and a few sentences for want of both."""
+"""Texts to read a model with: held-out documents, and a few sentences that belong to no corpus."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageOps
-
-from bitmar.core.errors import ImageError
-from bitmar.core.image import PhotoSource, load_photo
 from bitmar.data.corpus import is_held_out
-from bitmar.data.sources import CaptionedPhoto, OnBad, iter_webdataset
 from bitmar.data.text import Domain
 
 SENTENCES: dict[str, tuple[str, ...]] = {
@@ -72,32 +64,3 @@ def heldout_documents(paths: Sequence[str | Path], share: float) -> Iterator[tup
             for document in Domain(path=str(file)).documents():
                 if share >= 1 or is_held_out(document, share):
                     yield file.name.split(".")[0], document
-
-
-def readable_photos(
-    patterns: Sequence[str], limit: int | None, on_bad: OnBad | None = None, *, captioned: bool = True
-) -> list[tuple[CaptionedPhoto, Image.Image]]:
-    """The first photos of shards, decoded; `captioned`: those with a caption alone. Broken ones go to `on_bad`."""
-    report = on_bad or (lambda name, reason: None)
-
-    def photos() -> Iterator[tuple[CaptionedPhoto, Image.Image]]:
-        for sample in iter_webdataset(list(patterns), report):
-            if captioned and not sample.captions:
-                continue
-            try:
-                yield sample, load_photo(sample.image)
-            except ImageError as error:
-                report(sample.key, str(error))
-
-    return list(islice(photos(), limit))
-
-
-def another_view(photo: PhotoSource, rng: np.random.Generator, area: float = 0.8) -> Image.Image:
-    """The photo taken again: a random crop of `area`, mirrored, as a JPEG of quality 50."""
-    whole = load_photo(photo)
-    width, height = (max(1, round(side * area**0.5)) for side in whole.size)
-    left, top = rng.integers(whole.width - width + 1), rng.integers(whole.height - height + 1)
-    crop = ImageOps.mirror(whole.crop((left, top, left + width, top + height)))
-    file = io.BytesIO()
-    crop.save(file, "JPEG", quality=50)
-    return load_photo(file.getvalue())

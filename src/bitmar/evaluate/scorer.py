@@ -12,7 +12,8 @@ from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError, DependencyError, FormatError, nearest, pip_install
 from bitmar.core.ternary import F32
 from bitmar.evaluate.continuation import Continuation, check_write, compare, write
-from bitmar.evaluate.protocol import OnProgress, Picture, Text, is_features
+from bitmar.evaluate.folder import Absent
+from bitmar.evaluate.protocol import OnProgress, Picture, Scorer, Text, is_features
 from bitmar.runtime.ask import evidence_for
 from bitmar.runtime.backend import NUMPY
 from bitmar.runtime.cache import ImageTokens
@@ -115,6 +116,13 @@ class RuntimeScorer:
 
     def _score_ids(self, ids: Sequence[int], image: ImageTokens | None) -> F32:
         return self.model.score_ids([self.model.config.bos_token_id, *ids], image)
+
+
+def packed(scorer: Scorer) -> BitMar:
+    """The packed model; Absent for one that only PyTorch can load."""
+    if not isinstance(scorer, RuntimeScorer):
+        raise Absent("this needs a packed model: make one with `bitmar export`")
+    return scorer.model
 
 
 def load_scorer(source: str | Path | None = None, engine: str = "auto") -> RuntimeScorer | TorchScorer:

@@ -13,7 +13,8 @@ from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.ternary import F32
 from bitmar.data.sources import OnBad
 from bitmar.data.text import clean_text
-from bitmar.evaluate.passages import SENTENCES, heldout_documents, readable_photos
+from bitmar.evaluate.passages import SENTENCES, heldout_documents
+from bitmar.evaluate.photos import readable_photos
 from bitmar.plots.trace import Tracer
 from bitmar.runtime.memory import MemoryState
 from bitmar.runtime.text import encode

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from bitmar.core.errors import DependencyError, pip_install
-from bitmar.report.layout import BESIDE, MISSING, Chapter, Picture, Table
+from bitmar.evaluate.tables import Picture, Table, markdown, unmarked
+from bitmar.report.chapters import Chapter
 
 FOLDER = Path(__file__).parent / "templates"
 TITLE = "bitmar report"
-_NUMBER = re.compile(r"[+\-\N{MINUS SIGN}]?\d[\d,.]*( %| s)?( \(.*\))?$|$")
-_GOOD, _BAD = ("passed", "above the paper", "helps"), ("FAILED", "below the paper", "hurts", "failed")
 
 
 def require_jinja() -> Any:
@@ -35,7 +34,6 @@ def to_html(document: dict[str, Any], chapters: Sequence[Chapter], figures: Path
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     environment.filters |= {
-        "kind": kind,
         "anchor": anchor,
         "source": lambda picture: _inlined(figures / picture.file) if picture.file else "",
     }
@@ -49,7 +47,7 @@ def to_markdown(document: dict[str, Any], chapters: Sequence[Chapter]) -> str:
     """The report as Markdown; its pictures lie in figures/."""
     lines = [f"# {TITLE}", "", *(f"{line}\n" for line in summary(document, chapters))]
     for chapter in chapters:
-        lines += [f"## {chapter.title}", "", *(f"{_plain(text)}\n" for text in chapter.text)]
+        lines += [f"## {chapter.title}", "", *(f"{unmarked(text)}\n" for text in chapter.text)]
         for table in chapter.tables:
             lines += _markdown_table(table)
         for picture in chapter.pictures:
@@ -76,30 +74,13 @@ def summary(document: dict[str, Any], chapters: Sequence[Chapter]) -> list[str]:
 
 
 def in_short(chapters: Sequence[Chapter]) -> str:
-    """How many rows of the paper's Tables 1 and 2 are above, at or below it; "" if none is measured."""
-    counts = Counter(
-        row[-1].split(" the paper")[0]
-        for chapter in chapters
-        for table in chapter.tables
-        if table.head[-1] == BESIDE
-        for row in table.rows
-        if " the paper" in row[-1]
-    )
+    """How many of our figures are above, at or below the paper's; "" if none is measured."""
+    cells = [cell for chapter in chapters for table in chapter.tables for row in table.cells for cell in row]
+    counts = Counter(cell.beside["the paper"] for cell in cells if "the paper" in cell.beside)
     if not counts:
         return ""
     said = ", ".join(f"{counts[word]} {word} it" for word in ("above", "at", "below") if counts[word])
     return f"Of the paper's rows in Tables 1 and 2, {counts.total()} are measured: {said} (95 % intervals)."
-
-
-def kind(cell: str) -> str:
-    """How a cell is shown: "n" a number, "good", "bad", "missing" or "" plain text."""
-    if cell.startswith(MISSING):
-        return "missing"
-    if cell.startswith(_BAD):
-        return "bad"
-    if cell.startswith(_GOOD):
-        return "good"
-    return "n" if _NUMBER.match(cell) else ""
 
 
 def anchor(title: str) -> str:
@@ -116,22 +97,10 @@ def _inlined(path: Path) -> str:
 
 
 def _markdown_table(table: Table) -> list[str]:
-    lines = [f"### {_plain(table.title)}", ""]
-    if table.rows:
-        lines += [f"| {' | '.join(map(_cell, row))} |" for row in (table.head, ["---"] * len(table.head), *table.rows)]
-        lines.append("")
-    return [*lines, f"{_plain(table.note)}\n"] if table.note else lines
+    lines = [f"### {unmarked(table.title)}", "", *([*markdown(table), ""] if table.rows else [])]
+    return [*lines, f"{unmarked(table.note)}\n"] if table.note else lines
 
 
 def _markdown_picture(picture: Picture) -> list[str]:
-    image = [f"![{_plain(picture.title)}](figures/{picture.file})", ""] if picture.file else []
-    return [f"### {_plain(picture.title)}", "", *image, f"{_plain(picture.note)}\n"]
-
-
-def _cell(text: str) -> str:
-    return text if set(text) == {"-"} else _plain(text).replace("|", "\\|")
-
-
-def _plain(text: str) -> str:
-    """On one line, without what Markdown would take for markup."""
-    return re.sub(r"([\\*_<>\[\]])", r"\\\1", " ".join(text.split()))
+    image = [f"![{unmarked(picture.title)}](figures/{picture.file})", ""] if picture.file else []
+    return [f"### {unmarked(picture.title)}", "", *image, f"{unmarked(picture.note)}\n"]

@@ -10,14 +10,15 @@ from typing import Any
 
 from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.files import write_atomically
-from bitmar.report.data import EvalData
-from bitmar.report.job import BASELINE, OURS, PEER, TEXT, Contestant, Job, OnStep
-from bitmar.report.ledger import Ledger, fingerprint
+from bitmar.evaluate.folder import EvalData
+from bitmar.evaluate.tables import BASELINE, OURS, PEER, TEXT
+from bitmar.evaluate.task import Task
+from bitmar.evaluate.work import OnStep
+from bitmar.report.chapters import Chapter, chapters
+from bitmar.report.job import DONE, FAILED, LATER, Contestant, Job
 from bitmar.report.machine import machine
-from bitmar.report.measure import DONE, FAILED, LATER, described, known, measure, seconds, title
 from bitmar.report.render import require_jinja, to_html, to_markdown
-from bitmar.report.sections import SECTIONS, Section, find_sections
-from bitmar.report.tables import chapters
+from bitmar.report.sections import SECTIONS, find_sections
 from bitmar.train.runs import is_run
 
 HTML, MARKDOWN, JSON = "report.html", "report.md", "report.json"
@@ -92,28 +93,22 @@ def write_report(
     chosen, watch = find_sections(only), watch or Watch()
     if limit is not None and limit < 2:
         raise ConfigError(f"a limit is a number of items, at least 2, not {limit}")
-    source = EvalData(Path(data), captions)
-    if not source.folder.is_dir():
+    if not Path(data).is_dir():
         raise DataError(f"there is no folder {data}: name the one with the evaluation data (docs/report.md)")
     require_jinja()
     out = Path(out)
     if run is None and model is not None and is_run(Path(model)):
         run = model
+    run, finetuned = (None if path is None else Path(path) for path in (run, finetuned))
+    source = EvalData(Path(data), captions, run, finetuned)
     contestants = _contestants(model, text_model, baselines, peers)
     for contestant in contestants:
-        contestant.load()  # one that cannot be loaded is told before there is any work
-    ledger, figures = Ledger(out / "work", out / "figures"), out / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-
-    def job(section: Section, contestant: Contestant) -> Job:
-        return Job(
-            contestant, source, limit, ledger.stem(section, contestant), figures,
-            run=None if run is None else Path(run), finetuned=None if finetuned is None else Path(finetuned),
-            on_step=watch.on_step,
-        )  # fmt: skip
-
+        contestant.about()  # a model that cannot be loaded is told before there is any work
+    work, figures = out / "work", out / "figures"
+    for folder in (work, figures):
+        folder.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (section, job(section, contestant))
+        Job(section, contestant, source, limit, work, figures, watch.on_step)
         for contestant in contestants
         for section in SECTIONS.values()
         if contestant.role in section.roles
@@ -121,37 +116,35 @@ def write_report(
     about = {
         "limit": limit,
         "data": str(source.folder),
-        "contestants": [_named(each) for each in contestants],
+        "contestants": [each.about() for each in contestants],
         "machine": machine(),
     }
-    results, todo = _sort_out(jobs, chosen, ledger)
+    results, todo = _sort_out(jobs, chosen)
     finished = sum(each["status"] == DONE for some in results.values() for each in some.values())
-    watch.on_plan(len(todo), finished, sum(seconds(section, each) for section, each in todo))
-    for number, (section, each) in enumerate(todo, 1):
-        watch.on_job(title(section, each), number)
-        found = measure(section, each, ledger)
+    watch.on_plan(len(todo), finished, sum(job.seconds for job in todo))
+    for number, job in enumerate(todo, 1):
+        watch.on_job(job.title, number)
+        found = job.measure()
         for name, reason in found.get("skipped", {}).items():
             watch.on_bad(name, reason)
-        watch.on_end(title(section, each), found.get("message", ""))
-        results[section.name][each.contestant.key] = described(found, section, each)
+        watch.on_end(job.title, found.get("message", ""))
+        results[job.task.name][job.contestant.key] = job.described(found)
         _write(out, {**about, "results": results})  # it can be read while it grows
     return _write(out, {**about, "results": results})
 
 
-def _sort_out(
-    jobs: list[tuple[Section, Job]], chosen: Collection[Section], ledger: Ledger
-) -> tuple[dict[str, dict[str, dict[str, Any]]], list[tuple[Section, Job]]]:
+def _sort_out(jobs: list[Job], chosen: Collection[Task]) -> tuple[dict[str, dict[str, dict[str, Any]]], list[Job]]:
     """By section and model what is known before any work, and the jobs that are to be done."""
     results: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in SECTIONS}
-    todo: list[tuple[Section, Job]] = []
-    for section, job in jobs:
-        found = known(section, job, ledger)
-        if found is None and section in chosen:
-            todo.append((section, job))
+    todo: list[Job] = []
+    for job in jobs:
+        found = job.known()
+        if found is None and job.task in chosen:
+            todo.append(job)
             found = {"status": LATER, "message": "still to come"}
         elif found is None:
-            found = {"status": LATER, "message": f"not run yet; --only {section.name} measures it"}
-        results[section.name][job.contestant.key] = described(found, section, job)
+            found = {"status": LATER, "message": f"not run yet; --only {job.task.name} measures it"}
+        results[job.task.name][job.contestant.key] = job.described(found)
     return results, todo
 
 
@@ -168,7 +161,7 @@ def _contestants(
 
 def _write(out: Path, document: dict[str, Any]) -> Report:
     found = chapters(document)
-    document = {**document, "chapters": [asdict(chapter) for chapter in found]}
+    document = {**document, "chapters": [_as_text(chapter) for chapter in found]}
     report = Report(out / HTML, out / MARKDOWN, out / JSON, document)
     write_atomically(report.json, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
     write_atomically(report.markdown, to_markdown(document, found).encode())
@@ -176,16 +169,12 @@ def _write(out: Path, document: dict[str, Any]) -> Report:
     return report
 
 
-def _named(contestant: Contestant) -> dict[str, Any]:
-    """A model's name and fingerprint; a peer is not loaded for that."""
-    about = {"key": contestant.key, "role": contestant.role, "title": contestant.title, "source": contestant.source}
-    if contestant.role == PEER:
-        return {**about, "name": contestant.source}
-    scorer = contestant.scorer
-    name = Path(scorer.name)
-    return {
-        **about,
-        "name": name.name if name.suffix else "/".join(name.parts[-2:]),
-        "scorer": type(scorer).__name__,
-        "fingerprint": fingerprint(contestant),
-    }
+def _as_text(chapter: Chapter) -> dict[str, Any]:
+    """For JSON, which has the figures under results: every cell as its text."""
+    tables = [
+        {"title": table.title, "head": table.head, "rows": [[str(cell) for cell in row] for row in table.cells],
+         "note": table.note}
+        for table in chapter.tables
+    ]  # fmt: skip
+    pictures = [asdict(picture) for picture in chapter.pictures]
+    return {"title": chapter.title, "text": chapter.text, "tables": tables, "pictures": pictures}

@@ -6,22 +6,25 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from bitmar.core.errors import DataError, DependencyError
-from bitmar.data.features import FeatureStore, extract_features
+from bitmar.data.features import extract_features
 from bitmar.data.sources import iter_webdataset
 from bitmar.evaluate.coco_metrics import meteor, spice, tokenize
 from bitmar.evaluate.figure import plain
-from bitmar.evaluate.store import ResultLog
+from bitmar.evaluate.photos import read_pictures
+from bitmar.evaluate.store import Store
 from bitmar.evaluate.tasks.captions import (
     Captioned,
-    caption_shards,
+    Said,
     evaluate_captions,
     score_captions,
 )
+from bitmar.evaluate.work import Work
 
 from ..fakes import FakeScorer
 
@@ -35,6 +38,9 @@ class Describer:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+
+    def look(self, pictures: Sequence) -> list:
+        return list(pictures)
 
     def caption(self, images: Sequence, *, beams: int = 1, max_tokens: int = 32) -> list[str]:
         self.batches.append(len(images))
@@ -53,9 +59,16 @@ class Tower:
         return np.arange(first, self.count, dtype=np.float32)[:, None, None].repeat(2, 2)
 
 
+def described(model: Any, path: Path, work: Work, **options: Any) -> list[Captioned]:
+    """The captions of a shard; scoring them would need Java."""
+    said = Said(model, work, {"beams": 1, "max_tokens": 32}, 0)
+    said.of(read_pictures(str(path), limit=work.limit, on_bad=work.on_bad, **options))
+    return said.lines
+
+
 def test_every_photo_gets_a_line_and_broken_ones_are_named(shard: Callable[..., Path]) -> None:
     model, bad = Describer(), []
-    lines = list(caption_shards(model, str(shard(6, broken=(2,))), on_bad=lambda key, why: bad.append(key)))
+    lines = described(model, shard(6, broken=(2,)), Work(on_bad=lambda key, why: bad.append(key)))
     assert [line.key for line in lines] == [f"photos-00000/{i:03d}" for i in (0, 1, 3, 4, 5)]
     assert plain(lines[2]) == {
         "key": "photos-00000/003",
@@ -66,14 +79,15 @@ def test_every_photo_gets_a_line_and_broken_ones_are_named(shard: Callable[..., 
 
 
 def test_limit_counts_photos(shard: Callable[..., Path]) -> None:
-    assert len(list(caption_shards(Describer(), str(shard(5)), limit=3))) == 3
+    assert len(described(Describer(), shard(5), Work(3))) == 3
 
 
 def test_features_stand_in_for_photos(shard: Callable[..., Path], tmp_path: Path) -> None:
     path = shard(4)
     extract_features(iter_webdataset(str(path)), tmp_path / "features", Tower())
-    store, bad = FeatureStore(tmp_path / "features"), []
-    lines = caption_shards(Describer(), str(shard(5)), features=store, on_bad=lambda key, why: bad.append((key, why)))
+    bad = []
+    work = Work(on_bad=lambda key, why: bad.append((key, why)))
+    lines = described(Describer(), shard(5), work, features=tmp_path / "features")
     assert [line.caption for line in lines] == ["0", "1", "2", "3"]
     assert [key for key, _ in bad] == ["photos-00000/004"] and "no features" in bad[0][1]
 
@@ -164,15 +178,15 @@ class Eyes(FakeScorer):
 def test_an_evaluation_that_was_killed_goes_on(shard: Callable[..., Path], tmp_path: Path) -> None:
     pytest.importorskip("pycocoevalcap")
     path, model = str(shard(5, broken=(1,))), Eyes()
-    with ResultLog(tmp_path / "log", {}) as log:
-        first = evaluate_captions(model, path, limit=3, java=False, log=log)
+    with Store(tmp_path / "log", {}) as store:
+        _, _, first = evaluate_captions(model, path, Work(3, store), java=False)
     assert model.said == 2 + 1  # and the blank one
-    with ResultLog(tmp_path / "log", {}) as log:
-        whole = evaluate_captions(model, path, java=False, log=log)
-    assert model.said == 3 + 2 + 1 and whole.lines[:2] == first.lines
-    afresh = evaluate_captions(Eyes(), path, java=False)
-    assert whole == afresh and whole.captions.photos == 4
-    assert whole.grounding is not None and (whole.grounding.photos, whole.grounding.captions) == (4, 8)
+    with Store(tmp_path / "log", {}) as store:
+        whole = evaluate_captions(model, path, Work(store=store), java=False)
+    report, grounding, lines = whole
+    assert model.said == 3 + 2 + 1 and lines[:2] == first
+    assert whole == evaluate_captions(Eyes(), path, Work(), java=False) and report.photos == 4
+    assert grounding is not None and (grounding.photos, grounding.captions) == (4, 8)
     json.dumps(plain(whole))
 
 
@@ -182,14 +196,14 @@ def test_changed_photos_are_captioned_anew(shard: Callable[..., Path], tmp_path:
     model = Eyes()
     for broken in ((), (0,)):
         path = shard(3, broken=broken)
-        with ResultLog(tmp_path / "log", {}) as log:
-            evaluate_captions(model, str(path), java=False, grounding=0, log=log)
+        with Store(tmp_path / "log", {}) as store:
+            evaluate_captions(model, str(path), Work(store=store), java=False, grounding=0)
     assert model.said == 3
     path.rename(tmp_path / "others.tar")
     tail = shard(4).rename(tmp_path / "photos-00000.tar")
-    with ResultLog(tmp_path / "log", {}) as log:
-        found = evaluate_captions(model, str(tail), java=False, grounding=2, log=log)
-    assert model.said == 3 + 1 + 1 and found.grounding is not None and found.grounding.photos == 2
+    with Store(tmp_path / "log", {}) as store:
+        _, grounding, _ = evaluate_captions(model, str(tail), Work(store=store), java=False, grounding=2)
+    assert model.said == 3 + 1 + 1 and grounding is not None and grounding.photos == 2
 
 
 def test_nothing_to_score_is_a_clear_error() -> None:

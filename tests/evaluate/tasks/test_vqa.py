@@ -11,6 +11,7 @@ import pytest
 
 from bitmar.core.errors import DataError
 from bitmar.data.sources import CaptionedPhoto
+from bitmar.evaluate.archives import read_records
 from bitmar.evaluate.tasks import vqa
 from bitmar.runtime.ask import CANNOT_TELL, Answer
 
@@ -21,11 +22,11 @@ def test_lines_that_are_no_questions_are_named(tmp_path: Path) -> None:
     lines = [json.dumps(LINE), "{", "3", json.dumps({**LINE, "answer": 2}), json.dumps({**LINE, "question": " "})]
     (tmp_path / "v.jsonl").write_text("\n".join(lines))
     bad: dict[str, str] = {}
-    (found,) = vqa.read_vqa(tmp_path / "v.jsonl", bad.__setitem__)
+    (found,) = read_records(tmp_path / "v.jsonl", vqa.decode, bad.__setitem__)
     assert found == vqa.VqaQuestion("coco-0/7", "Is it?", "yes", "yes/no")
-    assert list(bad) == [f"v.jsonl:{number}" for number in (2, 3, 4, 5)]
+    assert list(bad) == [f"{tmp_path}/v.jsonl:{number}" for number in (2, 3, 4, 5)]
     with pytest.raises(DataError, match="cannot be read"):
-        list(vqa.read_vqa(tmp_path / "none.jsonl", bad.__setitem__))
+        read_records(tmp_path / "none.jsonl", vqa.decode, bad.__setitem__)
 
 
 def test_the_photo_is_compared_with_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from bitmar.core.errors import DataError, ImageError
-from bitmar.core.image import load_photo
+from bitmar.core.errors import DataError
+from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
-from bitmar.data.sources import CaptionedPhoto, OnBad, iter_webdataset
+from bitmar.data.sources import CaptionedPhoto
 from bitmar.evaluate.coco_metrics import CaptionScores, cider_by_photo, java_scores, score, tokenize
-from bitmar.evaluate.figure import Figure
-from bitmar.evaluate.protocol import OnProgress, Picture, PictureScorer, Scorer
-from bitmar.evaluate.store import ResultLog
+from bitmar.evaluate.figure import Figure, plain
+from bitmar.evaluate.photos import read_pictures
+from bitmar.evaluate.protocol import Picture, PictureScorer
+from bitmar.evaluate.tables import Cell, Cells, Results, Table, missing, number, ranged
+from bitmar.evaluate.task import Features, Option, Shards
 from bitmar.evaluate.tasks.grounding import GroundingReport, blank_picture, compare_captions, measure_likelihood
+from bitmar.evaluate.work import Work
 
 _JAVA = ("meteor", "spice")
 _WORD = re.compile(r"\w")  # a reference without is empty to the metrics, which then fail
+_NAMES = {"bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L"}
+_BESIDE = {"right": "right photo", "shuffled": "another photo", "blank": "a blank one", "none": "no photo"}
+
+
+def run(
+    scorer: PictureScorer,
+    work: Work,
+    *,
+    data: Shards,
+    features: Features = None,
+    beams: Annotated[int, Option("Beam search with N beams; 1 is greedy.")] = 1,
+    max_tokens: Annotated[int, Option("Longest caption, in tokens.")] = 32,
+    grounding: Annotated[int, Option("Photos that are also shown shuffled and blank; 0 for none.", least=0)] = 1000,
+    java: Annotated[bool, Option("METEOR and SPICE, which take gigabytes of memory.")] = True,
+    captions: Annotated[Path | None, Option("Write the captions here, a JSON line each.", "FILE")] = None,
+) -> dict[str, Any]:
+    """Caption photos and score the captions against people's: CIDEr, BLEU, METEOR, ROUGE-L, SPICE.
+
+    The grounding test shows the model wrong, blank and no photos; the loss is what the right photo is worth.
+    With --json FILE a killed run resumes with the same command.
+    """
+    report, test, lines = evaluate_captions(
+        scorer, data, work, features=features, beams=beams, max_tokens=max_tokens, grounding=grounding, java=java
+    )
+    if captions is not None:
+        text = (json.dumps(plain(line), ensure_ascii=False) + "\n" for line in lines)
+        write_atomically(captions, "".join(text).encode())
+    return {"beams": beams, "max_tokens": max_tokens, "captions": plain(report), "grounding": plain(test)}
+
+
+def kept(*, features: Path | None = None, beams: int = 1, max_tokens: int = 32, **_: Any) -> dict[str, Any]:
+    """What captions depend on."""
+    store = None if features is None else FeatureStore(features).fingerprint
+    return {"features": store, "beams": beams, "max_tokens": max_tokens}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +68,6 @@ class Captioned:
     key: str
     caption: str
     references: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for `json.dumps`."""
-        return {"key": self.key, "caption": self.caption, "references": list(self.references)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,71 +91,27 @@ class CaptionReport:
     absent: dict[str, str] = field(default_factory=dict)
 
 
-def caption_shards(
-    model: Scorer,
-    patterns: str | Sequence[str],
-    *,
-    features: FeatureStore | None = None,
-    limit: int | None = None,
-    beams: int = 1,
-    max_tokens: int = 32,
-    on_bad: OnBad | None = None,
-) -> Iterator[Captioned]:
-    """A caption for every photo of WebDataset shards, in their order.
-
-    patterns: as in `iter_webdataset`. features: a store that has these photos' patch features, for a model that was
-    trained on them. limit: of photos. A sample that cannot be read goes to `on_bad` and is skipped; a model that
-    cannot take such pictures at all is an ImageError.
-    """
-    waiting = read_pictures(patterns, features=features, limit=limit, on_bad=on_bad)
-    while batch := list(islice(waiting, model.pictures_at_once)):
-        texts = model.caption([picture for _, picture in batch], beams=beams, max_tokens=max_tokens)
-        for (sample, _), text in zip(batch, texts, strict=True):
-            yield Captioned(sample.key, text, sample.captions)
-
-
-def read_pictures(
-    patterns: str | Sequence[str],
-    *,
-    features: FeatureStore | None = None,
-    limit: int | None = None,
-    on_bad: OnBad | None = None,
-) -> Iterator[tuple[CaptionedPhoto, Picture]]:
-    """The photos of WebDataset shards as a model takes them: decoded, or as the patch features that a store has.
-
-    limit: of samples read. A sample that cannot be used goes to `on_bad` and is skipped.
-    """
-    report = on_bad or (lambda name, reason: None)
-    for sample in islice(iter_webdataset(patterns, report), limit):
-        try:
-            if features is None:
-                yield sample, load_photo(sample.image)
-            elif (row := features.row_of(sample)) is not None:
-                yield sample, features.features(row)
-            else:
-                report(sample.key, f"{features.folder} has no features of this photo")
-        except ImageError as error:
-            report(sample.key, str(error))
-
-
-def look_at_all(
+def evaluate_captions(
     model: PictureScorer,
     patterns: str | Sequence[str],
+    work: Work,
     *,
-    features: FeatureStore | None = None,
-    limit: int | None = None,
-    on_bad: OnBad | None = None,
-    on_progress: OnProgress | None = None,
-) -> tuple[list[Picture], list[tuple[str, ...]]]:
-    """Every photo of `read_pictures` as the model sees it, and its captions. `on_progress(n)`: photos seen."""
-    pictures: list[Picture] = []
-    captions: list[tuple[str, ...]] = []
-    for sample, picture in read_pictures(patterns, features=features, limit=limit, on_bad=on_bad):
-        pictures += model.look([picture])
-        captions.append(sample.captions)
-        if on_progress is not None:
-            on_progress(len(pictures))
-    return pictures, captions
+    features: Path | None = None,
+    beams: int = 1,
+    max_tokens: int = 32,
+    grounding: int = 1000,
+    java: bool = True,
+) -> tuple[CaptionReport, GroundingReport | None, list[Captioned]]:
+    """Caption the photos of shards, score the captions, and test on the first `grounding` photos whether it looks.
+
+    features, and the limit of `work`: as in `read_pictures`. grounding: photos with references that the test takes, 0
+    for none. java: METEOR and SPICE too. Captions are kept in the store of `work`, by the photos' digests. Raises
+    DataError, DependencyError, and ImageError for a model that cannot take these pictures.
+    """
+    said = Said(model, work, {"beams": beams, "max_tokens": max_tokens}, grounding)
+    said.of(read_pictures(patterns, features=features, limit=work.limit, on_bad=work.on_bad))
+    report = score_captions(said.lines, java=java)
+    return report, said.ground() if grounding else None, said.lines
 
 
 def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> CaptionReport:
@@ -152,86 +143,104 @@ def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> Caption
     )
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionEvaluation:
-    """The result of `bitmar eval caption`. grounding: None where it was not asked for. lines: the captions."""
+class Said:
+    """Captions of photos as they come, and what the grounding test needs of the first ones."""
 
-    captions: CaptionReport
-    grounding: GroundingReport | None
-    lines: tuple[Captioned, ...]
+    def __init__(self, model: PictureScorer, work: Work, options: dict[str, int], grounding: int) -> None:
+        self._model, self._work, self._options, self._grounding = model, work, options, grounding
+        self.lines: list[Captioned] = []
+        self._pictures: list[Picture] = []  # of the grounding test, as the tower left them
+        self._tested: list[int] = []  # their places in `lines`
+        self._blank: Picture | None = None
 
+    def of(self, waiting: Iterator[tuple[CaptionedPhoto, Picture]]) -> None:
+        """Caption them, as many at once as the model likes; what the store has is not said again."""
+        model, store, progress = self._model, self._work.store, self._work.progress("captions", self._work.limit)
+        while batch := list(islice(waiting, model.pictures_at_once)):
+            self._blank = blank_picture(batch[0][1]) if self._blank is None else self._blank
+            names = [sample.digest for sample, _ in batch]  # what a photo is called may change between two runs
+            known = {} if store is None else store.found
+            wanted = [name not in known or len(self._pictures) < self._grounding for name in names]
+            seen = model.look([picture for (_, picture), want in zip(batch, wanted, strict=True) if want])
+            looked = dict(zip([name for name, want in zip(names, wanted, strict=True) if want], seen, strict=True))
+            new = [name for name in looked if name not in known]
+            texts = dict(zip(new, model.caption([looked[name] for name in new], **self._options), strict=True))
+            for name, (sample, _) in zip(names, batch, strict=True):
+                if name in texts and store is not None:
+                    store.put(name, texts[name])
+                if name in looked and any(map(_WORD.search, sample.captions)) and len(self._pictures) < self._grounding:
+                    self._pictures.append(looked[name])
+                    self._tested.append(len(self.lines))
+                self.lines.append(Captioned(sample.key, texts[name] if name in texts else known[name], sample.captions))
+            progress(len(self.lines))
 
-def evaluate_captions(
-    model: PictureScorer,
-    patterns: str | Sequence[str],
-    *,
-    features: FeatureStore | None = None,
-    limit: int | None = None,
-    beams: int = 1,
-    max_tokens: int = 32,
-    grounding: int = 1000,
-    java: bool = True,
-    log: ResultLog | None = None,
-    on_bad: OnBad | None = None,
-    on_caption: OnProgress | None = None,
-    on_grounding: OnProgress | None = None,
-) -> CaptionEvaluation:
-    """Caption the photos of shards, score the captions, and test on the first `grounding` photos whether it looks.
-
-    limit, features, on_bad: as in `read_pictures`. grounding: photos with references that the test takes, 0 for none.
-    java: METEOR and SPICE too. log: keeps the captions, so that a killed run goes on; its task must name the model, the
-    features and the options. `on_caption(n)`: photos captioned; `on_grounding(n)`: captions scored, of four times as
-    many as there are. Raises DataError, DependencyError, and ImageError for a model that cannot take these pictures.
-    """
-    lines: list[Captioned] = []
-    pictures: list[Picture] = []  # of the grounding test, as the tower left them
-    tested: list[int] = []  # their places in `lines`
-    waiting = read_pictures(patterns, features=features, limit=limit, on_bad=on_bad)
-    blank: Picture | None = None
-    while batch := list(islice(waiting, model.pictures_at_once)):
-        blank = blank_picture(batch[0][1]) if blank is None else blank
-        names = [sample.digest for sample, _ in batch]  # what a photo is called may change between two runs
-        known = {} if log is None else log.found
-        wanted = [name not in known or len(pictures) < grounding for name in names]
-        seen = model.look([picture for (_, picture), want in zip(batch, wanted, strict=True) if want])
-        looked = dict(zip([name for name, want in zip(names, wanted, strict=True) if want], seen, strict=True))
-        new = [name for name in looked if name not in known]
-        texts = dict(
-            zip(new, model.caption([looked[name] for name in new], beams=beams, max_tokens=max_tokens), strict=True)
+    def ground(self) -> GroundingReport:
+        """The test; there is at least one photo."""
+        assert self._blank is not None
+        lines = [self.lines[i] for i in self._tested]
+        (seen,) = self._model.look([self._blank])
+        (said,) = self._model.caption([seen], **self._options)
+        likelihood, captions, tokens = measure_likelihood(
+            self._model, self._pictures, [line.references for line in lines], seen,
+            on_progress=self._work.progress("grounding, texts"),
+        )  # fmt: skip
+        cider = compare_captions(
+            tokenize([[line.caption] for line in lines]),
+            tokenize([line.references for line in lines]),
+            tokenize([[said]])[0],
         )
-        for name, (sample, _) in zip(names, batch, strict=True):
-            if name in texts and log is not None:
-                log.put(name, texts[name])
-            if name in looked and any(map(_WORD.search, sample.captions)) and len(pictures) < grounding:
-                pictures.append(looked[name])
-                tested.append(len(lines))
-            lines.append(Captioned(sample.key, texts[name] if name in texts else known[name], sample.captions))
-        if on_caption is not None:
-            on_caption(len(lines))
-    report = score_captions(lines, java=java)
-    found = None
-    if grounding and blank is not None:
-        found = _ground(model, pictures, [lines[i] for i in tested], blank, beams, max_tokens, on_grounding)
-    return CaptionEvaluation(report, found, tuple(lines))
+        return GroundingReport(likelihood, cider, said, len(lines), captions, tokens)
 
 
-def _ground(
-    model: PictureScorer,
-    pictures: Sequence[Picture],
-    lines: Sequence[Captioned],
-    blank: Picture,
-    beams: int,
-    max_tokens: int,
-    on_progress: OnProgress | None,
-) -> GroundingReport:
-    (seen,) = model.look([blank])
-    (said,) = model.caption([seen], beams=beams, max_tokens=max_tokens)
-    likelihood, captions, tokens = measure_likelihood(
-        model, pictures, [line.references for line in lines], seen, on_progress=on_progress
-    )
-    cider = compare_captions(
-        tokenize([[line.caption] for line in lines]),
-        tokenize([line.references for line in lines]),
-        tokenize([[said]])[0],
-    )
-    return GroundingReport(likelihood, cider, said, len(lines), captions, tokens)
+def tables(found: Results) -> Iterator[Table]:
+    """Scores, a column for each model, and the grounding test of each."""
+    columns = {each["title"]: found.get("captions", each["key"]) for each in found.contestants}
+    reports = {title: measured["captions"] for title, measured in columns.items() if measured is not None}
+    rows: list[Cells] = []
+
+    def row(label: str, cell: Callable[[dict[str, Any]], Cell]) -> None:
+        rows.append([label, *map(cell, reports.values())])
+
+    row("CIDEr", lambda r: ranged(r["cider"], digits=3))
+    for name, label in _NAMES.items():
+        row(label, lambda r, name=name: number(r["scores"][name], 3))  # type: ignore[misc]
+    for name in _JAVA:
+        row(name.upper(), lambda r, name=name: _java(r, name))  # type: ignore[misc]
+    row("CIDEr beside another photo's captions", lambda r: number((r["wrong_image"] or {}).get("cider"), 3))
+    row("words a caption", lambda r: number(r["words"]))
+    row("captions that no other photo has", lambda r: number(100 * r["distinct"], unit=" %"))
+    row("photos", lambda r: number(r["photos"], 0))
+    reasons = [
+        f"{each['title']}: {found.missing('captions', each['key'])}"
+        for each in found.contestants
+        if columns[each["title"]] is None
+    ]
+    note = "CIDEr from 0 to 10, the others from 0 to 1. " + ". ".join(reasons)
+    yield Table("Captions", ["measure", *reports], rows if reports else [], note.strip())
+    for ending, measured in found.each("captions"):
+        if measured["grounding"] is not None:
+            yield _grounding(measured["grounding"], ending)
+
+
+def _java(report: dict[str, Any], name: str) -> Cell:
+    return number(report["java"][name], 3) if name in report["java"] else missing(report["absent"][name])
+
+
+def _grounding(report: dict[str, Any], ending: str) -> Table:
+    rows: list[Cells] = []
+    for name, beside in report["likelihood"].items():
+        spoken = report["cider"].get(name) or {"cider": None, "loss": None}
+        wins = beside["right_wins"]
+        rows.append(
+            [
+                _BESIDE[name],
+                ranged(spoken["cider"], digits=3),
+                ranged(spoken["loss"], digits=3),
+                ranged(beside["perplexity"]),
+                ranged(beside["loss"], digits=3),
+                number(None if wins is None else 100 * wins, unit=" %"),
+            ]
+        )
+    head = ["shown", "CIDEr", "CIDEr lost", "perplexity of people's captions", "nats a token lost", "right photo wins"]
+    counts = f"{report['photos']:,} photos, {report['captions']:,} captions."
+    return Table(f"Grounding{ending}", head, rows, f"{counts} Of a blank photo it says: {report['blank_caption']}")

@@ -6,9 +6,9 @@ The nouns of labels are those of `bitmar.data.concepts`; "a puppy" names a dog, 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,71 @@ import numpy.typing as npt
 from bitmar.core.errors import DataError
 from bitmar.core.vocabulary import Vocabulary
 from bitmar.data.concepts import Labels, build_vocabulary
-from bitmar.evaluate.figure import Figure
+from bitmar.evaluate.figure import F64, Figure, plain
+from bitmar.evaluate.photos import read_pictures
+from bitmar.evaluate.protocol import PictureScorer
+from bitmar.evaluate.tables import Cells, Picture, Results, Table, number, ranged
+from bitmar.evaluate.task import Option
+from bitmar.evaluate.work import Work
 
 PEOPLE = ("person", "people", "man", "woman", "child", "boy", "girl", "baby", "player", "rider", "crowd")
 _BINS = 10
+
+
+def run(
+    scorer: PictureScorer,
+    work: Work,
+    *,
+    data: Annotated[
+        list[str],
+        Option(
+            "WebDataset shards with labelled photos. Can be repeated. Default: those in $BITMAR_DATA.",
+            "SHARDS",
+            "shards",
+        ),
+    ],
+) -> dict[str, Any]:
+    """Caption labelled photos: does the caption name what the label says, and does its confidence know?
+
+    The label is the key `label` of a sample's .json.
+    """
+    captions: list[str] = []
+    labels: list[str] = []
+    progress = work.progress("photos", work.limit)
+    for sample, photo in read_pictures(data, limit=work.limit, on_bad=work.on_bad):
+        captions += scorer.caption(scorer.look([photo]))
+        labels.append(str(sample.meta.get("label") or ""))
+        progress(len(captions))
+    return dict(plain(evaluate_naming(captions, labels, [getattr(said, "confidence", None) for said in captions])))
+
+
+def tables(found: Results) -> Iterator[Table | Picture]:
+    """The share of named things by label, and risk against coverage."""
+    yield from found.empty("naming", "Naming the thing")
+    for ending, report in found.each("naming"):
+        rows: list[Cells] = [
+            [label, number(100 * named / photos, 0), number(photos, 0)]
+            for label, (named, photos) in report["by_label"].items()
+        ]
+        rows.insert(0, ["mean over labels", ranged(report["named"], 100), number(report["photos"], 0)])
+        note = "A caption names the thing if it says the label's noun or another word for it."
+        if without := report["unknown"]:
+            note += f" Left out: {sum(without.values())} photos whose labels have no noun: {', '.join(without)}."
+        yield Table(f"Naming the thing{ending}", ["label", "named, %", "photos"], rows, note)
+        if report["reliability"] is not None:
+            yield _risk(report, ending)
+        if "picture" in report:
+            note = "Left: is a caption right as often as it says? Right: how often is it wrong, where it is sure?"
+            yield Picture(f"Confidence of captions{ending}", report["picture"], note)
+
+
+def _risk(report: dict[str, Any], ending: str) -> Table:
+    rows: list[Cells] = [[f"the surest {at}", number(100 * (1 - right))] for at, right in report["by_coverage"].items()]
+    note = (
+        f"Calibration error {report['calibration_error']:.3f}: how far a caption's confidence is from how often it is "
+        "right, over ten bins."
+    )
+    return Table(f"Risk against coverage{ending}", ["of the captions", "name another thing, %"], rows, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +148,7 @@ def evaluate_naming(
     return NamingReport(Figure.bootstrap(means), counts, len(known), dict(unknown), **trust)
 
 
-def reliability(chances: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> list[dict[str, float]]:
+def reliability(chances: F64, right: npt.NDArray[np.bool_]) -> list[dict[str, float]]:
     """By tenths of confidence: its mean, the share that was right, and how many photos."""
     bins = np.minimum((chances * _BINS).astype(int), _BINS - 1)
     return [
@@ -97,13 +158,13 @@ def reliability(chances: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) 
     ]
 
 
-def calibration_error(chances: npt.NDArray[np.float64], right: npt.NDArray[np.bool_]) -> float:
+def calibration_error(chances: F64, right: npt.NDArray[np.bool_]) -> float:
     """Mean distance of confidence and accuracy over the bins, by their photos."""
     bins = reliability(chances, right)
     return float(sum(abs(b["confidence"] - b["right"]) * b["photos"] for b in bins) / len(chances))
 
 
-def accuracy_at(chances: npt.NDArray[np.float64], right: npt.NDArray[np.bool_], coverage: float) -> float:
+def accuracy_at(chances: F64, right: npt.NDArray[np.bool_], coverage: float) -> float:
     """Figure on the most confident share of the photos."""
     count = max(1, round(coverage * len(chances)))
     return float(right[np.argsort(-chances, kind="stable")[:count]].mean())

@@ -7,10 +7,11 @@ answers always the same gets the share of that answer, so `majority` and the bal
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,17 +19,60 @@ from PIL import Image
 
 from bitmar.core.errors import DataError, ImageError
 from bitmar.core.image import load_photo
-from bitmar.core.strict_json import parse_json
 from bitmar.data.sources import OnBad
-from bitmar.evaluate.archives import open_archive
-from bitmar.evaluate.figure import F64, Figure
-from bitmar.evaluate.protocol import OnProgress, PictureScorer
-from bitmar.evaluate.store import ResultLog
+from bitmar.evaluate.archives import Archive, Record, open_archive, records, text_of
+from bitmar.evaluate.figure import F64, Figure, plain
+from bitmar.evaluate.protocol import PictureScorer
+from bitmar.evaluate.tables import Cells, Results, Table, number, ranged
+from bitmar.evaluate.task import Option
+from bitmar.evaluate.work import Work
 
 WORDING = "Is it true that {}?"
 YES, NO = " Yes.", " No."
 
 _BATCH = 64  # pictures whose tokens exist at the same time
+
+
+def run(
+    scorer: PictureScorer,
+    work: Work,
+    *,
+    data: Annotated[
+        Path, Option("A .jsonl of questions with its pictures. Default: that in $BITMAR_DATA.", "ZIP|FOLDER", "path")
+    ],
+) -> dict[str, Any]:
+    """Ask whether a sentence is true of a picture (NLVR): the likelier of "Yes." and "No.", and what the picture adds.
+
+    With --json FILE a killed run resumes with the same command.
+    """
+    questions = islice(read_questions(data, work.on_bad), work.limit)
+    return dict(plain(evaluate_nlvr(scorer, questions, work)))
+
+
+def kept(*, data: Path) -> dict[str, Any]:
+    """What answers depend on."""
+    return {"source": [data.name, data.stat().st_size, data.stat().st_mtime_ns], "wording": WORDING}
+
+
+def tables(found: Results) -> Iterator[Table]:
+    """A row for each way of answering."""
+    title = "Yes/no questions on pictures (NLVR, in place of VQA's)"
+    yield from found.empty("nlvr", title)
+    for ending, report in found.each("nlvr"):
+        ways = {"likelier": "raw", "what the picture makes likelier": "pmi", "likelier, without the picture": "blind"}
+        rows: list[Cells] = [
+            [
+                name,
+                ranged(report[way]["accuracy"], 100),
+                number(100 * report["majority"]),
+                ranged(report[way]["balanced"], 100),
+                number(100 * report[way]["yes"]),
+                number(100 * report[way]["tie_share"], 2, " %"),
+            ]
+            for name, way in ways.items()
+        ]
+        head = ["answer", "accuracy, %", "majority", "balanced, chance 50", "says yes, %", "ties"]
+        yield Table(f"{title}{ending}", head, rows, f"{report['questions']:,} questions, worded: {report['wording']}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,75 +120,53 @@ class NlvrReport:
     wording: str
 
 
-def read_questions(source: str | Path, on_bad: OnBad | None = None) -> Iterator[Question]:
+def read_questions(source: str | Path, on_bad: OnBad) -> Iterator[Question]:
     """Questions of a .zip or folder with a .jsonl of "image" (a path in it), "sentence", "label" and maybe "split".
 
     A line or a picture that cannot be used goes to `on_bad` and is skipped. Raises DataError for a source that cannot
     be read, an encrypted archive among them.
     """
-    report = on_bad or (lambda name, reason: None)
     found = False
     with open_archive(Path(source)) as archive:
-        for name in archive.names:
-            if not name.endswith(".jsonl"):
-                continue
-            for number, line in enumerate(archive.read(name).splitlines(), 1):
-                label = f"{name}:{number}"
-                try:
-                    image, sentence, truth, split = _decode(parse_json(line))
-                except (ValueError, KeyError, TypeError):
-                    report(label, 'not a line with "image", "sentence" and "label" (true or false)')
-                    continue
-                try:
-                    picture = load_photo(archive.read(image))
-                except (DataError, ImageError) as error:
-                    report(label, f"its picture {image} cannot be read ({error})")
-                    continue
-                found = True
-                yield Question(label, picture, sentence, truth, split)
+        for name, question in records(archive, partial(_decode, archive), on_bad):
+            found = True
+            yield replace(question, name=name)
     if not found:
         raise DataError(f"{source} holds no questions: give nlvr1.zip, or a folder with a .jsonl and its pictures")
 
 
-def _decode(values: dict[str, Any]) -> tuple[str, str, bool, str]:
-    """Image, sentence, truth and split of a line. Raises KeyError, TypeError."""
-    image, sentence, split = values["image"], values["sentence"], values.get("split", "all")
-    label = str(values["label"]).lower()  # published as a string, and as true and false
-    if not all(isinstance(text, str) and text.strip() for text in (image, sentence, split)):
-        raise TypeError
+def _decode(archive: Archive, line: Record, stem: str) -> Question:
+    """The question of a line, its picture read. Raises KeyError, TypeError, ValueError."""
+    image, sentence = text_of(line, "image"), text_of(line, "sentence")
+    label = str(line["label"]).lower()  # published as a string, and as true and false
     if label not in ("true", "false"):
-        raise TypeError
-    return image, sentence, label == "true", split
+        raise TypeError("'label' is neither true nor false")
+    split = text_of({"split": line.get("split", "all")}, "split")
+    try:
+        return Question("", load_photo(archive.read(image)), sentence, label == "true", split)
+    except (DataError, ImageError) as error:
+        raise ValueError(f"its picture {image} cannot be read ({error})") from error
 
 
-def evaluate_nlvr(
-    model: PictureScorer,
-    questions: Iterator[Question],
-    *,
-    log: ResultLog | None = None,
-    on_progress: OnProgress | None = None,
-) -> NlvrReport:
-    """Answer every question, at least one. `on_progress(n)`: those that are done. Raises ImageError if the model takes
-    no photos.
-
-    log: keeps the answers by the questions' names, so that a killed run goes on; its task names model and source.
-    """
+def evaluate_nlvr(model: PictureScorer, questions: Iterator[Question], work: Work) -> NlvrReport:
+    """Answer every question, at least one. The answers are kept in the store of `work` by the questions' names. Raises
+    ImageError if the model takes no photos."""
+    store, progress = work.store, work.progress("questions", work.limit)
     truths: list[bool] = []
     splits: list[str] = []
     margins: list[tuple[float, float]] = []  # beside the picture, and without it
     while batch := list(islice(questions, _BATCH)):
-        known = {} if log is None else log.found
+        known = {} if store is None else store.found
         new = [question for question in batch if question.name not in known]
         found = dict(zip((question.name for question in new), _answer(model, new), strict=True))
         for question in batch:
-            if question.name in found and log is not None:
-                log.put(question.name, found[question.name])
+            if question.name in found and store is not None:
+                store.put(question.name, found[question.name])
             seen, blind = found[question.name] if question.name in found else known[question.name]
             margins.append((seen, blind))
             truths.append(question.truth)
             splits.append(question.split)
-        if on_progress is not None:
-            on_progress(len(truths))
+        progress(len(truths))
     seen_all, blind_all = np.array(margins).T
     return report(seen_all, blind_all, np.array(truths), splits)
 

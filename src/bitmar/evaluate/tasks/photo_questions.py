@@ -9,21 +9,72 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 
 from bitmar.core.errors import DataError
 from bitmar.data.picture_questions import COLOURS, NUMBERS, picture_questions
 from bitmar.data.text import clean_caption
-from bitmar.evaluate.figure import Figure
+from bitmar.evaluate.figure import Figure, plain
+from bitmar.evaluate.photos import look_at_all
 from bitmar.evaluate.protocol import OnProgress, Picture, PictureScorer
+from bitmar.evaluate.tables import Results, Table, number
+from bitmar.evaluate.task import Features, Option, Shards
+from bitmar.evaluate.tasks import vqa as people
+from bitmar.evaluate.work import Work
 
 ACTIONS = 12
 """Answers to "what is ... doing": the commonest ones of the set; rarer ones are left out."""
 
 _AT_ONCE = 32  # photos
+
+
+def run(
+    scorer: PictureScorer,
+    work: Work,
+    *,
+    data: Shards,
+    features: Features = None,
+    vqa: Annotated[
+        Path | None, Option("Ask people's questions of this file, by `bitmar ask`.", "FILE.jsonl", "path")
+    ] = None,
+) -> dict[str, Any]:
+    """Ask about photos what their captions answer: colour, number, action, presence, truth; with the photo and without.
+
+    The questions are made by rule from people's captions, a stand-in for VQA on any captioned photos. With --vqa they
+    are people's: a line {"shard", "key", "question", "answer", "answer_type"} each, and --limit counts them.
+    """
+    if vqa is not None:
+        return people.run(scorer, work, data, vqa)
+    pictures, captions = look_at_all(scorer, data, work, features)
+    progress = work.progress("questions", len(pictures))
+    return dict(plain(evaluate_photo_questions(scorer, pictures, captions, on_progress=progress)))
+
+
+def tables(found: Results) -> Iterator[Table]:
+    """A row for each kind of question."""
+    title = "Questions about photos, made by rule from people's captions"
+    yield from found.empty("questions", title)
+    for ending, report in found.each("questions"):
+        if "questions_from" in report:
+            yield people.table(report)
+            continue
+        rows = [
+            [
+                *people.gains(kind, each),
+                number(100 * each["chance"]),
+                number(100 * each["commonest"]),
+                number(each["questions"], 0),
+            ]
+            for kind, each in report["kinds"].items()
+        ]
+        head = ["about", "right, %", "without the photo", "what the photo adds", "chance", "commonest", "questions"]
+        note = f"{report['photos']:,} photos. Nobody has checked the questions; the next photo gives what is not there."
+        yield Table(f"{title}{ending}", head, rows, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +114,13 @@ def make_questions(captions: Sequence[Sequence[str]]) -> list[PhotoQuestion]:
     give what is not to be seen. The same captions give the same questions."""
     tidy = [list(filter(None, map(clean_caption, group))) for group in captions]
     found: list[PhotoQuestion] = []
-    for number, own in enumerate(tidy):
+    for place, own in enumerate(tidy):
         if not own:
             continue
-        for kind, texts in picture_questions(own, tidy[(number + 1) % len(tidy)]).items():
-            digest = hashlib.blake2b(f"{number} {kind} {own[0]}".encode(), digest_size=8).digest()
+        for kind, texts in picture_questions(own, tidy[(place + 1) % len(tidy)]).items():
+            digest = hashlib.blake2b(f"{place} {kind} {own[0]}".encode(), digest_size=8).digest()
             question, _, answer = texts[int.from_bytes(digest, "little") % len(texts)].rpartition("? ")
-            found.append(PhotoQuestion(kind, f"{question}?", answer, number))
+            found.append(PhotoQuestion(kind, f"{question}?", answer, place))
     return found
 
 

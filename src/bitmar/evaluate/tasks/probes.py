@@ -6,20 +6,28 @@ They look at nothing but a scorer's answers, so they hold for any model that a s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bitmar.core.ternary import F32
-from bitmar.evaluate.figure import Figure
+from bitmar.evaluate.figure import F64, Figure, plain
+from bitmar.evaluate.folder import Absent, EvalData
+from bitmar.evaluate.photos import read_pictures
 from bitmar.evaluate.protocol import Picture, PictureScorer
+from bitmar.evaluate.tables import Results, Table, judged
+from bitmar.evaluate.task import Features, Option
+from bitmar.evaluate.tasks.babylm.blimp import read_pairs
 from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
-from bitmar.evaluate.tasks.babylm.work import Work
 from bitmar.evaluate.tasks.grounding import BLANK, SHUFFLED, blank_picture, measure_likelihood
+from bitmar.evaluate.work import Work
 
+PHOTOS, PAIRS = 64, 2000
 LENGTHS = (16, 64, 160)  # of random sequences; the last is longer than a segment of the bundled model's memory
 SEQUENCES = 16  # of each length
 BATCH = 32
@@ -27,6 +35,70 @@ OTHERS = 100  # texts that are scored before
 MOST_TIES = 0.01  # share of pairs; sums of float32 over different words hardly ever meet
 DIFFERENT = 0.5  # share of captions that must not be the blank picture's
 _SLACK = 1e-3  # nats: float32 sums of a model that knows nothing may fall so far below ln V
+
+
+def run(
+    scorer: PictureScorer,
+    work: Work,
+    *,
+    data: Annotated[
+        list[str] | None, Option("WebDataset shards with captions, for the image probe.", "SHARDS", "shards")
+    ] = None,
+    features: Features = None,
+    photos: Annotated[int, Option("Photos of the image probe.", least=2)] = PHOTOS,
+    blimp: Annotated[Path | None, Option("BLiMP's pairs, for the tie probe.", "ZIP|FOLDER|JSONL", "path")] = None,
+    pairs: Annotated[int, Option("Pairs of the tie probe, evenly spread.", least=1)] = PAIRS,
+) -> dict[str, Any]:
+    """Look for leaks, for scores that depend on order, batch or memory, for blindness, and for ties.
+
+    Exit status 1: a probe has failed. Without --data and --blimp the image and tie probes are not run.
+    """
+    chosen = read_pairs(blimp, work.on_bad) if blimp else []
+    seen = []
+    if data and (features or scorer.has_tower):
+        found = read_pictures(data, features=features, on_bad=work.on_bad)
+        seen = list(islice((each for each in found if each[0].captions), photos))
+    report = run_probes(
+        scorer,
+        pictures=[picture for _, picture in seen],
+        captions=[sample.captions for sample, _ in seen],
+        pairs=chosen[:: max(1, len(chosen) // pairs)],
+        on_probe=lambda name: work.on_step(f"probing {name}", None, None),
+    )
+    return {"passed": report.passed, **plain(report)}
+
+
+def files(source: EvalData) -> dict[str, Any]:
+    """Photos and pairs, as far as they are there."""
+    found: dict[str, Any] = {}
+    for name, look_up in (("data", source.shards), ("blimp", source.blimp)):
+        with suppress(Absent):  # the probe says that it was not run
+            found[name] = look_up()
+    return found
+
+
+def sizes(limit: int | None) -> dict[str, int]:
+    """How much a report takes."""
+    return {} if limit is None else {"photos": min(PHOTOS, limit), "pairs": min(PAIRS, limit)}
+
+
+def tables(found: Results) -> Iterator[Table]:
+    """A row for each probe."""
+    yield from found.empty("probes", "Probes")
+    word = {True: "passed", False: "FAILED", None: "not run"}
+    for ending, report in found.each("probes"):
+        rows = [
+            [
+                probe["name"],
+                judged(word[probe["passed"]]),
+                *("" if probe[name] is None else f"{probe[name]:.4g}" for name in ("measured", "limit")),
+                probe["unit"],
+                probe["meaning"],
+            ]
+            for probe in report["probes"]
+        ]
+        note = "Each looks for one way in which good figures can be had without a good model."
+        yield Table(f"Probes{ending}", ["probe", "", "measured", "limit", "unit", "meaning"], rows, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +114,6 @@ class Probe:
     meaning: str
     details: dict[str, float] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for `json.dumps`."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
@@ -57,10 +125,6 @@ class ProbeReport:
     def passed(self) -> bool:
         """Whether none has failed; one that could not be run has not."""
         return all(probe.passed is not False for probe in self.probes)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for `json.dumps`."""
-        return {"passed": self.passed, "probes": [probe.to_dict() for probe in self.probes]}
 
 
 def run_probes(
@@ -234,7 +298,7 @@ def _compared(
 ) -> Probe:
     """Whether two sets of scores are equal, as far as the scorer's rounding goes: no token far off, and few at all."""
     a, b = (np.concatenate([np.asarray(score, np.float64) for score in scores]) for scores in (first, second))
-    apart: npt.NDArray[np.float64] = np.abs(a - b)
+    apart: F64 = np.abs(a - b)
     largest, mean = float(apart.max()), float(apart.mean())
     passed = largest <= model.rounding and mean <= model.rounding / 100
     unit = "nats, largest change of a token's log-probability"

@@ -7,10 +7,10 @@ costs a forward a pair. So pmi ranks a small pool, and what the cosine has found
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,13 +18,69 @@ import numpy.typing as npt
 from bitmar.core.errors import DataError
 from bitmar.core.ternary import F32
 from bitmar.data.text import clean_caption
-from bitmar.evaluate.figure import F64, Figure
+from bitmar.evaluate.figure import F64, Figure, plain
+from bitmar.evaluate.photos import look_at_all
 from bitmar.evaluate.protocol import OnProgress, Picture, PictureScorer
+from bitmar.evaluate.tables import Cells, Results, Table, number, ranged
+from bitmar.evaluate.task import Features, Option, Shards
+from bitmar.evaluate.work import Work
 
 AT = (1, 5, 10)
 _ROWS = 512  # queries whose ranks are found at once
 I64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
+
+
+def run(
+    scorer: PictureScorer,
+    work: Work,
+    *,
+    data: Shards,
+    features: Features = None,
+    pool: Annotated[int, Option("Photos that are also ranked by likelihood alone; 0 for none.", least=0)] = 100,
+    rerank: Annotated[int, Option("Best candidates that likelihood puts in order; 0 for none.", least=0)] = 20,
+    queries: Annotated[int, Option("Pictures, and captions, to rerank for.", least=1)] = 200,
+) -> dict[str, Any]:
+    """Find the captions of a photo among all captions, and the photo of a caption among all photos: recall@1, 5, 10.
+
+    By the cosine that the contrastive loss has trained, and by how much likelier a picture makes a caption.
+    """
+    gallery = Gallery(*look_at_all(scorer, data, work, features))
+    progress = work.progress("pairs", pairs_to_score(gallery, pool, rerank, queries))
+    found = evaluate_retrieval(scorer, gallery, pool=pool, rerank=rerank, queries=queries, on_progress=progress)
+    return dict(plain(found))
+
+
+def tables(found: Results) -> Iterator[Table]:
+    """A row for each way of ranking, in both directions."""
+    yield from found.empty("retrieval", "Retrieval")
+    for ending, report in found.each("retrieval"):
+        ways = {
+            "cosine, all": report["contrastive"],
+            "cosine, first photos": report["pool_contrastive"],
+            "likelihood, first photos": report["pool_pmi"],
+            "cosine, some queries": report["unranked"],
+            f"likelihood, of their best {report['reranked_best']}": report["reranked"],
+        }
+        rows: list[Cells] = [
+            [
+                name,
+                finds,
+                *(ranged(share, 100) for share in way[direction]["recall"].values()),
+                " / ".join(str(number(100 * share)) for share in way[direction]["chance"].values()),
+                number(way[direction]["median_rank"]),
+                number(way[direction]["candidates"], 0),
+            ]
+            for name, way in ways.items()
+            if way is not None
+            for direction, finds in (("image_to_text", "a caption"), ("text_to_image", "the photo"))
+        ]
+        head = ["ranked by", "finds", "recall@1, %", "recall@5", "recall@10", "chance @1 / 5 / 10", "median rank", "of"]
+        note = (
+            f"{report['photos']:,} photos, {report['captions']:,} captions. Likelihood: of the caption beside the "
+            "photo, less that without one."
+        )
+        yield Table(f"Retrieval{ending}", head, rows, note)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,10 @@ import numpy as np
 
 from bitmar.api import BitMar
 from bitmar.core.container import Container
+from bitmar.evaluate.protocol import Scorer
+from bitmar.evaluate.scorer import packed
+from bitmar.evaluate.tables import Cell, Results, Table, missing, number
+from bitmar.evaluate.work import Work
 from bitmar.runtime.backend import NUMPY, Backend, State
 from bitmar.runtime.choose import choose_backend
 from bitmar.runtime.options import GenerationOptions
@@ -26,6 +30,46 @@ CONTEXTS = (64, 256, 1024)
 PREFILL = 512
 GREEDY = GenerationOptions()
 PROBE = 0.2  # seconds for each limit of the machine
+
+
+STEPS = 100  # timed at each context in a report
+
+
+def run(scorer: Scorer, work: Work, *, tokens: int = STEPS) -> dict[str, Any]:
+    """The figures of `bitmar bench` on the engine that runs here, with a made-up photo."""
+    model = packed(scorer)
+    work.on_step("decoding", None, None)
+    found = measure_path(model.container, model.engine, contexts=CONTEXTS, tokens=tokens)
+    photo = sample_photo() if model.engine.tower is not None else None
+    if photo is not None:
+        work.on_step("captions", None, None)
+        found |= measure_caption(model, photo)
+    work.on_step("starts", None, None)
+    found |= measure_start(str(model.path), model.engine.name, photo)
+    return {"engine": model.engine.name, **found}
+
+
+def tables(found: Results) -> Iterator[Table]:
+    """What `bitmar bench` says of our model."""
+    yield from found.empty("speed", "Speed of the engine")
+    if (speed := found.get("speed")) is None:
+        return
+    share, joules = speed.get("memory_share"), speed.get("joules_per_token")
+    rows: list[list[Cell | str]] = [
+        [f"decode after {context} tokens, tokens/s", number(rate, 0)]
+        for context, rate in speed["tokens_per_second"].items()
+    ]
+    rows += [
+        ["reading a prompt, tokens/s", number(speed["prefill_tokens_per_second"], 0)],
+        ["vision tower, ms", number(speed["photo_ms"], 2)],
+        ["JPEG to caption, warm, ms", number(speed.get("caption_ms"), 2)],
+        ["process to first token, s", number(speed["first_token_s"], 3)],
+        ["peak RAM of that process, MB", number(speed["peak_rss_mb"])],
+        ["share of a token's time that the memory takes, %", number(None if share is None else 100 * share)],
+        ["energy a token, J", number(joules, 4) if joules else missing("no counter can be read here")],
+    ]
+    note = f"Engine: {speed['engine']}; medians; a made-up JPEG, 640 x 480."
+    yield Table("Speed of the engine", ["", "ours"], rows, note)
 
 
 def measure_path(container: Container, engine: Backend, *, contexts: tuple[int, ...], tokens: int) -> dict[str, Any]:

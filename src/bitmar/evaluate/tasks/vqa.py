@@ -6,16 +6,21 @@ An answer is right if it is the one that most people gave. A model that ignores 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bitmar.core.errors import DataError, ImageError
-from bitmar.core.strict_json import parse_json
-from bitmar.evaluate.figure import Figure
+from bitmar.core.errors import ConfigError, DataError, ImageError
+from bitmar.data.sources import iter_webdataset
+from bitmar.evaluate.archives import Record, read_records, text_of
+from bitmar.evaluate.figure import Figure, plain
+from bitmar.evaluate.protocol import PictureScorer
+from bitmar.evaluate.scorer import RuntimeScorer
+from bitmar.evaluate.tables import Cell, Table, number, ranged
+from bitmar.evaluate.work import Work
 from bitmar.runtime.ask import ask
 
 if TYPE_CHECKING:
@@ -61,26 +66,57 @@ class VqaReport:
     photos: int
 
 
-def read_vqa(path: Path, on_bad: OnBad) -> Iterator[VqaQuestion]:
-    """Lines {"shard", "key", "question", "answer", "answer_type"}; one that is none is named and left out.
+def decode(line: Record, stem: str) -> VqaQuestion:
+    """Of a line {"shard", "key", "question", "answer", "answer_type"}."""
+    shard, key, question, answer, kind = (text_of(line, name) for name in _KEYS)
+    return VqaQuestion(f"{Path(shard).stem}/{key}", question, answer, kind)
 
-    Raises DataError for a file that cannot be read.
-    """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    for number, line in enumerate(lines, 1):
-        try:
-            found = parse_json(line)
-            values: list[Any] = [found.get(key) for key in _KEYS] if isinstance(found, dict) else []
-            if not values or not all(isinstance(value, str) and value.strip() for value in values):
-                raise ValueError(f"a line is an object with the texts {', '.join(_KEYS)}")
-        except ValueError as error:
-            on_bad(f"{path.name}:{number}", str(error))
-            continue
-        shard, key, question, answer, kind = values
-        yield VqaQuestion(f"{Path(shard).stem}/{key}", question, answer, kind)
+
+def run(scorer: PictureScorer, work: Work, data: Sequence[str], questions: Path) -> dict[str, Any]:
+    """Answer the questions of a file as `bitmar ask` does. ConfigError for a model that is not packed."""
+    if not isinstance(scorer, RuntimeScorer):
+        raise ConfigError(
+            f"{scorer.name} is not packed: `bitmar ask`, which asks people's questions, takes a .bitmar file"
+        )
+    asked = read_records(questions, decode, work.on_bad)[: work.limit]
+    found = evaluate_vqa(
+        scorer.model,
+        asked,
+        iter_webdataset(data),  # photos that nobody asks about may be broken
+        on_bad=work.on_bad,
+        on_progress=work.progress("questions", len(asked)),
+    )
+    return {"task": "vqa", "questions_from": str(questions), **plain(found)}
+
+
+def table(report: dict[str, Any]) -> Table:
+    """A row for each type of answer."""
+    rows = [
+        [
+            *gains(kind, each),
+            number(100 * each["told"], 0),
+            number(None if each["right_of_told"] is None else 100 * each["right_of_told"]),
+            number(100 * each["commonest"]),
+            number(each["questions"], 0),
+        ]
+        for kind, each in report["kinds"].items()
+    ]
+    head = [
+        "answer",
+        "right, %",
+        "without the photo",
+        "what the photo adds",
+        "told",
+        "right of told",
+        "commonest",
+        "questions",
+    ]
+    return Table("People's questions about photos", head, rows, f"{report['photos']:,} photos.")
+
+
+def gains(kind: str, each: dict[str, Any]) -> list[Cell | str]:
+    """The first cells of a kind of question: right with the photo, without it, and the difference."""
+    return [kind, *(ranged(each[name], 100) for name in ("seen", "blind", "gain"))]
 
 
 def evaluate_vqa(

@@ -12,7 +12,7 @@ import pytest
 from bitmar.core.errors import DataError
 from bitmar.evaluate.scorer import load_scorer
 from bitmar.evaluate.tasks.babylm.blimp import blimp, read_pairs, supplement
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 
 def lines(count: int, good: str, bad: str, **more: str) -> list[dict[str, str]]:

@@ -23,7 +23,7 @@ from bitmar.evaluate.tasks.babylm.choices import (
 from bitmar.evaluate.tasks.babylm.choices import (
     judge as judged,
 )
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 
 def test_only_the_tokens_of_the_completion_count(judge: Callable[..., Any]) -> None:

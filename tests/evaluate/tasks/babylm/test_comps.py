@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bitmar.evaluate.tasks.babylm.comps import comps, decode
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 LINE = {"prefix_acceptable": "A dog", "prefix_unacceptable": "A table", "property_phrase": "can run over the grass."}
 

@@ -23,7 +23,7 @@ from bitmar.evaluate.protocol import PictureScorer
 from bitmar.evaluate.scorer import load_scorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, score_choices, score_pictured
 from bitmar.evaluate.tasks.babylm.reading import surprisals
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 PROBE = Path(__file__).with_name("pipeline_probe.py")
 HUB_ID = "someone/bitmar"

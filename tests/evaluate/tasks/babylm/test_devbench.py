@@ -11,7 +11,7 @@ import pytest
 
 from bitmar.core.errors import DataError
 from bitmar.evaluate.tasks.babylm.devbench import devbench, read_trials
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 RED, BLUE = (250, 0, 0), (0, 0, 250)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bitmar.evaluate.tasks.babylm.entity_tracking import entity_tracking, split_weights
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 
 def line(operations: int, right: str = "the dog") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bitmar.evaluate.tasks.babylm.ewok import decode, ewok
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 LINE = {
     "Domain": "spatial-relations",

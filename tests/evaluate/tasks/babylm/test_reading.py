@@ -24,7 +24,7 @@ from bitmar.evaluate.tasks.babylm.reading import (
     reading,
     surprisals,
 )
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 COLUMNS = ["item", "word", "prev_item", "prev_word", "prev_length", *BASELINE, *EYE_TRACKING, SELF_PACED]
 

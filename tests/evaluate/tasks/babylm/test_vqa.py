@@ -11,7 +11,7 @@ import pytest
 
 from bitmar.core.errors import DataError
 from bitmar.evaluate.tasks.babylm.vqa import vqa
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 LINE = {"question": "what colour", "target_ans": "red", "distractors": ["green", "grass", "a man"], "image_id": 7}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bitmar.evaluate.tasks.babylm.winoground import winoground
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 
 def lines(index: int) -> list[dict[str, Any]]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bitmar.evaluate.tasks.babylm.work import Work
 from bitmar.evaluate.tasks.babylm.wug import adjectives, model_ratio, past_tense
+from bitmar.evaluate.work import Work
 
 
 @pytest.fixture(autouse=True)

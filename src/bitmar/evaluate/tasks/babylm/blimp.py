@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from bitmar.data.sources import OnBad
+from bitmar.evaluate.archives import Record, read_records, text_of
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
-from bitmar.evaluate.tasks.babylm.files import Record, read_records, text_of
 from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 
 def decode(line: Record, stem: str) -> Choice:

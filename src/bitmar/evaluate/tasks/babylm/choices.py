@@ -20,7 +20,7 @@ from bitmar.core.image import load_photo
 from bitmar.evaluate.figure import F64, Figure, shares
 from bitmar.evaluate.protocol import OnProgress, Picture, PictureScorer, Scorer
 from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 _PHOTOS = 32  # in memory at the same time
 
@@ -72,7 +72,7 @@ def score_choices(scorer: Scorer, choices: Sequence[Choice], work: Work) -> list
     """The log-probability of each option of each choice; none of them has a picture."""
     texts = [text for choice in choices for text in choice.options]
     starts = [start for choice in choices for start in choice.starts]
-    sums = score_texts(scorer, texts, starts, on_progress=lambda done: work.on_progress(done, len(texts)))
+    sums = score_texts(scorer, texts, starts, on_progress=work.progress(work.name, len(texts)))
     return np.split(sums, np.cumsum([len(choice.options) for choice in choices])[:-1])
 
 
@@ -100,7 +100,7 @@ def score_pictured(scorer: PictureScorer, choices: Sequence[Choice], work: Work)
             starts = [first for choice in seen for first in choice.starts]
             scores += np.split(score_texts(scorer, texts, starts, images), np.cumsum(counts)[:-1])
             kept += seen
-        work.on_progress(min(start + _PHOTOS, len(choices)), len(choices))
+        work.on_step(work.name, min(start + _PHOTOS, len(choices)), len(choices))
     if not kept:
         raise DataError(f"not one picture can be read, the first of them {choices[0].picture}")
     return kept, scores

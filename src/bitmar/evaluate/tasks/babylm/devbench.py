@@ -21,7 +21,7 @@ from bitmar.evaluate.figure import F64, Figure, shares
 from bitmar.evaluate.protocol import Picture, PictureScorer
 from bitmar.evaluate.tasks.babylm.choices import points_of
 from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 CHOICES = {"devbench_vocabulary": "lex-viz_vocab", "devbench_grammar": "gram-trog"}
 THINGS, HUMAN, HUMAN_KEY = "sem-things", "spose_similarity.mat", "spose_sim"
@@ -71,7 +71,7 @@ def choose(scorer: PictureScorer, folder: Path, work: Work) -> Score:
             continue
         rows = scorer.loglikelihood([_PROMPT.format(trial.text)] * len(shown), shown)
         points.append(points_of(np.array([row.mean(dtype=np.float64) for row in rows])))
-        work.on_progress(done, len(trials))
+        work.on_step(work.name, done, len(trials))
     if not points:
         raise DataError(f"the pictures of {folder} are missing or broken, the first of them {trials[0].pictures[0]}")
     uids = [folder.name] * len(points)
@@ -94,7 +94,7 @@ def things(scorer: PictureScorer, folder: Path, human: Path, work: Work) -> Scor
         paths = [trials[i].pictures[0] for i in places[start : start + _PHOTOS]]
         photos: list[Picture] = [load_photo(path) for path in paths]
         points.append(scorer.embed(images=photos)[1])
-        work.on_progress(min(start + _PHOTOS, len(places)), len(places))
+        work.on_step(work.name, min(start + _PHOTOS, len(places)), len(places))
     embedded = np.concatenate(points).astype(np.float64)
     lower = np.tril_indices(len(places), k=-1)
     likeness = Figure.rank_correlation(

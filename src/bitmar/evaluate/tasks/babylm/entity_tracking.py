@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from bitmar.evaluate.archives import Record, read_records, text_of, texts_of
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
-from bitmar.evaluate.tasks.babylm.files import Record, read_records, text_of, texts_of
 from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 
 def decode(line: Record, stem: str) -> Choice:

@@ -23,7 +23,7 @@ from bitmar.evaluate.figure import F64, Figure
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.tasks.babylm.choices import tokenizer_of
 from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 from bitmar.runtime.text import encode
 
 EYE_TRACKING = ("RTfirstfix", "RTfirstpass", "RTgopast", "RTrightbound")
@@ -95,7 +95,7 @@ def surprisals(scorer: Scorer, words: Sequence[tuple[str, str]], work: Work) -> 
             rows.append([*encode(tokenizer, context), token if i == 0 else encode(tokenizer, piece)[0]])
             owners.append(owner)
             context += piece
-    scores = scorer.loglikelihood(rows, on_progress=lambda done: work.on_progress(done, len(rows)))
+    scores = scorer.loglikelihood(rows, on_progress=work.progress(work.name, len(rows)))
     found = np.zeros(len(words))
     np.subtract.at(found, owners, [float(row[-1]) for row in scores])
     return found

@@ -17,8 +17,8 @@ from bitmar.evaluate.tasks.babylm.reading import reading
 from bitmar.evaluate.tasks.babylm.scores import Score
 from bitmar.evaluate.tasks.babylm.vqa import vqa
 from bitmar.evaluate.tasks.babylm.winoground import winoground
-from bitmar.evaluate.tasks.babylm.work import Work
 from bitmar.evaluate.tasks.babylm.wug import adjectives, past_tense
+from bitmar.evaluate.work import Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from bitmar.evaluate.archives import Record, read_records, text_of, texts_of
 from bitmar.evaluate.protocol import PictureScorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_pictured
-from bitmar.evaluate.tasks.babylm.files import Record, read_records, text_of, texts_of
 from bitmar.evaluate.tasks.babylm.pictures import find_picture, pictures_of
 from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 
 def decode(line: Record, stem: str, pictures: Path) -> Choice:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from bitmar.evaluate.archives import Record, read_records, text_of
 from bitmar.evaluate.figure import F64, Figure
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, score_choices
-from bitmar.evaluate.tasks.babylm.files import Record, read_records, text_of
 from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.tasks.babylm.work import Work
+from bitmar.evaluate.work import Work
 
 
 @dataclass(frozen=True, slots=True)

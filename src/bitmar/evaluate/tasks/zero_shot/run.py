@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from bitmar.core.errors import BitMarError, ConfigError, DependencyError, nearest, pip_install
+from bitmar.core.errors import ConfigError, DependencyError, nearest, pip_install
 from bitmar.data.sources import OnBad
-from bitmar.evaluate.archives import data_hash
-from bitmar.evaluate.figure import Figure
+from bitmar.evaluate.figure import Figure, plain
+from bitmar.evaluate.paper import TABLE_1
+from bitmar.evaluate.parts import Prepared, measure_part
+from bitmar.evaluate.peer import Peer
 from bitmar.evaluate.protocol import TextScorer
-from bitmar.evaluate.store import ResultLog
+from bitmar.evaluate.task import Option
 from bitmar.evaluate.tasks.zero_shot.data import find_archive
+from bitmar.evaluate.work import Work
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -27,11 +29,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "yaml"
 ZERO_SHOT = "bitmar_zero_shot"  # the group of all tasks
 
-DONE, FAILED = "done", "failed"
 _ACCURACIES = ("acc", "acc_norm")
-
-OnTask = Callable[[str, int, int], None]
-"""Called with a task's name, the contexts that are done, and all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,60 +82,77 @@ def chance(task: str, data: str | Path | None = None) -> Chance:
         return Chance.of(row for task in loaded for row in task.eval_docs)
 
 
-def evaluate_tasks(
-    scorer: TextScorer,
-    tasks: Sequence[str] | None = None,
+def run(
+    scorer: TextScorer | Peer,
+    work: Work,
     *,
-    data: str | Path | None = None,
-    limit: int | None = None,
-    on_progress: OnTask | None = None,
-    on_bad: OnBad | None = None,
-    log: ResultLog | None = None,
+    tasks: Annotated[list[str] | None, Option("Only these. Can be repeated. Default: all.", "TASK[,TASK]")] = None,
+    data: Annotated[
+        Path | None,
+        Option("The folder of the archives. Default: $BITMAR_EVAL_DATA, else eval/lm_eval below $BITMAR_DATA.", "DIR"),
+    ] = None,
+) -> dict[str, dict[str, Any]]:
+    """Score a model on ARC, BoolQ, CommonsenseQA, COPA, LAMBADA, MMLU, OpenBookQA, PIQA, WinoGrande, and a sample of
+    HellaSwag, without examples.
+
+    By length: right by log-probability per character. Commonest: always the place that is most often right.
+    With --json FILE a killed run resumes after the last finished task.
+    """
+    return evaluate_tasks(scorer, tasks, work, data=data)
+
+
+def evaluate_tasks(
+    scorer: TextScorer | Peer, tasks: Sequence[str] | None, work: Work, *, data: str | Path | None = None
 ) -> dict[str, dict[str, Any]]:
     """Score a model on zero-shot tasks through lm-evaluation-harness: its prompts, its requests, its metrics.
 
     Args:
-        tasks: names, None for all. data: the folder of the archives, as in `task_data`. limit: the first N questions of
-            each, the first; of MMLU, of each subject. on_bad: told of lines that are left out. log: results that are
-            in it are not computed again, new ones are put there.
+        tasks: names, None for all; of a peer those of Table 1. data: the folder of the archives, as in `data`. work:
+        its
+            limit is the first N questions of each task, and of each subject of MMLU; its store keeps tasks.
     Returns:
-        By task a status. "done": acc, and acc_norm where the task has it (right by log-probability per character),
-        each {"value", "low", "high"} with the 95 % interval (Wilson); perplexity of LAMBADA's words; n, the questions;
-        ties, those whose best answers are equally likely, of which the harness takes the first; chance (see `Chance`);
-        parts, the accuracies of MMLU's subjects; archive, data_hash, skipped, seconds. "failed": message.
+        By task what `measure_part` gives: acc, and acc_norm where the task has it (right by log-probability per
+        character), figures; perplexity of LAMBADA's words; n, the questions; ties, those whose best answers are equally
+        likely, of which the harness takes the first; chance (see `Chance`); parts, the accuracies of MMLU's subjects.
     Raises:
-        ConfigError for an unknown task or a limit below 1, DependencyError without lm-eval.
+        ConfigError for an unknown task or a limit below 1, DependencyError without lm-eval, Unreachable.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(f"a limit is a number of questions, at least 1, not {limit}")
-    results: dict[str, dict[str, Any]] = {}
-    for name in find_tasks(tasks):
-        skipped: dict[str, str] = {}
+    names = find_tasks(list(TABLE_1) if isinstance(scorer, Peer) else tasks)
+    if work.limit is not None and work.limit < 1:
+        raise ConfigError(f"a limit is a number of questions, at least 1, not {work.limit}")
+    with _quiet():
+        if isinstance(scorer, Peer):
+            assert scorer.lm is not None  # a peer that is out of reach has no result, not even a failed one
+        return {name: measure_part(name, work, partial(_prepared, scorer, name, data)) for name in names}
 
-        def bad(place: str, reason: str, skipped: dict[str, str] = skipped) -> None:
-            if place not in skipped and on_bad is not None:
-                on_bad(place, reason)
-            skipped[place] = reason
 
-        def progress(done: int, total: int, name: str = name) -> None:
-            if on_progress is not None:
-                on_progress(name, done, total)
+def _prepared(scorer: TextScorer | Peer, name: str, data: str | Path | None, work: Work) -> Prepared:
+    loaded = _manager(data, work.on_bad).load(name)
+    task = next(iter(loaded["tasks"].values()))
+    archive = find_archive(task.config.dataset_kwargs["archive"], task.config.metadata["data"])
+    return archive, lambda: {**_measured(scorer, name, loaded, work), "archive": archive.name}
 
-        begun = time.perf_counter()
-        try:
-            with _quiet():
-                found = _evaluate(scorer, name, _manager(data, bad), limit, progress, log)
-        except DependencyError:
-            raise
-        except BitMarError as error:
-            results[name] = {"status": FAILED, "message": str(error), "skipped": skipped}
-            continue
-        if "seconds" not in found:
-            found |= {"skipped": skipped, "seconds": round(time.perf_counter() - begun, 2)}
-            if log is not None:
-                log.put(name, found)
-        results[name] = found
-    return results
+
+def _measured(scorer: TextScorer | Peer, name: str, loaded: dict[str, Any], work: Work) -> dict[str, Any]:
+    import lm_eval
+
+    from bitmar.evaluate.harness import BitMarLM
+
+    def progress(done: int, total: int) -> None:
+        work.on_step(name, done, total)
+
+    # `simple_evaluate` would add the machine's description, which takes it most of a minute, and set global seeds.
+    lm = scorer.lm if isinstance(scorer, Peer) else BitMarLM(scorer=scorer, on_progress=progress)
+    samples: dict[str, list[dict[str, Any]]]
+    samples = lm_eval.evaluate(lm=lm, task_dict=loaded, limit=work.limit, bootstrap_iters=0)["samples"]
+    every = [sample for some in samples.values() for sample in some]
+    found: dict[str, Any] = {**_accuracies(every), "n": len(every), "ties": sum(map(_is_tie, every))}
+    if "perplexity" in every[0]:
+        found["perplexity"] = math.exp(-sum(sample["perplexity"] for sample in every) / len(every))
+    found["chance"] = plain(Chance.of(sample["doc"] for sample in every))
+    if len(samples) > 1:
+        found["parts"] = {part.split("::")[-1]: {**_accuracies(some), "n": len(some)} for part, some in samples.items()}
+    return found
 
 
 def _manager(data: str | Path | None, on_bad: OnBad | None) -> TaskManager:
@@ -145,39 +160,6 @@ def _manager(data: str | Path | None, on_bad: OnBad | None) -> TaskManager:
 
     metadata: dict[str, Any] = {"data": None if data is None else str(data), "on_bad": on_bad}
     return TaskManager(include_path=str(FOLDER), include_defaults=False, metadata=metadata)
-
-
-def _evaluate(
-    scorer: TextScorer,
-    name: str,
-    manager: TaskManager,
-    limit: int | None,
-    on_progress: Callable[[int, int], None],
-    log: ResultLog | None,
-) -> dict[str, Any]:
-    import lm_eval
-
-    from bitmar.evaluate.harness import BitMarLM
-
-    loaded = manager.load(name)
-    task = next(iter(loaded["tasks"].values()))
-    archive = find_archive(task.config.dataset_kwargs["archive"], task.config.metadata["data"])
-    hashed = data_hash(archive)
-    known = log.found.get(name) if log is not None else None
-    if known is not None and known["data_hash"] == hashed:
-        return dict(known)
-    # `simple_evaluate` would add the machine's description, which takes it most of a minute, and set global seeds.
-    lm = BitMarLM(scorer=scorer, on_progress=on_progress)
-    document = lm_eval.evaluate(lm=lm, task_dict=loaded, limit=limit, bootstrap_iters=0)
-    samples: dict[str, list[dict[str, Any]]] = document["samples"]
-    every = [sample for some in samples.values() for sample in some]
-    found: dict[str, Any] = {"status": DONE, **_accuracies(every), "n": len(every), "ties": sum(map(_is_tie, every))}
-    if "perplexity" in every[0]:
-        found["perplexity"] = math.exp(-sum(sample["perplexity"] for sample in every) / len(every))
-    found["chance"] = asdict(Chance.of(sample["doc"] for sample in every))
-    if len(samples) > 1:
-        found["parts"] = {part.split("::")[-1]: {**_accuracies(some), "n": len(some)} for part, some in samples.items()}
-    return {**found, "archive": archive.name, "data_hash": hashed}
 
 
 def _accuracies(samples: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -14,24 +14,30 @@ import pytest
 
 from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError
-from bitmar.evaluate import ablation, ablation_costs
-from bitmar.evaluate.ablation import Sources, ablate_memory
-from bitmar.evaluate.ablation_episodes import Album, episodes
-from bitmar.evaluate.ablation_measure import PERPLEXITY, Measure
-from bitmar.evaluate.ablation_tasks import document_ids, documents, grammar
-from bitmar.evaluate.ablation_variants import (
+from bitmar.evaluate.passages import heldout_documents
+from bitmar.evaluate.photos import another_view
+from bitmar.evaluate.tables import Results
+from bitmar.evaluate.tasks import memory, memory_trials
+from bitmar.evaluate.tasks.babylm.choices import Choice
+from bitmar.evaluate.tasks.memory import Album, Sources, ablate_memory, episodes
+from bitmar.evaluate.tasks.memory_tables import conclusion, tables, whole_table
+from bitmar.evaluate.tasks.memory_trials import (
     LITERAL,
     OFF,
     ON,
     OTHERS,
+    PERPLEXITY,
     UNRECITED,
     UNWRITTEN,
+    Measure,
+    document_ids,
+    documents,
+    grammar,
     literal,
     variants,
     write_weights,
 )
-from bitmar.evaluate.passages import another_view, heldout_documents
-from bitmar.evaluate.tasks.babylm.choices import Choice
+from bitmar.evaluate.work import Work
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import Write
 
@@ -125,7 +131,7 @@ def test_literal_is_equation_1_and_2(models: dict[str, BitMar]) -> None:
 
 
 def test_the_write_weights_are_a_mean_address(model: BitMar, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bitmar.evaluate.ablation_variants.SENTENCES", {"one": ("the dog",)})
+    monkeypatch.setattr("bitmar.evaluate.tasks.memory_trials.SENTENCES", {"one": ("the dog",)})
     memory: Any = model.engine.memory  # type: ignore[attr-defined]
     query = model.engine.start().query(model._prompt("the dog"))
     logits = memory.write_beta * (memory.slots @ (memory.address @ query)) - memory.protect
@@ -232,9 +238,9 @@ def test_held_out_documents_are_a_share(tmp_path: Path) -> None:
 @pytest.fixture
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     """Costs of one run each."""
-    monkeypatch.setattr(ablation_costs, "_PROCESSES", 1)
-    monkeypatch.setattr(ablation_costs, "STEPS", 2)
-    monkeypatch.setattr(ablation, "speed", lambda models: ablation_costs.speed(models, context=8, runs=2))
+    monkeypatch.setattr(memory_trials, "_PROCESSES", 1)
+    monkeypatch.setattr(memory_trials, "STEPS", 2)
+    monkeypatch.setattr(memory, "speed", lambda models: memory_trials.speed(models, context=8, runs=2))
 
 
 def test_the_whole_table(model: BitMar, shard: Callable[..., Path], tmp_path: Path, cheap: None) -> None:
@@ -243,32 +249,34 @@ def test_the_whole_table(model: BitMar, shard: Callable[..., Path], tmp_path: Pa
     pairs.write_text(json.dumps({"sentence_good": "the dog runs", "sentence_bad": "dog the runs"}) + "\n")
     bad: list[str] = []
     sources = Sources([str(shard(8, broken=(3,)))], [text], pairs, heldout=1)
-    found = ablate_memory(model, sources, seeds=1, limit=16, on_bad=lambda name, reason: bad.append(name))
+    found = ablate_memory(model, sources, Work(16, on_bad=lambda name, reason: bad.append(name)), seeds=1)
     assert len(bad) == 1 and bad[0].endswith("003")
     rows = {(row["task"], row["measure"]): row for row in found.to_dict()["rows"]}
     assert {task for task, _ in rows} == {"long documents", "captions", "recall", "grammar", "speed", "RAM"}
     ram = rows["RAM", "process that writes 32 tokens"]["figures"]
     assert set(ram) == {ON, OFF, LITERAL} and all(10 < peak < 2000 for peak in ram.values())
     assert json.loads(json.dumps(found.to_dict(), allow_nan=False))
-    header, lines = found.table()
-    assert all(len(line) == len(header) for line in lines)
-    assert found.markdown().count("\n|") >= len(lines)
-    assert len(found.conclusion()) == 1 + sum(not m.cost for m in found.measures)
+    document = json.loads(json.dumps(found.to_dict()))
+    brief, *_ = tables(Results.of("ablation", document, "m"))
+    assert len(brief.rows) == len(found.measures) and all(len(row) == len(brief.head) for row in brief.rows)
+    assert whole_table(document).count("\n|") >= len(found.measures)
+    assert len(document["conclusion"]) == 1 + sum(not m.cost for m in found.measures)
+    assert document["conclusion"][0] in brief.note
 
 
 def test_missing_data_is_named_and_left_out(model: BitMar, tmp_path: Path, cheap: None) -> None:
     text = tmp_path / "text.txt"
     text.write_text("much too short")
-    found = ablate_memory(model, Sources(texts=[text], heldout=1), seeds=1, limit=2)
+    found = ablate_memory(model, Sources(texts=[text], heldout=1), Work(2), seeds=1)
     assert set(found.left_out) == {"long documents", "captions, recall", "grammar"}
     assert "--heldout 1" in found.left_out["long documents"]
     with pytest.raises(ConfigError, match=r"--data .*--text FILE.*--blimp"):
-        ablate_memory(model, Sources())
+        ablate_memory(model, Sources(), Work())
 
 
 def test_a_harmful_memory_is_called_so(models: dict[str, BitMar]) -> None:
     found = measure(np.zeros(9), np.ones(9))
-    text = ablation.Ablation("m", "numpy", 1, [found], {}).conclusion()
+    text = conclusion([found.to_dict()])
     assert text[0] == "t, n: the memory hurts" and "by chance alone" in text[1]
 
 

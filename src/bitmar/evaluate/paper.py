@@ -7,6 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bitmar.evaluate.tables import Cell, number
+
+BITMAR = "paper: BitMar-14M"
+"""Head of a column of the paper's figures."""
+
 TABLE_1 = {
     "bitmar_arc_easy": ("ARC-Easy", 28.32),
     "bitmar_boolq": ("BoolQ", 42.83),
@@ -124,3 +129,8 @@ TABLE_4 = {
     "winoground": ("Winoground", "-1.6"),
 }
 """Memory on less off, in points."""
+
+
+def reported(value: float | None) -> Cell:
+    """A figure of the paper."""
+    return Cell("not reported") if value is None else number(value, 2)

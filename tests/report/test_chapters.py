@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitmar.report.layout import Chapter, Table, number, verdict
-from bitmar.report.paper import BABYLM, PEERS, TABLE_1, TABLE_4
-from bitmar.report.tables import chapters
+from bitmar.evaluate.paper import BABYLM, PEERS, TABLE_1, TABLE_4
+from bitmar.evaluate.tables import Table, number, verdict
+from bitmar.report.chapters import Chapter, chapters
 
 
 def share(value: float, spread: float = 0.01) -> dict[str, float]:
@@ -48,16 +48,17 @@ def tables(found: list[Chapter]) -> dict[str, Table]:
 
 
 def row(table: Table, name: str) -> dict[str, str]:
-    found = next(cells for cells in table.rows if cells[0].startswith(name))
-    return dict(zip(table.head, found, strict=True))
+    found = next(cells for cells in table.cells if cells[0].text.startswith(name))
+    return dict(zip(table.head, map(str, found), strict=True))
 
 
 def test_nothing_measured_leaves_no_row_out() -> None:
     found = tables(chapters(document({"tasks": {"ours": absent("no archives")}})))
     for name, _ in TABLE_1.values():
         assert row(found["Table 1: zero-shot tasks"], name)["ours"] == "not measured: no archives"
-    assert len(found["Table 2: BabyLM 2025"].rows) == 7 + len(BABYLM)
-    assert all("not measured" in cells[2] for cells in found["Table 4: memory on less memory off"].rows)
+    assert len(found["Table 2: BabyLM 2025"].rows) == len(BABYLM) and len(found["Table 2: fine-tuning"].rows) == 7
+    table_4 = found["Table 4: memory on less memory off"]
+    assert all(cells[2].kind == "missing" and "not measured" in cells[2].text for cells in table_4.cells)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,11 @@ def test_a_figure_beside_the_paper(acc: float, says: str) -> None:
     table = tables(chapters(document(results, baseline)))["Table 1: zero-shot tasks"]
     found = row(table, "ARC-Easy")
     assert found["paper: BitMar-14M"] == "28.32" and found["chance"] == "25.0" and found["commonest"] == "30.0"
-    assert found["ours"].startswith(number(100 * acc)) and found["baseline: b"] == "50.0 (49.0 to 51.0)"
+    assert found["ours"].startswith(str(number(100 * acc))) and found["baseline: b"] == "50.0 (49.0 to 51.0)"
     assert found["beside them"] == says
+    told = next(cells for cells in table.cells if cells[0].text.startswith("ARC-Easy"))[-1]
+    assert told.kind == {"above": "good", "below": "bad"}.get(says.split()[0], "text")
+    assert told.beside["chance"] == says.split(", ")[1].split()[0]
     assert row(table, "BoolQ")["ours"] == "not measured: damaged"
 
 
@@ -117,17 +121,17 @@ def test_a_peer_is_run_here_or_marked_as_the_papers() -> None:
 
 
 def test_memory_on_less_off() -> None:
+    better = {"unit": "u", "better": "higher", "units": 9, "memory": "helps"}
+    gain = {"off": {"value": 0.01, "low": 0.005, "high": 0.015}}
     ablation = {
         "rows": [
-            {
-                "task": "grammar", "measure": "minimal pairs", "figures": {"on": 0.6, "off": 0.59},
-                "on_minus": {"off": {"value": 0.01, "low": 0.005, "high": 0.015}},
-            },
+            {"task": "grammar", "measure": "minimal pairs", "figures": {"on": 0.6, "off": 0.59}, "on_minus": gain},
             {"task": "speed", "measure": "a token, context 256", "figures": {"on": 0.5, "off": 0.4}, "on_minus": {}},
             {"task": "RAM", "measure": "process", "figures": {"on": 50.0, "off": 49.0}, "on_minus": {}},
         ],
-        "table": {"head": ["a"], "rows": [["b"]]}, "conclusion": ["it helps"], "left_out": {}, "variants": {},
+        "conclusion": ["it helps"], "left_out": {}, "variants": {},
     }  # fmt: skip
+    ablation["rows"] = [{**better, **each} for each in ablation["rows"]]
     on = {"comps": {"status": "done", "scores": {"comps": score(0.60)}}}
     off = {"comps": {"status": "done", "scores": {"comps": score(0.50)}}}
     results = {
@@ -146,6 +150,23 @@ def test_memory_on_less_off() -> None:
 
 @given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
 def test_a_verdict_names_one_side(a: float, b: float, reference: float) -> None:
-    low, high = min(a, b), max(a, b)
-    said = verdict(low, high, {"it": reference, "nothing": None})
-    assert said == ("above it" if reference < low else "below it" if reference > high else "at it")
+    found = {"value": a, "low": min(a, b), "high": max(a, b)}
+    said = verdict(found, 1, {"it": reference, "nothing": None})
+    place = "above" if reference < found["low"] else "below" if reference > found["high"] else "at"
+    assert said.text == f"{place} it" and said.beside == {"it": place}
+    assert said.kind == {"above": "good", "below": "bad", "at": "text"}[place]
+
+
+def test_naming_has_its_risk_and_its_picture() -> None:
+    naming = {
+        "named": share(0.6), "by_label": {"dog": [3, 5]}, "photos": 5, "unknown": {"thing": 2}, "picture": "c.png",
+        "calibration_error": 0.1, "by_coverage": {"50%": 0.75, "100%": 0.6}, "reliability": [],
+    }  # fmt: skip
+    pictures = chapters(document({"naming": {"ours": done(naming)}}))[1]
+    found = tables([pictures])
+    assert (
+        row(found["Naming the thing"], "mean")["named, %"].startswith("60.0")
+        and "2 photos" in found["Naming the thing"].note
+    )
+    assert row(found["Risk against coverage"], "the surest 50%")["name another thing, %"] == "25.0"
+    assert "c.png" in [picture.file for picture in pictures.pictures]

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from bitmar.report.peer import Unreachable, evaluate_peer
+from bitmar.evaluate.peer import Peer, Unreachable
+from bitmar.evaluate.tasks.zero_shot.run import evaluate_tasks
+from bitmar.evaluate.work import Work
 
 pytest.importorskip("lm_eval", reason="peers need bitmar[eval]")
 pytest.importorskip("torch", reason="peers need bitmar[train]")
@@ -36,7 +38,7 @@ def test_the_same_files(gpt2: Path, tmp_path: Path) -> None:
     lines = [{"query": f"Is {i} even?", "choices": ["no", "yes"], "gold": 1 - i % 2} for i in range(6)]
     with zipfile.ZipFile(tmp_path / "boolq.jsonl.zip", "w") as archive:
         archive.writestr("boolq.jsonl", "\n".join(map(json.dumps, lines)))
-    found = evaluate_peer(str(gpt2), data=tmp_path, limit=4)
+    found = evaluate_tasks(Peer(str(gpt2)), None, Work(4), data=tmp_path)
     boolq = found["bitmar_boolq"]
     assert boolq["status"] == "done" and boolq["n"] == 4
     assert boolq["acc"]["low"] < boolq["acc"]["value"] < boolq["acc"]["high"] and boolq["chance"]["uniform"] == 0.5
@@ -47,4 +49,4 @@ def test_out_of_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(Unreachable, match="nobody/nothing cannot be had"):
-        evaluate_peer("nobody/nothing", data=tmp_path)
+        evaluate_tasks(Peer("nobody/nothing"), None, Work(), data=tmp_path)
