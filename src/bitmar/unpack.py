@@ -10,6 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from bitmar.core.errors import DependencyError, FormatError, pip_install
 from bitmar.core.files import write_atomically
 from bitmar.core.tensors import expected_tensors, linear_shapes, scale_name
 from bitmar.core.ternary import F32, I8, absmean_of, unpack2
+
+if TYPE_CHECKING:
+    from bitmar.model.modeling_bitmar import BitMarForCausalLM
 
 _FEW_STEPS = 4  # with fewer, equal weights would differ by a quarter and more
 
@@ -30,26 +34,39 @@ def unpack(path: str | Path, folder: str | Path) -> Path:
     it for `export`, the card in card.json. Raises FormatError for a damaged file, DependencyError without torch and
     transformers.
     """
-    try:
-        import torch
-
-        from bitmar.model.checkpoint import save_checkpoint
-        from bitmar.model.configuration_bitmar import BitMarConfig
-        from bitmar.model.modeling_bitmar import BitMarForCausalLM
-    except ModuleNotFoundError as error:
-        raise DependencyError(f"unpack needs {error.name}: {pip_install('train')}") from error
     container = open_container(path)
-    config = container.config.to_dict() | {"vision_tower": None}
-    model = BitMarForCausalLM(BitMarConfig(**config))
-    weights = {name: torch.from_numpy(value) for name, value in master_weights(container).items()}
-    missing, unknown = model.load_state_dict(weights, strict=False)
-    if unknown or set(missing) != {"logit_scale"}:
-        raise FormatError(f"{path}: does not fit the model: missing {missing[:3]}, unknown {unknown[:3]}")
+    return save_like(container, unpacked(container), folder)
+
+
+def save_like(container: Container, model: BitMarForCausalLM, folder: str | Path) -> Path:
+    """Write `model`, the unpacked container's or one trained on from it, with all that `export` needs to pack it."""
+    from bitmar.model.checkpoint import save_checkpoint
+
     vision = {**container.vision, "tower": "features"}
     folder = save_checkpoint(folder, model, container.tokenizer_json, vision, container.card)
     Carried.of(container).save(folder)
     write_atomically(folder / "card.json", json.dumps(container.card, indent=2).encode())
     return folder
+
+
+def unpacked(container: Container) -> BitMarForCausalLM:
+    """The language model of an open `.bitmar` file in PyTorch; its input are the packed tower's patch features.
+
+    Raises FormatError where the file does not fit the model, DependencyError without torch and transformers.
+    """
+    try:
+        import torch
+
+        from bitmar.model.configuration_bitmar import BitMarConfig
+        from bitmar.model.modeling_bitmar import BitMarForCausalLM
+    except ModuleNotFoundError as error:
+        raise DependencyError(f"unpacking needs {error.name}: {pip_install('train')}") from error
+    model = BitMarForCausalLM(BitMarConfig(**container.config.to_dict() | {"vision_tower": None}))
+    weights = {name: torch.from_numpy(value) for name, value in master_weights(container).items()}
+    missing, unknown = model.load_state_dict(weights, strict=False)
+    if unknown or set(missing) != {"logit_scale"}:
+        raise FormatError(f"{container.path}: does not fit the model: missing {missing[:3]}, unknown {unknown[:3]}")
+    return model
 
 
 def master_weights(container: Container) -> dict[str, F32]:

@@ -22,6 +22,7 @@ _MODULES = (
     "plot",
     "training",
     "prepare",
+    "adapt",
     "models",
     "tower",
     "calibrate",

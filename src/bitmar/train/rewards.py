@@ -33,7 +33,7 @@ class CiderReward:
             raise DependencyError(f"objective: cider needs {error.name}: {pip_install('eval')}") from error
         self._cook = cook_test
         self._references = {
-            image: cook_refs([_words(text) + _END for text in texts]) for image, texts in references.items()
+            image: cook_refs([words(text) + _END for text in texts]) for image, texts in references.items()
         }
         self._scorer = CiderScorer()
         self._scorer.crefs = list(self._references.values())
@@ -46,7 +46,7 @@ class CiderReward:
         for start in range(0, len(images), documents):
             asked = slice(start, start + documents)
             self._scorer.ctest = [
-                self._cook(_words(text) + (_END if end else ""))
+                self._cook(words(text) + (_END if end else ""))
                 for text, end in zip(captions[asked], ended[asked], strict=True)
             ]
             references = [self._references[image] for image in images[asked]]
@@ -56,7 +56,8 @@ class CiderReward:
         return torch.tensor(scores)
 
 
-def _words(text: str) -> str:
+def words(text: str) -> str:
+    """A caption's words, near enough to those of the Penn Treebank tokenizer, with a space between them."""
     return " ".join(_WORD.findall(text.lower()))
 
 
