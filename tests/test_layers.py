@@ -37,6 +37,7 @@ ALLOWED = {  # a room -> the rooms it may import; `bitmar` is the package itself
     "data": {"core", "console"},
     "train": {"core", "console", "carried", "data", "model", "export", "unpack"},
     "evaluate": {"core", "data", "runtime"},
+    "hub": {"core", "api", "unpack"},
     "adapt": {"core", "runtime", "api", "data", "export", "train", "evaluate"},
     "plots": {"core", "data", "evaluate"},
     "report": {"core", "evaluate", "plots"},

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from bitmar.api import BitMar
 from bitmar.core.container import open_container
 from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.files import write_atomically
@@ -23,9 +24,8 @@ from bitmar.data.sources import CaptionedPhoto, OnBad
 from bitmar.data.text import clean_caption
 from bitmar.data.towers.packed import PackedTower
 from bitmar.evaluate.coco_metrics import cider_by_photo
-from bitmar.evaluate.intervals import Interval, bootstrap, transformed
+from bitmar.evaluate.figure import Figure, plain
 from bitmar.export import export_checkpoint
-from bitmar.runtime.api import BitMar
 from bitmar.runtime.text import encode
 from bitmar.train.adapting import Adapting, Part, train_on
 from bitmar.train.rewards import words
@@ -66,8 +66,8 @@ class Adapted:
     uncaptioned: int
     before: Figures
     after: Figures
-    cider_change: Interval
-    perplexity_ratio: Interval
+    cider_change: Figure
+    perplexity_ratio: Figure
     settings: dict[str, Any]
     written: bool
     skipped: dict[str, str] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Adapted:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for `json.dumps`."""
-        return {**asdict(self), "worse": self.worse}
+        return {**plain(self), "worse": self.worse}
 
 
 def adapt(
@@ -138,8 +138,8 @@ def adapt(
             uncaptioned=uncaptioned,
             before=before,
             after=after,
-            cider_change=bootstrap(cider - cider_before),
-            perplexity_ratio=transformed(bootstrap(nats - nats_before, tokens), _exp),
+            cider_change=Figure.bootstrap(cider - cider_before),
+            perplexity_ratio=Figure.bootstrap(nats - nats_before, tokens).map(_exp),
             settings={**asdict(settings), "heldout": heldout},
             written=True,
             skipped=skipped,

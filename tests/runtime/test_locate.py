@@ -53,9 +53,29 @@ def test_the_bundled_model_is_the_default(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_hub_id_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    file = touch(tmp_path / "model.bitmar")
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, allow_patterns: str(tmp_path))
-    assert find_model("someone/model") == file
+    file, asked = touch(tmp_path / "model.bitmar"), []
+
+    def download(name: str, revision: str | None, allow_patterns: str) -> str:
+        asked.append((name, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    for name in ("someone/model", "hf://someone/model", "hf://someone/model@refs/pr/1", "someone/model@v1.0"):
+        assert find_model(name) == file
+    assert asked == [("someone/model", revision) for revision in (None, None, "refs/pr/1", "v1.0")]
+
+
+def test_what_the_hub_has_is_no_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    (tmp_path / "someone/model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tmp_path))
+    touch(tmp_path / "model.bitmar")
+    assert find_model("hf://someone/model") == tmp_path / "model.bitmar"
+    for name in ("hf://", "hf://model", "hf://a/b/c", "hf://../model", "hf://a/b@"):
+        with pytest.raises(FormatError, match="OWNER/NAME"):
+            find_model(name)
 
 
 def test_without_a_connection_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

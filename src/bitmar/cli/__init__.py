@@ -24,6 +24,7 @@ _MODULES = (
     "prepare",
     "adapt",
     "models",
+    "hub",
     "tower",
     "calibrate",
     "finetune",

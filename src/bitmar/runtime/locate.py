@@ -8,27 +8,33 @@ from pathlib import Path
 from bitmar.core.errors import BitMarError, FormatError
 
 BUNDLED = Path(__file__).parent.parent / "assets"
-_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+HUB = "hf://"
+_HUB_ID = re.compile(r"([\w][\w.-]*/[\w][\w.-]*)(?:@([\w][\w./-]*))?")
 
 
 def find_model(name: str | Path | None = None) -> Path:
     """The `.bitmar` file of a model.
 
     name: None for the one that comes with the package; a file; a folder that holds one (a training run holds
-    model.bitmar once it is exported); or a Hub id such as "someone/model", which is downloaded once.
+    model.bitmar once it is exported); or a Hub id such as "someone/model", which is downloaded once. "hf://someone/model"
+    is never taken for a folder of that name, and may end in "@revision".
     Raises FormatError or BitMarError with what to do next.
     """
     if name is None:
         if not BUNDLED.is_dir() or not any(BUNDLED.glob("*.bitmar")):
             raise FormatError("this installation of bitmar holds no model: name a .bitmar file or train one")
         return _in_folder(BUNDLED)
+    if isinstance(name, str) and name.startswith(HUB):
+        if (named := _HUB_ID.fullmatch(name.removeprefix(HUB))) is None:
+            raise FormatError(f"{name}: a model on the Hub is {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
+        return _in_folder(_download(named[1], named[2]))
     path = Path(name)
     if path.is_file():
         return path
     if path.is_dir():
         return _in_folder(path)
-    if isinstance(name, str) and path.suffix != ".bitmar" and _HUB_ID.fullmatch(name):
-        return _in_folder(_download(name))
+    if isinstance(name, str) and path.suffix != ".bitmar" and (named := _HUB_ID.fullmatch(name)):
+        return _in_folder(_download(named[1], named[2]))
     raise FormatError(f"{name}: no such file or folder, and no Hub id (those look like someone/model)")
 
 
@@ -50,11 +56,11 @@ def _in_folder(folder: Path) -> Path:
     raise FormatError(f"{folder} holds no .bitmar file")
 
 
-def _download(repository: str) -> Path:
+def _download(repository: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns="*.bitmar"))
+        return Path(snapshot_download(repository, revision=revision, allow_patterns="*.bitmar"))
     except Exception as error:  # the client lets errors of several network libraries through
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BitMarError(

@@ -16,7 +16,7 @@ from bitmar.core.container import Container
 from bitmar.core.errors import ConfigError
 from bitmar.data.caption_batches import CaptionBatches
 from bitmar.data.features import FeatureStore
-from bitmar.train.monitor import evaluate, loss_terms
+from bitmar.train.monitor import evaluate, forward_arguments
 from bitmar.train.settings import Training
 from bitmar.train.state import StatefulCallback
 from bitmar.train.trainer import BatchTrainer
@@ -111,10 +111,19 @@ def train_on(container: Container, photos: Part, folder: Path, settings: Adaptin
     choosing = CaptionBatches(photos.part(order[:count]), tokenizer, *size, training=False)
     training = settings.training(len(batches.images))
     best = BestState(model, choosing, max(1, training.steps // LOOKS), folder / "best.safetensors")
-    trainer = BatchTrainer(model, batches, training, folder, name="training", terms=loss_terms, callbacks=[best])
+    trainer = _CaptionTrainer(model, batches, training, folder, name="training", terms=lambda _: {}, callbacks=[best])
     trainer.train_or_resume()
     model.load_state_dict(load_file(best.path))
     return save_like(container, model, folder / "model")
+
+
+class _CaptionTrainer(BatchTrainer):
+    """Gives the model its batches as its `forward` wants them."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        return super().compute_loss(model, forward_arguments(inputs), return_outputs)
 
 
 class BestState(StatefulCallback):
@@ -124,10 +133,10 @@ class BestState(StatefulCallback):
         self.model, self.source, self.every, self.path = model, source, every, path
         self.losses: list[float] = []
 
-    def remember(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         return {"losses": self.losses}
 
-    def recall(self, saved: dict[str, Any]) -> None:
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.losses = list(saved["losses"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
