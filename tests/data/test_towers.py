@@ -380,6 +380,20 @@ def test_a_pair_stores_both_in_steps_of_the_first_and_averages_their_classes(mon
     np.testing.assert_allclose(logits, (parts[0] + parts[1]) / 2, rtol=1e-4, atol=1e-4)
 
 
+def test_the_second_of_a_pair_says_its_classes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from bitmar.data.towers.pair import last_classifier
+
+    one, two = MadeUpTower("one", 0.5), MadeUpTower("second", 0.25)
+    pair = pair_of(monkeypatch, one, two)
+    photos = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), dtype=np.uint8)
+    weight, bias = last_classifier(pair, 2)
+    alone = two(photos).mean(1) @ two.classes[:, :2].T + two.classes[:, 2]
+    np.testing.assert_allclose(pair(photos).mean(1)[:, -2:] @ weight.T + bias, alone, rtol=1e-4, atol=1e-4)
+    for tower, width in ((pair, 4), (one, 2)):
+        with pytest.raises(ConfigError, match="is no pair whose second tower has"):
+            last_classifier(tower, width)
+
+
 def test_a_pair_needs_two_towers_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     other = MadeUpTower("other", 1.0)
     other.grid = 2
