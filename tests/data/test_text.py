@@ -4,6 +4,7 @@ import gzip
 import lzma
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -134,11 +135,19 @@ def test_domain_paths(tmp_path: Path) -> None:
         ({"path": "a", "clean": "captions"}, "did you mean 'caption'"),
         ({"path": "a", "weight": 0}, "weight"),
         ({"path": "a", "weight": "two"}, "weight"),
+        ({"path": "a", "weight": True}, "weight"),
+        ({"path": 0}, "a file, a folder, a glob or a list of these, not 0"),
+        ({"path": ["a", 3]}, "a list of these"),
+        ({"path": {"a": 1}}, "a list of these"),
+        ({"dataset": 3}, "dataset of a text domain must be text, not 3"),
+        ({"path": "a", "column": ["x"]}, "column of a text domain must be text"),
+        ({"path": "a", "questions": "no"}, "questions of a text domain is true or false, not 'no'"),
+        (3, "a path or a mapping of its keys, not 3"),
         ({"path": "a", "dataset": "b"}, "exactly one"),
         ({}, "exactly one"),
     ],
 )
-def test_a_wrong_domain_says_what_is_wrong(fields: dict[str, object], message: str) -> None:
+def test_a_wrong_domain_says_what_is_wrong(fields: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Domain.of(fields)
 

@@ -105,9 +105,18 @@ class Domain:
     def __post_init__(self) -> None:
         if (self.path is None) == (self.dataset is None):
             raise ConfigError("a text domain needs exactly one of `path` (files) and `dataset` (Hugging Face)")
+        paths = self.path if isinstance(self.path, list | tuple) else [] if self.path is None else [self.path]
+        if not all(isinstance(path, str | Path) for path in paths):
+            raise ConfigError(f"a domain's path is a file, a folder, a glob or a list of these, not {self.path!r:.60}")
+        for name in ("dataset", "config", "subset", "column"):
+            if not isinstance(value := getattr(self, name), str | None):
+                raise ConfigError(f"{name} of a text domain must be text, not {value!r:.60}")
+        for name in ("paragraphs", "questions"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise ConfigError(f"{name} of a text domain is true or false, not {value!r:.60}")
         _one_of("split", self.split, SPLITS)
         _one_of("clean", self.clean, CLEANERS)
-        if not isinstance(self.weight, int | float) or not 0 < self.weight <= 1000:
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or not 0 < self.weight <= 1000:
             raise ConfigError(f"a domain's weight is a number above 0, at most 1000, not {self.weight!r}")
 
     @classmethod
@@ -117,6 +126,8 @@ class Domain:
             return value
         if isinstance(value, str):
             return cls(path=value)
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"a text domain is a path or a mapping of its keys, not {value!r:.60}")
         fields = tuple(cls.__dataclass_fields__)
         for key in value:
             if key not in fields:
