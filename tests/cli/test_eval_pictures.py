@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -90,6 +92,31 @@ def test_questions_made_from_captions(cli: Cli, model: Path, shard: Path, tmp_pa
     document = json.loads(out.read_text())
     assert document["photos"] == 4 and document["kinds"]["truth"]["questions"] == 4
     assert "without the photo" in result.stdout and "truth" in result.stdout
+
+
+def test_names_of_labelled_photos(
+    cli: Cli, fails: Fails, model: Path, jpeg: Callable[..., bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    with tarfile.open(folder / "things-0.tar", "w") as tar:
+        for name, data in (
+            ("a.jpg", jpeg("red")), ("a.json", b'{"label": "dog"}'), ("b.jpg", jpeg("blue")),
+            ("b.json", b'{"label": "xyz"}'), ("c.jpg", b"no photo"), ("c.json", b'{"label": "cat"}'),
+        ):  # fmt: skip
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
+    out = tmp_path / "naming.json"
+    result = cli("eval", "naming", "--data", folder / "*.tar", "--model", model, "--json", out)
+    assert result.exit_code == 1 and "things-0/c" in result.stderr and "no noun: xyz" in result.stdout
+    document = json.loads(out.read_text())
+    assert document["command"] == "eval naming" and document["by_label"] == {"dog": [0, 1]}
+    assert document["unknown"] == {"xyz": 1} and document["reliability"] is None
+    monkeypatch.setenv("BITMAR_DATA", str(tmp_path))  # the same photos, which nobody has to name
+    assert json.loads(cli("eval", "naming", "--model", model, "--json", "-").stdout)["by_label"] == {"dog": [0, 1]}
+    monkeypatch.delenv("BITMAR_DATA")
+    assert "BITMAR_DATA" in fails("eval", "naming", "--model", model)
 
 
 def test_questions_are_answered(cli: Cli, fails: Fails, model: Path, questions: Path, tmp_path: Path) -> None:

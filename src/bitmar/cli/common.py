@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bitmar.console import resumable
+from bitmar.console import console, resumable, table
 from bitmar.core.errors import DependencyError, pip_install
+
+if TYPE_CHECKING:
+    from bitmar.evaluate.tables import Table
 
 Model = Annotated[
     str | None,
@@ -43,6 +46,10 @@ Assignments = Annotated[
 ]
 
 
+_JUSTIFY: dict[str, Any] = {"text": "left"}
+_STYLE = {"good": "green", "bad": "red", "missing": "dim"}
+
+
 def resumable_training(folder: Path) -> AbstractContextManager[None]:
     """`resumable` for a folder of runs, in which a checkpoint or a finished stage may be."""
     kept = ("checkpoint-*", "finished.json")
@@ -58,3 +65,19 @@ def needs(extra: str) -> Iterator[None]:
         if error.name is None or error.name.partition(".")[0] == "bitmar":
             raise
         raise DependencyError(f"this command needs {error.name}: {pip_install(extra)}") from error
+
+
+def show(made: Table) -> None:
+    """A table on stdout, its note beneath."""
+    from rich.text import Text
+
+    to = console()
+    if made.rows:
+        shown = table(*made.head, title=made.title)
+        for row in made.cells:
+            shown.add_row(
+                *(Text(each.text, _STYLE.get(each.kind, ""), justify=_JUSTIFY.get(each.kind)) for each in row)
+            )
+        to.print(shown)
+    if made.note:
+        to.print(Text(made.note), soft_wrap=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from bitmar.cli.app import USE, command
-from bitmar.cli.common import Json, Model
-from bitmar.console import STDOUT, console, say, table, write_json
+from bitmar.cli.common import Json, Model, show
+from bitmar.console import STDOUT, say, write_json
 
 FOUND = 1  # exit status of a diagnosis that found a fault
 
@@ -85,34 +84,5 @@ def bench(
     if json_file is not None:
         write_json(document, json_file)
     if json_file != STDOUT:
-        _print_figures(document)
-
-
-def _print_figures(document: dict[str, Any]) -> None:
-    rows: dict[str, Callable[[dict[str, Any]], float | None]] = {
-        "decode, tokens/s, context 64": lambda f: f["tokens_per_second"]["64"],
-        "decode, tokens/s, context 256": lambda f: f["tokens_per_second"]["256"],
-        "decode, tokens/s, context 1024": lambda f: f["tokens_per_second"]["1024"],
-        "prefill of 512, tokens/s": lambda f: f["prefill_tokens_per_second"],
-        "vision tower, ms": lambda f: f["photo_ms"],
-        "photo to caption, warm, ms": lambda f: f.get("caption_ms"),
-        "words of that caption": lambda f: f.get("words"),
-        "process to first token, s": lambda f: f["first_token_s"],
-        "peak RSS, MB": lambda f: f["peak_rss_mb"],
-        "share of a token that the memory takes": lambda f: f.get("memory_share"),
-        "joules per token": lambda f: f.get("joules_per_token"),
-        "kB read per token, context 64": lambda f: (
-            f["limits"]["64"]["bytes_per_token"] / 1e3 if "limits" in f else None
-        ),
-        "share of the reading limit, 64": lambda f: f["limits"]["64"]["share_of_bandwidth"] if "limits" in f else None,
-        "share of the product limit, 64": lambda f: f["limits"]["64"]["share_of_products"] if "limits" in f else None,
-        "share of the reading limit, 1024": lambda f: (
-            f["limits"]["1024"]["share_of_bandwidth"] if "limits" in f else None
-        ),
-    }
-    shown = table("one thread, medians", *document["paths"])
-    for name, value in rows.items():
-        found = [value(figures) for figures in document["paths"].values()]
-        shown.add_row(name, *("" if x is None else f"{x:,.3g}" if x < 100 else f"{x:,.0f}" for x in found))
-    console().print(shown)
-    console().print(f"{document['model']}; {document['doctor']['processor']}", soft_wrap=True)
+        note = f"{document['model']}; {about['processor']}; one thread, medians"
+        show(speed.table("Speed", figures, note))

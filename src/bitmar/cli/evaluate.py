@@ -13,15 +13,14 @@ import typer
 
 from bitmar import __version__
 from bitmar.cli.app import FAILED, JUDGE, SKIPPED, Group, command, make_group
-from bitmar.cli.common import Model, needs
-from bitmar.console import STDOUT, Skipped, Steps, console, progress, resumable, say, table, write_json
+from bitmar.cli.common import Model, needs, show
+from bitmar.console import STDOUT, Skipped, Steps, progress, resumable, say, write_json
 from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.paths import VARIABLE, data_folder
 
 if TYPE_CHECKING:
     from bitmar.evaluate.scorer import RuntimeScorer
     from bitmar.evaluate.store import Store
-    from bitmar.evaluate.tables import Table
     from bitmar.evaluate.task import Option, Task
     from bitmar.evaluate.torch_scorer import TorchScorer
 
@@ -31,8 +30,6 @@ Engine = Annotated[
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON; - for stdout.")
 ]
-_JUSTIFY: dict[str, Any] = {"text": "left"}
-_STYLE = {"good": "green", "bad": "red", "missing": "dim"}
 
 
 class Tasks(Group):
@@ -140,7 +137,7 @@ def _evaluate(
     if json_file != STDOUT:
         for each in task.tables(Results.of(task.name, found, Path(scorer.name).name)):
             if isinstance(each, Table):
-                _show(each)
+                show(each)
     for name, part in found.items() if task.parts else ():
         if part["status"] == "failed":
             say(f"{name}: {part['message']}")
@@ -237,19 +234,3 @@ def _earlier(path: Path, head: Mapping[str, Any]) -> dict[str, Any]:
     wanted = ("task", "bitmar", "model_checksum", "scorer", "limit")
     same = all(document.get(name) == head[name] for name in wanted) and head["model_checksum"] is not None
     return parts if same else {}
-
-
-def _show(made: Table) -> None:
-    """A table on stdout, its note beneath."""
-    from rich.text import Text
-
-    to = console()
-    if made.rows:
-        shown = table(*made.head, title=made.title)
-        for row in made.cells:
-            shown.add_row(
-                *(Text(each.text, _STYLE.get(each.kind, ""), justify=_JUSTIFY.get(each.kind)) for each in row)
-            )
-        to.print(shown)
-    if made.note:
-        to.print(Text(made.note), soft_wrap=True)

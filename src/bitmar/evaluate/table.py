@@ -32,7 +32,8 @@ _TASKS = (
     Task(
         "probes", "Honesty probes", probes.run, probes.files, probes.tables,
         chance="leak: ln V nats a token",
-        fills=False, chapter="Honesty probes", sizes=probes.sizes, seconds=15, fixed=5, items=probes.PAIRS,
+        fills=False, least=2, counts="N photos and pairs",
+        chapter="Honesty probes", seconds=15, fixed=5, items=probes.PAIRS,
         examples=(
             "bitmar eval probes",
             "bitmar eval probes --data 'flickr8k-val-*.tar' --blimp blimp_filtered.zip --json out/probes.json",

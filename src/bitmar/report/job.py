@@ -158,7 +158,7 @@ class Job:
             options = {name: value for name, value in options.items() if name not in ("scorer", "work")}
         values = {
             "model": "" if source is None else f"--model {shlex.quote(source)}",
-            "source": shlex.quote(str(self.data.run or source or "default")),
+            "source": shlex.quote(str(self.data.run or source or "bundled")),
             "options": _flags(options),
             "limit": "" if self.limit is None or "limit" in options else f"--limit {self.limit}",
             "finetuned": shlex.quote(str(self.data.finetuned or "DIR")),

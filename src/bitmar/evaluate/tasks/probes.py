@@ -57,12 +57,12 @@ def run(
     seen = []
     if data and (features or scorer.has_tower):
         found = read_pictures(data, features=features, on_bad=work.on_bad)
-        seen = list(islice((each for each in found if each[0].captions), photos))
+        seen = list(islice((each for each in found if each[0].captions), work.at_most(photos)))
     report = run_probes(
         scorer,
         pictures=[picture for _, picture in seen],
         captions=[sample.captions for sample, _ in seen],
-        pairs=chosen[:: max(1, len(chosen) // pairs)],
+        pairs=chosen[:: max(1, len(chosen) // work.at_most(pairs))],
         on_probe=lambda name: work.on_step(f"probing {name}", None, None),
     )
     return {"passed": report.passed, **plain(report)}
@@ -75,11 +75,6 @@ def files(source: EvalData) -> dict[str, Any]:
         with suppress(Absent):  # the probe says that it was not run
             found[name] = look_up()
     return found
-
-
-def sizes(limit: int | None) -> dict[str, int]:
-    """How much a report takes."""
-    return {} if limit is None else {"photos": min(PHOTOS, limit), "pairs": min(PAIRS, limit)}
 
 
 def tables(found: Results) -> Iterator[Table]:

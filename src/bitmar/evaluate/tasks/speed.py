@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -20,7 +20,7 @@ from bitmar.api import BitMar
 from bitmar.core.container import Container
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.scorer import packed
-from bitmar.evaluate.tables import Cell, Results, Table, missing, number
+from bitmar.evaluate.tables import Cell, Cells, Results, Table
 from bitmar.evaluate.work import Work
 from bitmar.runtime.backend import NUMPY, Backend, State
 from bitmar.runtime.choose import choose_backend
@@ -52,24 +52,40 @@ def run(scorer: Scorer, work: Work, *, tokens: int = STEPS) -> dict[str, Any]:
 def tables(found: Results) -> Iterator[Table]:
     """What `bitmar bench` says of our model."""
     yield from found.empty("speed", "Speed of the engine")
-    if (speed := found.get("speed")) is None:
-        return
-    share, joules = speed.get("memory_share"), speed.get("joules_per_token")
-    rows: list[list[Cell | str]] = [
-        [f"decode after {context} tokens, tokens/s", number(rate, 0)]
-        for context, rate in speed["tokens_per_second"].items()
+    if (speed := found.get("speed")) is not None:
+        note = f"Engine: {speed['engine']}; one thread, medians; a made-up JPEG, 640 x 480."
+        yield table("Speed of the engine", {"ours": speed}, note)
+
+
+def table(title: str, paths: Mapping[str, dict[str, Any]], note: str) -> Table:
+    """A column for the figures of each kernel path."""
+    rows: list[Cells] = [
+        [label, *(_cell(figures, *keys) for figures in paths.values())] for label, keys in _ROWS.items()
     ]
-    rows += [
-        ["reading a prompt, tokens/s", number(speed["prefill_tokens_per_second"], 0)],
-        ["vision tower, ms", number(speed["photo_ms"], 2)],
-        ["JPEG to caption, warm, ms", number(speed.get("caption_ms"), 2)],
-        ["process to first token, s", number(speed["first_token_s"], 3)],
-        ["peak RAM of that process, MB", number(speed["peak_rss_mb"])],
-        ["share of a token's time that the memory takes, %", number(None if share is None else 100 * share)],
-        ["energy a token, J", number(joules, 4) if joules else missing("no counter can be read here")],
-    ]
-    note = f"Engine: {speed['engine']}; medians; a made-up JPEG, 640 x 480."
-    yield Table("Speed of the engine", ["", "ours"], rows, note)
+    return Table(title, ["", *paths], rows, note)
+
+
+_ROWS = {
+    **{f"decode, tokens/s, context {n}": ("tokens_per_second", str(n)) for n in CONTEXTS},
+    f"prefill of {PREFILL}, tokens/s": ("prefill_tokens_per_second",),
+    "vision tower, ms": ("photo_ms",),
+    "photo to caption, warm, ms": ("caption_ms",),
+    "words of that caption": ("words",),
+    "process to first token, s": ("first_token_s",),
+    "peak RSS of that process, MB": ("peak_rss_mb",),
+    "share of a token's time that the memory takes": ("memory_share",),
+    "joules a token": ("joules_per_token",),
+    "bytes read a token, context 64": ("limits", "64", "bytes_per_token"),
+    "share of the reading limit, 64": ("limits", "64", "share_of_bandwidth"),
+    "share of the product limit, 64": ("limits", "64", "share_of_products"),
+    "share of the reading limit, 1024": ("limits", "1024", "share_of_bandwidth"),
+}
+
+
+def _cell(figures: Any, *keys: str) -> Cell:
+    for key in keys:
+        figures = (figures or {}).get(key)
+    return Cell("" if figures is None else f"{figures:,.3g}" if figures < 100 else f"{figures:,.0f}", "number")
 
 
 def measure_path(container: Container, engine: Backend, *, contexts: tuple[int, ...], tokens: int) -> dict[str, Any]:
