@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from bitmar import load
-from bitmar.core.errors import MemoryBusyError, MemoryFileError
+from bitmar.core.errors import ImageError, MemoryBusyError, MemoryFileError
 from bitmar.session.layout import Episode
 from bitmar.session.session import Recalled
 from bitmar.watch.event import Seen, Told
@@ -139,6 +140,26 @@ def test_photos_that_cannot_be_read_are_named_and_counted(bitmar: Any, picture: 
     seen = [(each.path, each.new) for each in kept.events if isinstance(each, Seen)]
     assert seen == [("b.jpg", True), ("red.jpg", None)]
     assert (watcher.captions, watcher.skipped) == (2, 2)
+
+
+def test_names_that_are_no_utf_8_can_be_told(bitmar: Any, picture: Picture, kept: Any) -> None:
+    shots = [
+        Shot(lambda: picture(1), path="\udcff.jpg"),
+        Shot(lambda: "\udcfe.jpg", path="\udcfe.jpg"),
+    ]
+    Watcher(bitmar, None, [kept]).run(Fake(shots, waits=True), threading.Event())
+    assert len(kept.events) == 2
+    for event in kept.events:
+        event.line().encode()
+        json.dumps(event.document(), ensure_ascii=False).encode()
+
+
+def test_a_model_that_can_read_no_photo_is_an_error(
+    make_model: Any, picture: Picture, kept: Any, tmp_path: Path
+) -> None:
+    blind = load(make_model(tmp_path / "blind.bitmar", tower=False), engine="numpy")
+    with pytest.raises(ImageError, match="no vision tower"):
+        Watcher(blind, None, [kept]).run(Fake([frame(picture(1), 0)]), threading.Event())
 
 
 @pytest.mark.parametrize("fault", [MemoryBusyError("home.mem: in use"), "disk"])

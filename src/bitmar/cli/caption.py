@@ -14,10 +14,11 @@ import typer
 from bitmar.cli.app import FAILED, SKIPPED, USE, command
 from bitmar.cli.caption_files import CaptionFiles, photo_key
 from bitmar.cli.common import Beams, Json, MemoryFile, Model, Recite
-from bitmar.cli.photos import STDIN, find_photos, photo_of, shown
+from bitmar.cli.photos import STDIN, find_photos, photo_of
 from bitmar.cli.threads import cores, in_order
 from bitmar.console import progress, resumable, say, write_json
 from bitmar.core.errors import ConfigError, ImageError
+from bitmar.core.files import shown
 from bitmar.runtime.alt_text import alt_text
 
 if TYPE_CHECKING:

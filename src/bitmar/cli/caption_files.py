@@ -14,10 +14,10 @@ from typing import Any
 
 from bitmar.cli.caption_xmp import embed, is_described, write_sidecar
 from bitmar.cli.common import needs
-from bitmar.cli.photos import STDIN, shown
+from bitmar.cli.photos import STDIN
 from bitmar.core.errors import ConfigError, ImageError
 from bitmar.core.fetch import is_address
-from bitmar.core.files import write_atomically
+from bitmar.core.files import shown, write_atomically
 from bitmar.evaluate.store import Store
 from bitmar.runtime.alt_text import alt_text
 

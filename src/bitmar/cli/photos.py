@@ -67,11 +67,6 @@ def _still_of(name: str) -> Image.Image:
     return still_of(path)
 
 
-def shown(text: str) -> str:
-    """A file's name that is no UTF-8 as text that can be."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def _in_folder(folder: str, on_bad: Callable[[str, str], None]) -> list[str]:
     from bitmar.core.formats import is_raw  # with Pillow, which help does without
 

@@ -10,6 +10,11 @@ from pathlib import Path
 from bitmar.core.errors import OutputError
 
 
+def shown(text: str) -> str:
+    """A text with a file's name in it, which may be no UTF-8, as a text that can be."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def write_atomically(path: str | Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write `data` to a temporary file in the same folder, fsync it and rename it over `path`.
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from bitmar.api import BitMar
 from bitmar.core.errors import ImageError, MemoryBusyError, MemoryFileError
+from bitmar.core.files import shown
 from bitmar.core.image import load_photo
 from bitmar.runtime.cache import ImageTokens
 from bitmar.session.recite import SURE
@@ -53,7 +54,10 @@ class Watcher:
         self._times: deque[float] = deque(maxlen=per_minute)  # of the last captions, by the source's clock
 
     def run(self, source: Source, stop: Flag) -> None:
-        """To the source's end, or until `stop` is set. Raises MemoryFileError for a memory that is damaged."""
+        """To the source's end, or until `stop` is set.
+
+        Raises MemoryFileError for a memory that is damaged, ImageError for a model that can read no photo.
+        """
         for shot in source.shots(stop):
             if isinstance(shot, Notice):
                 self._tell(Told(source.name, shot))
@@ -65,8 +69,11 @@ class Watcher:
             try:
                 self._tell(self._look(source.name, shot))
             except ImageError as error:
+                if self.model.config.vision_tower is None:
+                    raise
                 if not source.retry(shot):
-                    self._tell(Told(source.name, Notice("skipped", str(error), shot.path)))
+                    path = None if shot.path is None else shown(shot.path)
+                    self._tell(Told(source.name, Notice("skipped", shown(str(error)), path)))
 
     def _early(self, clock: float) -> float:
         """How many seconds before its turn a shot of this time comes."""
@@ -95,7 +102,7 @@ class Watcher:
             name,
             shot.time,
             str(caption),
-            shot.path,
+            None if shot.path is None else shown(shot.path),
             shot.at,
             caption.confidence,
             caption.general,
