@@ -28,11 +28,12 @@ ALLOWED = {  # a room -> the rooms it may import; `bitmar` is the package itself
     "runtime": {"core"},
     "session": {"core", "runtime"},
     "reading": {"core", "runtime", "session"},
-    "api": {"core", "runtime", "session", "reading"},
-    "bitmar": {"core", "session", "api"},
+    "generation": {"core", "runtime", "session"},
+    "api": {"core", "runtime", "session", "reading", "generation"},
+    "bitmar": {"core", "runtime", "session", "generation", "api"},
     "inspect": {"core", "runtime", "export"},
     "unpack": {"core", "carried", "model"},
-    "serve": {"core", "runtime", "session", "api", "bitmar"},
+    "serve": {"core", "runtime", "session", "generation", "api", "bitmar"},
     "watch": {"core", "runtime", "session", "api"},
     "data": {"core", "console"},
     "train": {"core", "console", "carried", "data", "model", "export", "unpack"},
@@ -72,9 +73,6 @@ EXCEPTIONS = {  # file -> the rooms it imports against the table
     "bitmar.report.inside": {"train"},
     "bitmar.report.sections": {"train"},
     "bitmar.report.write": {"train"},
-}
-LONG = {  # files above MOST_LINES
-    "src/bitmar/api.py",
 }
 
 
@@ -153,9 +151,7 @@ def test_the_reader_sees_imports_wherever_they_stand(line: str) -> None:
 def test_no_file_is_too_long() -> None:
     paths = [*modules().values(), *sorted((ROOT / "native").rglob("*.[hc]*"))]
     lines = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in paths}
-    assert {path for path, n in lines.items() if n > MOST_LINES} == LONG, (
-        "cut the file in two, or strike it out of LONG"
-    )
+    assert not {path for path, n in lines.items() if n > MOST_LINES}, "cut the file in two"
 
 
 # A requirement whose module is not called like it, and those that are used without an import of ours.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,77 +17,23 @@ from bitmar.core.container import Container, open_container
 from bitmar.core.errors import NOT_FINITE, ConfigError, FormatError, ImageError
 from bitmar.core.image import PhotoSource, load_photo, to_square
 from bitmar.core.ternary import F32
+from bitmar.generation import Caption, Generation, Writing
 from bitmar.reading import Passage, Reader, read_stream
 from bitmar.runtime.ask import Answer, ask
 from bitmar.runtime.backend import State
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.choose import choose_backend
-from bitmar.runtime.confidence import DOUBTFUL, Witness
+from bitmar.runtime.confidence import Witness
 from bitmar.runtime.embedding import TextEncoder, pooled_image, unit
-from bitmar.runtime.generate import beam_search, sample
 from bitmar.runtime.layers import Weights
 from bitmar.runtime.locate import find_model
 from bitmar.runtime.memory import EpisodicMemory, MemoryState
-from bitmar.runtime.options import GenerationOptions
-from bitmar.runtime.text import TextStream, check_ids, encode
-from bitmar.session.recite import as_sentence, rest_of, to_recite
-from bitmar.session.session import Recalled, Session
+from bitmar.runtime.options import GenerationOptions, Options
+from bitmar.runtime.text import check_ids, encode
+from bitmar.session.session import Session
 
-
-@dataclass(frozen=True, slots=True)
-class Timings:
-    """Seconds spent on the picture (0 for prepared `ImageTokens`), on the prompt, and on the new tokens."""
-
-    image: float
-    prompt: float
-    decode: float
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """The result of generation: text and tokens without the prompt, and why it ended ("stop": by itself).
-
-    recalled: the episode nearest to the picture, where a session and a picture were given. recited: how many characters
-    at the beginning of the text are copied from it. confidence: of a caption, the chance that it is about the right
-    thing; None for other texts and for models without concepts. general: what is sure of the photo in general.
-    """
-
-    text: str
-    tokens: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
-    timings: Timings
-    recalled: Recalled | None = None
-    recited: int = 0
-    confidence: float | None = None
-    general: str | None = None
-
-
-class Caption(str):
-    """A sentence on a photo, and how far it can be trusted: `confidence` and `general` as in `Generation`."""
-
-    confidence: float | None
-    general: str | None
-
-    def __new__(cls, text: str, confidence: float | None = None, general: str | None = None) -> Caption:
-        self = super().__new__(cls, text)
-        self.confidence, self.general = confidence, general
-        return self
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether it is more likely wrong than right about what the photo shows."""
-        return self.confidence is not None and self.confidence < DOUBTFUL
-
-
-@dataclass(frozen=True, slots=True)
-class _Begun:
-    """Where writing begins: after the prompt; or what is recited instead, `recited` characters of it remembered."""
-
-    state: State
-    recalled: Recalled | None
-    tokens: tuple[int, ...] = ()
-    whole: bool = True  # the tokens are not cut
-    recited: int = 0
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 def load(path_or_hub_id: str | Path | None = None, *, engine: str | None = None) -> BitMar:
@@ -204,15 +149,21 @@ class BitMar:
     # Writing.
 
     def caption(
-        self, image: PhotoSource | ImageTokens, *, beams: int = 1, max_tokens: int = 32, **options: Any
+        self,
+        image: PhotoSource | ImageTokens,
+        *,
+        memory: MemoryState | Session | None = None,
+        recite: bool = True,
+        **options: Unpack[Options],
     ) -> Caption:
-        """A sentence on a photo, with its `confidence`. options: as in `GenerationOptions`.
+        """A sentence on a photo, with its `confidence`: `generate` without a text, of at most 32 tokens.
 
         Raises ImageError or ConfigError.
         """
         if image is None:
             raise ImageError("caption needs a picture; `complete` writes without one")
-        written = self.generate("", image, beams=beams, max_tokens=max_tokens, **options)
+        options.setdefault("max_tokens", 32)
+        written = self.generate("", image, memory=memory, recite=recite, **options)
         return Caption(written.text.strip(), written.confidence, written.general)
 
     def ask(self, image: PhotoSource | ImageTokens, question: str) -> Answer:
@@ -228,9 +179,17 @@ class BitMar:
         ends = config.bos_token_id, config.eos_token_id
         return ask(self.engine, self.tokenizer, self.witness, *ends, question, seen)
 
-    def complete(self, text: str, image: PhotoSource | ImageTokens | None = None, **options: Any) -> str:
-        """How the text goes on, without the text itself. options: as in `GenerationOptions`."""
-        return self.generate(text, image, **options).text
+    def complete(
+        self,
+        text: str,
+        image: PhotoSource | ImageTokens | None = None,
+        *,
+        memory: MemoryState | Session | None = None,
+        recite: bool = True,
+        **options: Unpack[Options],
+    ) -> str:
+        """How the text goes on, without the text itself: the text of `generate`."""
+        return self.generate(text, image, memory=memory, recite=recite, **options).text
 
     def generate(
         self,
@@ -239,7 +198,7 @@ class BitMar:
         *,
         memory: MemoryState | Session | None = None,
         recite: bool = True,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> Generation:
         """Go on with a text, with or without a picture.
 
@@ -249,47 +208,32 @@ class BitMar:
         and as a sentence (`session.recite`). Without, its slots only colour what the model says.
         options: as in `GenerationOptions`. Raises ImageError, TokenizerError, ConfigError.
         """
+        return self._write(text, image, memory, recite, options).at_once()
+
+    def _write(
+        self,
+        text: str,
+        image: PhotoSource | ImageTokens | None,
+        memory: MemoryState | Session | None,
+        recite: bool,
+        options: Options,
+    ) -> Writing:
         chosen = GenerationOptions.of(**options)
         if 2 * chosen.beams > self.config.vocab_size:
             raise ConfigError(f"{chosen.beams} beams are too many for a vocabulary of {self.config.vocab_size}")
-        eos, start = self.config.eos_token_id, perf_counter()
+        start = perf_counter()
         seen = self._image(image)
-        image_done = perf_counter()
-        begun = self._begin(text, seen, memory, recite, chosen)
-        prompt_done = perf_counter()
-        tokens, ended = begun.tokens, begun.whole
-        if not tokens:
-            if chosen.beams > 1:
-                best = beam_search(begun.state, eos, chosen)
-                tokens, ended = best.tokens[:-1] if best.ended else best.tokens, best.ended
-            else:
-                tokens = tuple(sample(begun.state, eos, chosen))
-                ended = len(tokens) < chosen.max_tokens
-        timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
-        return self._generation(begun, tokens, ended, timings, None if text else seen)
-
-    def _generation(
-        self, begun: _Begun, tokens: tuple[int, ...], ended: bool, timings: Timings, captioned: ImageTokens | None
-    ) -> Generation:
-        """captioned: the photo that the text describes, where it is a caption."""
-        reason: Literal["stop", "length"] = "stop" if ended else "length"
-        text = self.tokenizer.decode(list(tokens))
-        confidence: float | None = None
-        general: str | None = None
-        if captioned is not None and not begun.recited:
-            confidence, general = self._trust(text, tokens, captioned)
-        recited = min(begun.recited, len(text))
-        return Generation(text, tokens, reason, timings, begun.recalled, recited, confidence, general)
-
-    def _trust(self, text: str, tokens: tuple[int, ...], image: ImageTokens) -> tuple[float | None, str | None]:
-        witness = self.witness
-        if witness is None or image.concepts is None or not tokens:
-            return None, None
-        likelihood = self.likelihood(tokens, image)
-        return witness.confidence(text, likelihood, image.concepts), witness.general(image.concepts)
+        times = start, perf_counter()
+        session = memory if isinstance(memory, Session) else None
+        prompt, state = self._prompt(text), self._start(seen, memory)
+        return Writing(self, state, text, prompt, seen, session, recite, chosen, times)
 
     def likelihood(self, tokens: Sequence[int], image: ImageTokens) -> float:
-        """The mean log-probability of a caption's tokens and its end."""
+        """The mean log-probability of a caption's tokens and its end.
+
+        They are read again, as one prompt: what chose them was not always this, but evidence, a penalty, a memory or
+        chance.
+        """
         ids = np.array([self.config.bos_token_id, *tokens, self.config.eos_token_id])
         return float(self.engine.start(image).score(ids).mean())
 
@@ -302,25 +246,6 @@ class BitMar:
         names = (self.tokenizer.decode([int(i) for i in ids if i >= 0]).strip() for ids in bank.words)
         return Witness(self.container, bank, tuple(names))
 
-    def _begin(
-        self,
-        text: str,
-        image: ImageTokens | None,
-        memory: MemoryState | Session | None,
-        recite: bool,
-        options: GenerationOptions,
-    ) -> _Begun:
-        prompt, state, recalled = self._prompt(text), self._start(image, memory), None
-        if image is not None and isinstance(memory, Session):
-            recalled = next(iter(memory.recall(image=image)), None)
-            words, recited = as_sentence(rest_of(to_recite(recalled), text)) if recite else ("", 0)
-            if words:
-                tokens = encode(self.tokenizer, words)
-                most = options.max_tokens
-                return _Begun(state, recalled, tuple(tokens[:most]), len(tokens) <= most, recited)
-        state.read(prompt)
-        return _Begun(state, recalled)
-
     def stream(
         self,
         text: str = "",
@@ -328,36 +253,16 @@ class BitMar:
         *,
         memory: MemoryState | Session | None = None,
         recite: bool = True,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> Generator[str, None, Generation]:
         """`generate` piece by piece; never half a character. Beam search cannot stream: ConfigError.
 
         Arguments are checked at the call, not at the first piece. The generator returns what `generate` would have:
         `result = yield from model.stream(...)`.
         """
-        chosen = GenerationOptions.of(**options)
-        if chosen.beams > 1:
+        if GenerationOptions.of(**options).beams > 1:
             raise ConfigError("beam search knows its text only at the end: stream with beams=1")
-        start = perf_counter()
-        seen = self._image(image)
-        image_done = perf_counter()
-        begun = self._begin(text, seen, memory, recite, chosen)
-        prompt_done = perf_counter()
-
-        def pieces() -> Generator[str, None, Generation]:
-            written, tokens = TextStream(self.tokenizer), list[int]()
-            own = sample(begun.state, self.config.eos_token_id, chosen)
-            for token in begun.tokens or own:
-                tokens.append(token)
-                if piece := written.push(token):
-                    yield piece
-            if rest := written.finish():
-                yield rest
-            timings = Timings(image_done - start, prompt_done - image_done, perf_counter() - prompt_done)
-            ended = begun.whole if begun.tokens else len(tokens) < chosen.max_tokens
-            return self._generation(begun, tuple(tokens), ended, timings, None if text else seen)
-
-        return pieces()
+        return self._write(text, image, memory, recite, options).pieces()
 
     # Remembering and scoring.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from bitmar.data.sources import CaptionedPhoto, iter_webdataset
 from bitmar.evaluate.store import Store
 from bitmar.plots.grid import Cell
 from bitmar.runtime.cache import ImageTokens
+from bitmar.runtime.options import Options
 
 
 class ShardCaptioner:
@@ -29,8 +30,8 @@ class ShardCaptioner:
     options: as in `GenerationOptions`. Raises ConfigError if model and pictures do not go together.
     """
 
-    def __init__(self, model: BitMar, data: Sequence[str], features: Path | None, options: Mapping[str, int]) -> None:
-        self.model, self.data, self.options = model, list(data), dict(options)
+    def __init__(self, model: BitMar, data: Sequence[str], features: Path | None, options: Options) -> None:
+        self.model, self.data, self.options = model, list(data), options
         self._store = _open_features(model, features) if features else None
         if self._store is None and model.config.vision_tower is None:
             raise ConfigError(

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from bitmar.core.errors import ConfigError, nearest
 
@@ -31,6 +31,19 @@ def number(name: str, value: object) -> float:
     if not math.isfinite(converted):
         raise ConfigError(f"{name} must be a finite number that fits a float")
     return converted
+
+
+class Options(TypedDict, total=False):
+    """`GenerationOptions` as keyword arguments."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    repetition_penalty: float
+    seed: int | None
+    beams: int
+    length_penalty: float
 
 
 @dataclass(frozen=True, slots=True)

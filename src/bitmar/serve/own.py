@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from bitmar.api import Generation
 from bitmar.core.errors import MemoryFileError
+from bitmar.generation import Generation
 from bitmar.runtime.ask import Answer
 from bitmar.serve.context import Context, error_answers, event_stream, get_context, sse, with_first
 from bitmar.serve.errors import ApiError, of_validation

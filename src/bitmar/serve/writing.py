@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from bitmar import BitMar
-from bitmar.api import Generation
+from bitmar.generation import Generation
 from bitmar.runtime.ask import Answer
 from bitmar.runtime.text import encode
 from bitmar.serve.errors import ApiError
