@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -164,7 +165,7 @@ def _filled(task: Task, given: dict[str, Any]) -> dict[str, Any]:
         for name, value in given.items()
     }
     required = [name for name in options if defaults[name].default is inspect.Parameter.empty and not options[name]]
-    if required or (task.fills and _has_data_folder()):
+    if required or (task.fills and os.environ.get(VARIABLE)):
         try:
             found = task.files(EvalData(data_folder()))
         except Absent:
@@ -178,12 +179,6 @@ def _filled(task: Task, given: dict[str, Any]) -> dict[str, Any]:
         elif about[name].reads == "path" and isinstance(value, Path) and not value.exists():
             raise DataError(f"{value} does not exist: there is no such file or folder")
     return options
-
-
-def _has_data_folder() -> bool:
-    import os
-
-    return bool(os.environ.get(VARIABLE))
 
 
 def _head(task: Task, scorer: RuntimeScorer | TorchScorer, limit: int | None) -> dict[str, Any]:

@@ -8,13 +8,15 @@ import os
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bitmar.core.errors import DataError, OutputError
 from bitmar.core.files import write_atomically
 from bitmar.core.locks import sole_writer
-from bitmar.evaluate.peer import Peer
-from bitmar.evaluate.protocol import Scorer
+
+if TYPE_CHECKING:
+    from bitmar.evaluate.peer import Peer
+    from bitmar.evaluate.protocol import Scorer
 
 _CHECKPOINT = ("config.json", "model.safetensors", "tokenizer.json")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
+from bitmar.core.errors import ConfigError, nearest
 from bitmar.evaluate.folder import EvalData, files_of
 from bitmar.evaluate.tables import OURS, Picture, Results, Table
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,14 @@ def read_by(options: Options) -> list[Path]:
     """The files that options name."""
     values = (value for value in options.values() if isinstance(value, (str, Path, list)))
     return files_of(*(each for value in values for each in (value if isinstance(value, list) else [value])))
+
+
+def pick(names: Sequence[str] | None, known: Mapping[str, T], what: str) -> list[T]:
+    """The named ones in the order of `known`, all if none is named. ConfigError for others, with the nearest name."""
+    for name in names or ():
+        if name not in known:
+            raise ConfigError(f"no {what} is called {name!r}{nearest(name, known)}; there are {', '.join(known)}")
+    return [each for name, each in known.items() if not names or name in names]
 
 
 @dataclass(frozen=True, slots=True)

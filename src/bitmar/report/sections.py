@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from bitmar.core.errors import BitMarError, ConfigError, nearest
+from bitmar.core.errors import BitMarError
 from bitmar.evaluate.folder import Absent, EvalData, find_source
 from bitmar.evaluate.paper import FINETUNED, TABLE_3, TABLE_4, reported
 from bitmar.evaluate.photos import readable_photos
 from bitmar.evaluate.protocol import PictureScorer
 from bitmar.evaluate.scorer import RuntimeScorer
+from bitmar.evaluate.store import checksum
 from bitmar.evaluate.table import TASKS
 from bitmar.evaluate.tables import Cells, Picture, Results, Table, missing, number, ranged, verdict
-from bitmar.evaluate.task import Options, Task
+from bitmar.evaluate.task import Options, Task, pick
 from bitmar.evaluate.tasks import naming, speed
 from bitmar.evaluate.tasks.babylm.registry import TASKS as BABYLM
 from bitmar.evaluate.tasks.babylm.run import run_babylm
@@ -41,8 +42,9 @@ def _drawn_naming(scorer: PictureScorer, work: Work, *, data: list[str]) -> dict
     if found["reliability"] is None:
         return found
     assert work.figures is not None
-    save(draw_confidence(f"Confidence of {Path(scorer.name).name}", found), work.figures / "confidence.png")
-    return {**found, "picture": "confidence.png"}
+    file = f"confidence-{(checksum(scorer) or 'model')[:8]}.png"  # one for each model
+    save(draw_confidence(f"Confidence of {Path(scorer.name).name}", found), work.figures / file)
+    return {**found, "picture": file}
 
 
 def _grid(scorer: PictureScorer, work: Work, *, data: list[str]) -> dict[str, Any]:
@@ -175,9 +177,4 @@ SECTIONS: dict[str, Task] = {name: _BY_NAME[name] for name in _ORDER}
 
 def find_sections(names: Sequence[str]) -> list[Task]:
     """The named sections in the report's order, all if none is named. An unknown one: ConfigError with the nearest."""
-    for name in names:
-        if name not in SECTIONS:
-            raise ConfigError(
-                f"no section is called {name!r}{nearest(name, SECTIONS)}; there are {', '.join(SECTIONS)}"
-            )
-    return [section for name, section in SECTIONS.items() if not names or name in names]
+    return pick(names, SECTIONS, "section")

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bitmar.core.errors import ConfigError, nearest
 from bitmar.evaluate.protocol import PictureScorer
+from bitmar.evaluate.task import pick
 from bitmar.evaluate.tasks.babylm.blimp import blimp, supplement
 from bitmar.evaluate.tasks.babylm.comps import comps
 from bitmar.evaluate.tasks.babylm.devbench import devbench
@@ -51,7 +51,4 @@ TASKS = {
 
 def find_tasks(names: Sequence[str] | None) -> list[Task]:
     """The tasks of these names, all for None. Raises ConfigError for an unknown one, naming the nearest."""
-    for name in names or ():
-        if name not in TASKS:
-            raise ConfigError(f"no task is called {name!r}{nearest(name, TASKS)}; there are {', '.join(TASKS)}")
-    return [task for name, task in TASKS.items() if not names or name in names]
+    return pick(names, TASKS, "task")
