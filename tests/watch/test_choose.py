@@ -29,5 +29,6 @@ def test_what_is_no_video(tmp_path: Path, jpeg: Any) -> None:
 
 def test_names_of_sources(tmp_path: Path) -> None:
     assert masked("rtsp://user:secret@host/a@b") == "rtsp://host/a@b"
+    assert masked("rtsp://user:p@ss@host/x") == "rtsp://host/x" and masked("a@b/c") == "a@b/c"
     assert slug("rtsp://user:secret@Cam.local:554/x") == "cam-local"
     assert slug("/home/me/My Photos/") == "my-photos" and slug("/dev/video0") == "video0" and slug("/") == "bitmar"

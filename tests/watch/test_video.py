@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -40,21 +41,40 @@ def test_a_video_that_is_cut_off_ends_with_what_there_was(write_video: Write, tm
     assert 2 <= len(given) < 12
 
 
-def test_a_fault_on_the_way_is_named(write_video: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import av
+class Flawed:
+    """A container of which some packets are damaged."""
 
-    video = Video(str(write_video(tmp_path / "a.mp4", [(1, 2)])))
-    decode = video._container.decode
+    def __init__(self, container: Any, damaged: Callable[[int], bool]) -> None:
+        self.container, self.damaged = container, damaged
 
-    class Broken:
-        def decode(self, stream: Any) -> Any:
-            for i, frame in enumerate(decode(stream)):
-                if i == 30:
-                    raise av.InvalidDataError(1, "Invalid data", "a.mp4")
-                yield frame
+    def demux(self, stream: Any) -> Any:
+        for i, packet in enumerate(self.container.demux(stream)):
+            yield Damaged() if self.damaged(i) else packet
 
-    monkeypatch.setattr(video, "_container", Broken())
-    *_, last = video.shots(threading.Event())
+    def close(self) -> None:
+        self.container.close()
+
+
+class Damaged:
+    def decode(self) -> Any:
+        raise av.InvalidDataError(1, "Invalid data", "a.mp4")
+
+
+def test_a_few_damaged_packets_are_passed_over_many_are_a_fault(
+    write_video: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "a.mp4", [(1, 8)])
+
+    def given(damaged: Callable[[int], bool]) -> list[Any]:
+        video = Video(str(path))
+        monkeypatch.setattr(video, "_container", Flawed(video._container, damaged))
+        made = list(video.shots(threading.Event()))
+        video.close()
+        return made
+
+    few = given(lambda i: 30 <= i < 60)
+    assert all(isinstance(each, Shot) for each in few) and few[-1].at >= 7
+    *_, last = given(lambda i: i >= 30)
     assert isinstance(last, Notice) and last.kind == "skipped" and "after 1.2 s: Invalid data" in last.reason
 
 
@@ -73,8 +93,6 @@ def test_the_still_of_a_video_is_of_its_middle(write_video: Write, picture: Any,
 
 
 def test_large_frames_come_smaller_and_upright() -> None:
-    import av
-
     frame = av.VideoFrame.from_ndarray(np.zeros((3000, 4000, 3), np.uint8), "rgb24")
     width, height = Frames.photo(frame).size
     assert width * height == pytest.approx(2e6, rel=0.01) and width / height == pytest.approx(4 / 3, rel=0.01)

@@ -123,6 +123,26 @@ def test_photos_wait_for_their_turn(bitmar: Any, picture: Picture, kept: Any) ->
     shots = [Shot(lambda: picture(1), path=f"{i}.jpg", time=1000.0 + i) for i in range(4)]
     Watcher(bitmar, None, [kept], per_minute=2).run(Fake(shots, waits=True), Stop())
     assert [each.path for each in kept.events] == [f"{i}.jpg" for i in range(4)] and waits == [58.0, 58.0]
+    kept.events.clear(), waits.clear()
+    # Those that have waited count from their turn: here all of them come at once, and time is what was waited for.
+    now = 1000.0
+
+    class Clock(Stop):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal now
+            now += timeout or 0
+            return False
+
+    times = []
+
+    def shots_now() -> Any:
+        for i in range(6):
+            yield Shot(lambda: times.append(now) or picture(1), path=f"{i}.jpg", time=now)
+
+    source = Fake([], waits=True)
+    source.shots = lambda stop: shots_now()
+    Watcher(bitmar, None, [kept], per_minute=2).run(source, Clock())
+    assert times == [1000, 1000, 1060, 1060, 1120, 1120]
 
 
 def test_photos_that_cannot_be_read_are_named_and_counted(bitmar: Any, picture: Picture, kept: Any) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import av
 
 from bitmar.core.errors import ImageError, SourceError
-from bitmar.watch.source import Notice, Shot, masked, unused
-from bitmar.watch.video import LOOK, Frames, open_video, reason
+from bitmar.watch.source import Notice, Shot, masked, no_retry
+from bitmar.watch.video import LOOK, Frames, decoded, open_video, reason
 
 FIRST, LONGEST = 1.0, 60.0  # seconds before the second and at last before every attempt to have the camera back
 TIMEOUT = 10.0  # seconds for a stream to open, and for its next frame
@@ -26,7 +26,7 @@ class Camera:
     """
 
     waits, endless = False, True
-    retry = staticmethod(unused)
+    retry = staticmethod(no_retry)
 
     def __init__(self, address: str) -> None:
         self._address, self.name = address, masked(address)
@@ -76,8 +76,9 @@ class Camera:
             if self._opened is not None:
                 self._close()
             if self._flows:
-                told, gone, self._wait, self._flows = "", time.monotonic(), FIRST, False
+                told, self._wait, self._flows = "", FIRST, False
             if cause != told and not self._ended.is_set():  # said once, not at every attempt
+                gone = gone if told else time.monotonic()
                 self._tell(Notice("lost", f"{cause}; tried again in {self._wait:.0f} s"))
                 told = cause
             self._ended.wait(self._wait)
@@ -87,7 +88,7 @@ class Camera:
         """Frames until the stream ends; with the first one the camera is `back`."""
         container, stream = self._opened
         due = 0.0
-        for frame in container.decode(stream):
+        for frame in decoded(container, stream):
             if self._ended.is_set():
                 return
             if back and not self._flows:

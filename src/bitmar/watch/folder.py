@@ -50,7 +50,7 @@ class Folder:
         self._changed = Condition()
         self._observer: Any = None
         self._watch()
-        there = dict(_photos(self.folder))
+        there = dict(sorted(_photos(self.folder)))
         self.found = len(there)
         if existing:
             self._due.update(dict.fromkeys(there, 0.0))

@@ -74,9 +74,9 @@ class Source(Protocol):
 
 def masked(name: str) -> str:
     """An address as it may be shown: without user and password."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", name)
+    return re.sub(r"(?<=://)[^/?#\s]*@", "", name)
 
 
-def unused(*_: Any) -> bool:
+def no_retry(*_: Any) -> bool:
     """`Source.retry` of a source whose shots do not come again."""
     return False

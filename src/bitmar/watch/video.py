@@ -15,9 +15,10 @@ from PIL import Image
 from bitmar.core.errors import ImageError, SourceError
 from bitmar.core.image import MAX_PIXELS
 from bitmar.watch.changes import HEIGHT, WIDTH
-from bitmar.watch.source import Grey, Notice, Shot, unused
+from bitmar.watch.source import Grey, Notice, Shot, no_retry
 
 LOOK = 0.5  # seconds between two frames that are looked at
+_DAMAGED = 100  # packets in a row that may be
 _SHRUNK = 2_000_000  # pixels above which a frame comes smaller; the model sees much less
 
 
@@ -47,7 +48,7 @@ class Video:
     """A file from its beginning to its end, faster than it was filmed. Raises SourceError for what is no video."""
 
     waits = endless = False
-    retry = staticmethod(unused)
+    retry = staticmethod(no_retry)
 
     def __init__(self, path: str) -> None:
         self.name = path
@@ -60,7 +61,7 @@ class Video:
         """A frame every LOOK seconds of the video."""
         frames, at, due, first = Frames(), 0.0, 0.0, None
         try:
-            for frame in self._container.decode(self._stream):
+            for frame in decoded(self._container, self._stream):
                 if stop.is_set():
                     return
                 if frame.time is not None:
@@ -84,7 +85,7 @@ def still_of(path: str | Path) -> Image.Image:
         try:
             if container.duration:
                 container.seek(container.duration // 2)  # to the key frame before it
-            for frame in container.decode(stream):
+            for frame in decoded(container, stream):
                 return Frames.photo(frame)
         except (av.FFmpegError, OSError) as error:
             raise ImageError(f"{path}: the video cannot be decoded: {reason(error)}") from error
@@ -105,6 +106,24 @@ def open_video(name: str, **options: Any) -> tuple[Any, Any]:
         container.close()
         raise ImageError(f"{name}: {stream.width}x{stream.height} pixels are more than a video has")
     return container, stream
+
+
+def decoded(container: Any, stream: Any) -> Iterator[Any]:
+    """The frames of a stream. A few packets that are damaged, as they are in any bad network, are passed over.
+
+    Raises FFmpegError.
+    """
+    damaged = 0
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.InvalidDataError:
+            damaged += 1
+            if damaged > _DAMAGED:
+                raise
+            continue
+        damaged = 0
+        yield from frames
 
 
 def reason(error: BaseException) -> str:

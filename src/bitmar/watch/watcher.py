@@ -33,7 +33,7 @@ class Watcher:
 
     session: what is recalled; `remember`: and into which what is new is written, its caption as the text. per_minute:
     captions at most, None for any number. share: of a camera's picture that must change. Sinks are told of everything,
-    in the order given. counts: of captions, and of photos or parts that could not be read.
+    in the order given. captions, skipped: how many there were, and photos or parts that could not be read.
     """
 
     def __init__(
@@ -64,10 +64,12 @@ class Watcher:
                 continue
             if shot.small is not None and not self._changes.worth(shot.small, shot.clock):
                 continue
-            if (early := self._early(shot.clock)) > 0 and (not source.waits or stop.wait(early)):
+            early = self._early(shot.clock)
+            if early and (not source.waits or stop.wait(early)):
                 continue  # a camera's change is still there when its turn comes
             try:
                 self._tell(self._look(source.name, shot))
+                self._times.append(shot.clock + early)
             except ImageError as error:
                 if self.model.config.vision_tower is None:
                     raise
@@ -79,8 +81,8 @@ class Watcher:
         """How many seconds before its turn a shot of this time comes."""
         if self.per_minute is None or len(self._times) < self.per_minute:
             return 0.0
-        first = self._times[0]
-        return first + _MINUTE - clock if clock >= first else 0.0  # a clock that was set back is no reason to wait
+        wait = self._times[0] + _MINUTE - clock
+        return wait if 0 < wait <= _MINUTE else 0.0  # a clock that was set back is no reason to wait
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, Seen):
@@ -97,7 +99,6 @@ class Watcher:
         caption = self.model.caption(image, **self.options)
         if shot.small is not None:
             self._changes.looked(shot.small)
-        self._times.append(shot.clock)
         return Seen(
             name,
             shot.time,
