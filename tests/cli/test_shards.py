@@ -17,7 +17,7 @@ from PIL import Image
 
 import bitmar
 from bitmar.api import BitMar
-from bitmar.cli.shards import ShardCaptioner
+from bitmar.cli.shards import caption_shards
 from bitmar.core.errors import OutputError
 from bitmar.core.locks import sole_writer
 from bitmar.data.features import FeatureStore, extract_features
@@ -181,7 +181,7 @@ def test_features_are_found_by_the_photo_not_by_its_name(
     new = write_shard(tmp_path / "s.tar", [("0", jpeg("blue"), ["Blue."]), ("1", jpeg("white"), ["White."])])
     extract_features(iter_webdataset(str(old)), tmp_path / "features", FlatTower())
     model = bitmar.load(make_model(tmp_path / "m.bitmar", tower=False))
-    count, skipped = ShardCaptioner(model, [str(new)], tmp_path / "features", {}).run(tmp_path / "o.json")
+    count, skipped = caption_shards(model, [str(new)], tmp_path / "features", tmp_path / "o.json", {}, None)
     assert count == 1 and list(skipped.reasons) == ["s/1"]
     store = FeatureStore(tmp_path / "features")
     (line,) = read(tmp_path / "o.json")

@@ -304,12 +304,12 @@ def _caption_shards(
 ) -> None:
     from tempfile import TemporaryDirectory
 
-    from bitmar.cli.shards import ShardCaptioner, grid_cells
+    from bitmar.cli.shards import caption_shards, grid_cells
 
-    captioner = ShardCaptioner(model, data, features, {"beams": beams, "max_tokens": max_tokens})
+    options = {"beams": beams, "max_tokens": max_tokens}
     with TemporaryDirectory() as temporary:
         written = out or Path(temporary) / "captions.json"
-        count, skipped = captioner.run(written, limit)
+        count, skipped = caption_shards(model, data, features, written, options, limit)
         if grid:
             from bitmar.plots.grid import write_grid
 

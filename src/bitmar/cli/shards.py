@@ -4,102 +4,74 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
-from typing import Any
-
-from safetensors import safe_open
 
 from bitmar.api import BitMar
-from bitmar.console import Skipped, progress, resumable, say
-from bitmar.core.errors import ConfigError, DataError, ImageError
+from bitmar.console import Skipped, Steps, progress, resumable, say
+from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
 from bitmar.data.shards import expand_shards
-from bitmar.data.sources import CaptionedPhoto, iter_webdataset
-from bitmar.evaluate.store import Store
+from bitmar.data.sources import iter_webdataset
+from bitmar.evaluate.figure import plain
+from bitmar.evaluate.photos import read_pictures
+from bitmar.evaluate.scorer import RuntimeScorer
+from bitmar.evaluate.store import Store, fingerprint
+from bitmar.evaluate.tasks.captions import Said
+from bitmar.evaluate.work import Work
 from bitmar.plots.grid import Cell
-from bitmar.runtime.cache import ImageTokens
-from bitmar.runtime.options import Options
 
 
-class ShardCaptioner:
-    """Captions every photo of `data` with `model`.
+def caption_shards(
+    model: BitMar, data: Sequence[str], features: Path | None, out: Path, options: dict[str, int], limit: int | None
+) -> tuple[int, Skipped]:
+    """Write {"key", "caption", "references"} a line to `out` for every photo: how many, and what was skipped.
 
-    features: a folder of `bitmar features` that has these photos, which a model without a tower needs.
-    options: as in `GenerationOptions`. Raises ConfigError if model and pictures do not go together.
+    features: a folder of `bitmar features` that has these photos, which a model without a tower needs. options: beams,
+    max_tokens. Captions gather in OUT.partial under their photos' digests, so that the same call goes on after a stop,
+    whatever the shards are called by then and in whichever order they come; `out` is written at the end. Raises
+    ConfigError if model and pictures do not go together, DataError where nothing can be captioned.
     """
+    known = _check(model, features)
+    expand_shards(data)  # a misspelt name is told before anything is written
+    scorer = RuntimeScorer(model)
+    task = {"model": fingerprint(scorer), "features": known, "options": options}
+    with Store(out.with_name(f"{out.name}.partial"), task) as log:
+        if log.replaced:
+            say(log.replaced)
+        with resumable(lambda: log.path if log.found else None), progress() as bar:
+            skipped = Skipped(bar)
+            said = Said(scorer, Work(limit, log, None, skipped, Steps(bar)), options, grounding=0)
+            said.of(read_pictures(data, features=features, limit=limit, on_bad=skipped))
+        if not said.lines:
+            reason = next(iter(skipped.reasons.values()), "the shards are empty")
+            raise DataError(f"no photo of {', '.join(data)} could be captioned: {reason}")
+        lines = (json.dumps(plain(line), ensure_ascii=False) + "\n" for line in said.lines)
+        write_atomically(out, "".join(lines).encode())
+        log.finish()
+    return len(said.lines), skipped
 
-    def __init__(self, model: BitMar, data: Sequence[str], features: Path | None, options: Options) -> None:
-        self.model, self.data, self.options = model, list(data), options
-        self._store = _open_features(model, features) if features else None
-        if self._store is None and model.config.vision_tower is None:
+
+def _check(model: BitMar, features: Path | None) -> str | None:
+    """The features' fingerprint. ConfigError if the model cannot take them, or has no tower and needs some."""
+    if features is None:
+        if model.config.vision_tower is None:
             raise ConfigError(
                 f"{model.path} has no vision tower: extract the features of these shards with `bitmar features` and "
                 "the tower that it was trained on, then name their folder with --features"
             )
-
-    def run(self, out: Path, limit: int | None = None) -> tuple[int, Skipped]:
-        """Write {"key", "caption", "references"} a line to `out`: how many, and what was skipped.
-
-        Captions gather in OUT.partial under their photos' digests, so that the same call goes on after a stop, whatever
-        the shards are called by then and in whichever order they come; `out` is written at the end.
-        """
-        expand_shards(self.data)  # a misspelt name is told before anything is written
-        lines: list[dict[str, Any]] = []
-        log = self._log(out)
-        with log, resumable(lambda: log.path if log.found else None), progress() as bar:
-            skipped = Skipped(bar)
-            if log.replaced:
-                say(log.replaced)
-            task = bar.add_task("captions", total=limit)
-            for sample in islice(iter_webdataset(self.data, skipped), limit):
-                bar.update(task, advance=1)
-                if sample.digest not in log.found:
-                    try:
-                        log.put(sample.digest, self.model.caption(self._image(sample), **self.options))
-                    except ImageError as error:
-                        skipped(sample.key, str(error))
-                        continue
-                text = log.found[sample.digest]
-                lines.append({"key": sample.key, "caption": text, "references": list(sample.captions)})
-            if not lines:
-                log.finish()
-                reason = next(iter(skipped.reasons.values()), "the shards are empty")
-                raise DataError(f"no photo of {', '.join(self.data)} could be captioned: {reason}")
-            write_atomically(out, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())
-            log.finish()
-        return len(lines), skipped
-
-    def _log(self, out: Path) -> Store:
-        """What an earlier run of the same task has written; captions of two models or options never mix."""
-        with safe_open(self.model.path, framework="numpy") as file:
-            checksum = (file.metadata() or {}).get("checksum")
-        fingerprint = self._store.fingerprint if self._store else None
-        task = {"model": checksum, "features": fingerprint, "options": self.options}
-        return Store(out.with_name(f"{out.name}.partial"), task)
-
-    def _image(self, sample: CaptionedPhoto) -> ImageTokens:
-        if self._store is None:
-            return self.model.encode_image(sample.image)
-        row = self._store.row_of(sample)
-        if row is None:
-            raise ImageError(f"{self._store.folder} has no features of this photo")
-        return self.model.encode_image(features=self._store.features(row))
-
-
-def _open_features(model: BitMar, folder: Path) -> FeatureStore:
-    store, config = FeatureStore(folder), model.config
+        return None
+    store, config = FeatureStore(features), model.config
     if (store.grid, store.dim) != (config.vision_grid, config.vision_dim):
         raise ConfigError(
-            f"{folder} has {store.grid}x{store.grid} patches of {store.dim}; the model was trained on "
+            f"{features} has {store.grid}x{store.grid} patches of {store.dim}; the model was trained on "
             f"{config.vision_grid}x{config.vision_grid} of {config.vision_dim}"
         )
     trained_on = model.vision.get("feature_hash")
     if trained_on not in (None, store.fingerprint):
         # No error: one tower has several fingerprints, by the precision that the machine at hand computes in.
         say(f"warning: the features are from {store.tower}, the model was trained on {model.vision.get('teacher')}")
-    return store
+    return store.fingerprint
 
 
 def grid_cells(data: Sequence[str], captions: Path, count: int) -> list[Cell]:

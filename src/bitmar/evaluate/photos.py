@@ -35,10 +35,12 @@ def read_pictures(
         try:
             if store is None:
                 yield sample, load_photo(sample.image)
-            elif (row := store.row_of(sample)) is not None:
-                yield sample, store.features(row)
-            else:
+            elif (row := store.row_of(sample)) is None:
                 report(sample.key, f"{store.folder} has no features of this photo")
+            elif np.isfinite(values := store.features(row)).all():
+                yield sample, values
+            else:
+                report(sample.key, f"its features in {store.folder} are not finite: extract them again")
         except ImageError as error:
             report(sample.key, str(error))
 
