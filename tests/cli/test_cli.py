@@ -12,12 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 import bitmar
+from bitmar.cli import app
 from bitmar.core.errors import pip_install
 
-COMMANDS = ["caption", "complete", "score", "info", "train", "distill", "features", "export"]
-COMMANDS += ["tokenizer", "tokenizer train", "tokenizer info"]
+
+def commands(command: Any, name: str = "") -> list[str]:
+    """All of them, also those of groups."""
+    inner = getattr(command, "commands", {})
+    return [each for sub in inner for each in commands(inner[sub], f"{name} {sub}")] if inner else [name.strip()]
+
+
 HEAVY = {"numpy", "PIL", "tokenizers", "torch", "transformers", "safetensors", "webdataset"}
 
 
@@ -26,12 +33,12 @@ def python(code: str, *arguments: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", commands(typer.main.get_command(app)))
 def test_help_shows_examples(cli: Callable[..., Any], command: str) -> None:
     result = cli(*command.split(), "--help")
     assert result.exit_code == 0
     text = result.stdout[result.stdout.index("Examples") :]
-    assert f"$ bitmar {command} " in text
+    assert f"$ bitmar {command}" in text
 
 
 def test_help_is_cheap() -> None:

@@ -53,7 +53,7 @@ def watch(
         typer.Option(
             "--mqtt",
             metavar="ADDRESS",
-            help=f"Publish each event: mqtt://USER@HOST[:PORT][/TOPIC], or mqtts://. Its password: ${PASSWORD}.",
+            help=f"Publish each event: mqtt://USER@HOST:PORT/TOPIC, or mqtts://. The password: ${PASSWORD}.",
         ),
     ] = None,
     discovery: Annotated[
