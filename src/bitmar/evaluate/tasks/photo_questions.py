@@ -19,10 +19,10 @@ import numpy as np
 from bitmar.core.errors import DataError
 from bitmar.data.picture_questions import COLOURS, NUMBERS, picture_questions
 from bitmar.data.text import clean_caption
-from bitmar.evaluate.figure import Figure, plain
+from bitmar.evaluate.figure import plain
 from bitmar.evaluate.photos import look_at_all
 from bitmar.evaluate.protocol import OnProgress, Picture, PictureScorer
-from bitmar.evaluate.tables import Results, Table, number
+from bitmar.evaluate.tables import Results, Table
 from bitmar.evaluate.task import Features, Option, Shards
 from bitmar.evaluate.tasks import vqa as people
 from bitmar.evaluate.work import Work
@@ -61,20 +61,11 @@ def tables(found: Results) -> Iterator[Table]:
     yield from found.empty("questions", title)
     for ending, report in found.each("questions"):
         if "questions_from" in report:
-            yield people.table(report)
-            continue
-        rows = [
-            [
-                *people.gains(kind, each),
-                number(100 * each["chance"]),
-                number(100 * each["commonest"]),
-                number(each["questions"], 0),
-            ]
-            for kind, each in report["kinds"].items()
-        ]
-        head = ["about", "right, %", "without the photo", "what the photo adds", "chance", "commonest", "questions"]
-        note = f"{report['photos']:,} photos. Nobody has checked the questions; the next photo gives what is not there."
-        yield Table(f"{title}{ending}", head, rows, note)
+            more = {"told, %": "told", "right of told": "right_of_told"}
+            yield people.table("People's questions about photos", report, more)
+        else:
+            note = "Nobody has checked the questions; the next photo gives what is not there."
+            yield people.table(f"{title}{ending}", report, {"chance": "chance"}, note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +79,10 @@ class PhotoQuestion:
 
 
 @dataclass(frozen=True, slots=True)
-class KindReport:
-    """seen, blind: accuracy beside the photo and without it, ties shared out; gain: seen less blind, question by
-    question. chance: one of the answers. commonest: the share of the answer that is most often right."""
+class KindReport(people.Compared):
+    """Ties are shared out. chance: one of the answers."""
 
-    seen: Figure
-    blind: Figure
-    gain: Figure
     chance: float
-    commonest: float
-    questions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +157,9 @@ def evaluate_photo_questions(
     for kind, choices in answers.items():
         here = np.array([each.kind == kind for each in asked])
         if here.any():
-            right = Counter(each.answer for each in asked if each.kind == kind)
-            kinds[kind] = KindReport(
-                seen=Figure.bootstrap(np.array(seen)[here]),
-                blind=Figure.bootstrap(np.array(blind)[here]),
-                gain=Figure.bootstrap((np.array(seen) - np.array(blind))[here]),
-                chance=1 / len(choices),
-                commonest=max(right.values()) / right.total(),
-                questions=right.total(),
-            )
+            right = [each.answer for each in asked if each.kind == kind]
+            points = np.array(seen)[here], np.array(blind)[here]
+            kinds[kind] = KindReport.of(*points, right, chance=1 / len(choices))
     return PhotoQuestionReport(kinds, len({each.photo for each in asked}), answers)
 
 

@@ -6,20 +6,20 @@ An answer is right if it is the one that most people gave. A model that ignores 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from bitmar.core.errors import ConfigError, DataError, ImageError
 from bitmar.data.sources import iter_webdataset
 from bitmar.evaluate.archives import Record, read_records, text_of
-from bitmar.evaluate.figure import Figure, plain
+from bitmar.evaluate.figure import F64, Figure, plain
 from bitmar.evaluate.protocol import PictureScorer
 from bitmar.evaluate.scorer import RuntimeScorer
-from bitmar.evaluate.tables import Cell, Table, number, ranged
+from bitmar.evaluate.tables import Cells, Table, number, ranged
 from bitmar.evaluate.work import Work
 from bitmar.runtime.ask import ask
 
@@ -43,19 +43,35 @@ class VqaQuestion:
     kind: str
 
 
+K = TypeVar("K", bound="Compared")
+
+
 @dataclass(frozen=True, slots=True)
-class VqaKind:
-    """seen, blind: accuracy beside the photo and without it. gain: seen less blind, question by question. told: share
-    of the questions that the photo gave an answer to; right_of_told: accuracy on these, None where there are none.
-    commonest: the share of the answer that is most often right."""
+class Compared:
+    """seen, blind: accuracy beside the photo and without it. gain: seen less blind, question by question. commonest:
+    the share of the answer that is most often right."""
 
     seen: Figure
     blind: Figure
     gain: Figure
-    told: float
-    right_of_told: float | None
     commonest: float
     questions: int
+
+    @classmethod
+    def of(cls: type[K], seen: F64, blind: F64, answers: Sequence[str], **more: Any) -> K:
+        """From the points (n,) of each question and its right answer."""
+        commonest = Counter(answers).most_common(1)[0][1] / len(answers)
+        right, without, gain = (Figure.bootstrap(points) for points in (seen, blind, seen - blind))
+        return cls(right, without, gain, commonest, len(answers), **more)
+
+
+@dataclass(frozen=True, slots=True)
+class VqaKind(Compared):
+    """told: share of the questions that the photo gave an answer to; right_of_told: accuracy on these, None where there
+    are none."""
+
+    told: float
+    right_of_told: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,34 +105,19 @@ def run(scorer: PictureScorer, work: Work, data: Sequence[str], questions: Path)
     return {"task": "vqa", "questions_from": str(questions), **plain(found)}
 
 
-def table(report: dict[str, Any]) -> Table:
-    """A row for each type of answer."""
-    rows = [
+def table(title: str, report: dict[str, Any], more: Mapping[str, str], note: str = "") -> Table:
+    """A row for each kind of question. more: columns of their own, and the names of their shares."""
+    rows: list[Cells] = [
         [
-            *gains(kind, each),
-            number(100 * each["told"], 0),
-            number(None if each["right_of_told"] is None else 100 * each["right_of_told"]),
-            number(100 * each["commonest"]),
+            kind,
+            *(ranged(each[name], 100) for name in ("seen", "blind", "gain")),
+            *(number(None if each[name] is None else 100 * each[name]) for name in (*more.values(), "commonest")),
             number(each["questions"], 0),
         ]
         for kind, each in report["kinds"].items()
     ]
-    head = [
-        "answer",
-        "right, %",
-        "without the photo",
-        "what the photo adds",
-        "told",
-        "right of told",
-        "commonest",
-        "questions",
-    ]
-    return Table("People's questions about photos", head, rows, f"{report['photos']:,} photos.")
-
-
-def gains(kind: str, each: dict[str, Any]) -> list[Cell | str]:
-    """The first cells of a kind of question: right with the photo, without it, and the difference."""
-    return [kind, *(ranged(each[name], 100) for name in ("seen", "blind", "gain"))]
+    head = ["about", "right, %", "without the photo", "what the photo adds", *more, "commonest", "questions"]
+    return Table(title, head, rows, f"{report['photos']:,} photos. {note}".strip())
 
 
 def evaluate_vqa(
@@ -164,13 +165,6 @@ def _plain(answer: str) -> str:
 
 def _report(rows: list[tuple[VqaQuestion, bool, bool, bool]]) -> VqaKind:
     seen, blind, told = (np.array([row[place] for row in rows], np.float64) for place in (1, 2, 3))
-    answers = Counter(_plain(row[0].answer) for row in rows)
-    return VqaKind(
-        seen=Figure.bootstrap(seen),
-        blind=Figure.bootstrap(blind),
-        gain=Figure.bootstrap(seen - blind),
-        told=float(told.mean()),
-        right_of_told=float(seen[told > 0].mean()) if told.any() else None,
-        commonest=max(answers.values()) / len(rows),
-        questions=len(rows),
-    )
+    answers = [_plain(row[0].answer) for row in rows]
+    right = float(seen[told > 0].mean()) if told.any() else None
+    return VqaKind.of(seen, blind, answers, told=float(told.mean()), right_of_told=right)
