@@ -19,7 +19,7 @@ from bitmar.core.tensors import background_tensors, confidence_tensors
 from bitmar.core.ternary import absmean, quantize_rows
 from bitmar.export import export_checkpoint
 from bitmar.runtime.locate import find_model
-from bitmar.unpack import latent, latent_rows, unpack
+from bitmar.unpack import latent, latent_rows, unpack, unpacked
 
 CONCEPTS = {"concepts": 9, "concept_classes": 13, "concept_tokens": 4}
 
@@ -57,6 +57,19 @@ def test_the_bundled_model_comes_back_byte_for_byte(tmp_path: Path) -> None:
     bundled = find_model(None)
     again = export_checkpoint(unpack(bundled, tmp_path / "hf"), tmp_path / "again.bitmar")
     assert again.read_bytes() == Path(bundled).read_bytes()
+
+
+def test_in_pytorch_the_bundled_model_computes_the_same() -> None:
+    torch = pytest.importorskip("torch", reason="unpack needs bitmar[train]")
+    packed = load(engine="numpy")
+    model = unpacked(packed.container).eval()
+    shape = (packed.config.vision_grid**2, packed.config.vision_dim)
+    features = np.maximum(np.random.default_rng(0).normal(0, 3, shape), 0).astype(np.float32)
+    ids = [packed.config.bos_token_id, *packed.tokenizer.encode("A dog runs.", add_special_tokens=False).ids]
+    with torch.no_grad():
+        seen = torch.from_numpy(features).unsqueeze(0)
+        logits = model(torch.tensor([ids]), vision_features=seen, write_memory=False).logits[0].numpy()
+    np.testing.assert_allclose(logits, packed.logits(ids, packed.encode_image(features=features)), atol=1e-3)
 
 
 def test_what_is_carried_belongs_to_the_features_of_the_checkpoint(

@@ -204,7 +204,7 @@ def _readme(repo: str, model: BitMar, licence: str, data: ModelCardData) -> str:
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
         "",
         f'model = AutoModelForCausalLM.from_pretrained("{repo}", trust_remote_code=True)',
-        f'tokenizer = AutoTokenizer.from_pretrained("{repo}")',
+        f'tokenizer = AutoTokenizer.from_pretrained("{repo}", trust_remote_code=True)',
         "```",
         "",
         "## Licence",

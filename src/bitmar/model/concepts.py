@@ -14,6 +14,7 @@ import torch.nn as nn
 from torch import Tensor
 from transformers import LogitsProcessor
 
+from .bitlinear import quantize_activation
 from .configuration_bitmar import BitMarConfig
 
 HEARD, SUREST = 0.15, 0.99  # concepts that score less are no evidence; log-odds go no farther
@@ -24,7 +25,7 @@ class ConceptBank(nn.Module):
     """K concepts found by frozen keys in patch features of width D_v.
 
     The score of a concept is the larger of sigmoid(key . p + bias) and the probability of its classes in the softmax
-    over all class keys; p is the mean patch feature.
+    over all class keys; p is the mean patch feature, in int8.
     """
 
     keys: Tensor
@@ -62,7 +63,8 @@ class ConceptBank(nn.Module):
 
     def scores(self, features: Tensor) -> Tensor:
         """Patch features (B, N_p, D_v) -> scores in [0, 1] (B, K)."""
-        p = features.float().mean(1)
+        codes, scale = quantize_activation(features.float().mean(1))  # a device reads int8 keys with an int8 feature
+        p = codes * scale
         own = p.new_zeros(len(p), len(self.values))
         own[:, : len(self.bias)] = torch.sigmoid(p @ self.keys.float().T + self.bias.float())
         if not len(self.class_bias):
