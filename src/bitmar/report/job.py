@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bitmar.evaluate.torch_scorer import TorchScorer
 
 DONE, ABSENT, FAILED, LATER = "done", "absent", "failed", "not run"
+_FORMAT = 2  # of results; a change of their keys raises it, and what is kept is measured again
 _TORCH = 6.0  # how much slower than the native engine the estimate takes PyTorch to be
 
 
@@ -182,6 +183,7 @@ class Job:
         """All that a result depends on."""
         return {
             "section": self.task.name,
+            "format": _FORMAT,
             "bitmar": __version__,
             "model": self.contestant.fingerprint,
             "limit": self.limit,
