@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,6 +35,7 @@ class _Send(BaseHTTPRequestHandler):
             self.send_error(503)
             return
         self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.stream)))
         self.end_headers()
         self.wfile.write(self.server.stream)
 
@@ -71,7 +73,7 @@ def test_a_camera_that_is_lost_is_told_and_had_back(feed: Feed, until: Callable[
     until(lambda: feed.asked > asked + 1)
     assert kinds() == ["lost", "lost"]  # not said again at every attempt
     first, second = (each.reason for each in given if isinstance(each, Notice))
-    assert "tried again in" in first and "5XX" in second
+    assert first.startswith("the stream ended; tried again in") and "5XX" in second
     shots = sum(isinstance(each, Shot) for each in given)
     assert shots and all(each.at is None for each in given if isinstance(each, Shot))
     feed.plugged = True
@@ -82,6 +84,33 @@ def test_a_camera_that_is_lost_is_told_and_had_back(feed: Feed, until: Callable[
     camera.close()
     assert not thread.is_alive() and not camera._thread.is_alive()
     assert not any("secret" in each.reason for each in given if isinstance(each, Notice))
+
+
+def test_an_address_of_one_picture_is_asked_again_and_again(
+    feed: Feed, until: Callable[..., Any], picture: Any
+) -> None:
+    data = io.BytesIO()
+    picture(1).save(data, "JPEG")
+    feed.stream = data.getvalue()
+    camera = Camera(f"http://127.0.0.1:{feed.server_port}/snapshot.jpg")
+    stop, given = threading.Event(), list[Any]()
+
+    def run() -> None:
+        for each in camera.shots(stop):
+            given.append(each)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    until(lambda: len(given) >= 4)
+    feed.plugged = False
+    until(lambda: isinstance(given[-1], Notice))
+    feed.plugged = True
+    until(lambda: isinstance(given[-1], Shot))
+    stop.set()
+    thread.join(10)
+    camera.close()
+    assert [each.kind for each in given if isinstance(each, Notice)] == ["lost", "back"]
+    assert given[0].photo().size == (64, 48)
 
 
 def test_a_camera_that_was_never_there(tmp_path: Path) -> None:

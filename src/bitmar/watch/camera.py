@@ -67,8 +67,8 @@ class Camera:
             try:
                 if self._opened is None:
                     self._opened = self._open()
-                self._pass_on(f"after {time.monotonic() - gone:.0f} s" if told else "")
-                cause = "the stream ended"
+                frames = self._pass_on(f"after {time.monotonic() - gone:.0f} s" if told else "")
+                cause = "" if frames == 1 else "the stream ended"  # one picture each time is a snapshot's address
             except ImageError as error:
                 cause = _cause(error)
             except (av.FFmpegError, OSError) as error:
@@ -77,20 +77,21 @@ class Camera:
                 self._close()
             if self._flows:
                 told, self._wait, self._flows = "", FIRST, False
-            if cause != told and not self._ended.is_set():  # said once, not at every attempt
+            if cause and cause != told and not self._ended.is_set():  # said once, not at every attempt
                 gone = gone if told else time.monotonic()
                 self._tell(Notice("lost", f"{cause}; tried again in {self._wait:.0f} s"))
                 told = cause
             self._ended.wait(self._wait)
             self._wait = min(2 * self._wait, LONGEST)
 
-    def _pass_on(self, back: str) -> None:
-        """Frames until the stream ends; with the first one the camera is `back`."""
+    def _pass_on(self, back: str) -> int:
+        """Frames until the stream ends: how many. With the first one the camera is `back`."""
         container, stream = self._opened
-        due = 0.0
+        due, count = 0.0, 0
         for frame in decoded(container, stream):
             if self._ended.is_set():
-                return
+                break
+            count += 1
             if back and not self._flows:
                 self._tell(Notice("back", back))
             self._flows = True
@@ -99,6 +100,7 @@ class Camera:
                 with self._news:
                     self._latest = (frame, time.time())
                     self._news.notify()
+        return count
 
     def _tell(self, notice: Notice) -> None:
         with self._news:
