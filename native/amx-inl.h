@@ -80,7 +80,8 @@ inline int for_batches(const TernaryView& w, const int8_t* codes, int tokens, F 
   alignas(64) int32_t sums[kBatch * 64];
   int done = 0;
   while (tokens - done >= kFewest) {
-    const int count = tokens - done < kBatch ? tokens - done : kBatch, parts = (count + 31) / 32 * 2, rows = (count + parts - 1) / parts;
+    const int count = tokens - done < kBatch ? tokens - done : kBatch, parts = (count + 31) / 32 * 2,
+              rows = (count + parts - 1) / parts;
     int start[kBatch / 16];
     for (int i = 0; i < parts; i++) start[i] = done + (i * rows < count - rows ? i * rows : count - rows);
     shape_tiles(rows);
@@ -90,8 +91,9 @@ inline int for_batches(const TernaryView& w, const int8_t* codes, int tokens, F 
         unpack_lines(w.codes + ((size_t)t * groups + g) * 64, lines, planes);
         for (int i = 0; i < parts; i += 2)
           for (int p = 0; p < 4; p += 2)
-            multiply_planes(planes[p], planes[p + 1], lines, codes + start[i] * stride + g * 4, codes + start[i + 1] * stride + g * 4,
-                            stride, g == 0, sums + i * rows * 64 + p * 16, sums + (i + 1) * rows * 64 + p * 16);
+            multiply_planes(planes[p], planes[p + 1], lines, codes + start[i] * stride + g * 4,
+                            codes + start[i + 1] * stride + g * 4, stride, g == 0, sums + i * rows * 64 + p * 16,
+                            sums + (i + 1) * rows * 64 + p * 16);
       }
       for (int i = 0; i < parts; i++) f(t, 1, start[i], rows, sums + i * rows * 64);
     }

@@ -34,10 +34,11 @@ inline Vector join_products(const int32_t* low, const int32_t* high, int i) {
 // The places in the scratch.
 struct BatchScratch {
   size_t stride;
-  float* scores;         // (16, stride)
-  int16_t* weights;      // (16, stride)
-  uint8_t *low, *high;   // (16, stride) each, of the weights
-  int8_t *keys, *values; // [token / 16][dim / 4][token % 16][4] with the dim rounded up to 64; [dim / 16][token / 4][dim % 16][4]
+  float* scores;        // (16, stride)
+  int16_t* weights;     // (16, stride)
+  uint8_t *low, *high;  // (16, stride) each, of the weights
+  int8_t* keys;         // [token / 16][dim / 4][token % 16][4] with the dim rounded up to 64
+  int8_t* values;       // [dim / 16][token / 4][dim % 16][4]
 
   BatchScratch(const KeyValueView& kv, void* scratch) : stride(scratch_stride(kv)) {
     scores = (float*)scratch;
@@ -86,7 +87,8 @@ inline void score_batch(const BatchScratch& room, const float* key_scale, const 
     for (int k = 0; k < 2 && b + k < blocks; k++) {
       const Vector scale = load(key_scale + (b + k) * 16);
       for (int i = 0; i < kBatchQueries; i++)
-        store(room.scores + i * room.stride + (b + k) * 16, join_products(sums[2 * k], sums[2 * k + 1], i) * (splat(factor[i]) * scale));
+        store(room.scores + i * room.stride + (b + k) * 16,
+              join_products(sums[2 * k], sums[2 * k + 1], i) * (splat(factor[i]) * scale));
     }
   }
 }
@@ -141,7 +143,8 @@ static int attend_batches(const KeyValueView& kv, const Queries& queries, float*
       for (int i = 0; i < kBatchQueries; i++) {
         const int query = done + (i < count ? i : count - 1);  // a batch is filled up with its last query
         q[i] = queries.q + query * queries.stride + h * dim;
-        rows[i] = {room.scores + i * room.stride, room.weights + i * room.stride, value_scale, queries.tokens + query * queries.step, 0};
+        rows[i] = {room.scores + i * room.stride, room.weights + i * room.stride, value_scale,
+                   queries.tokens + query * queries.step, 0};
       }
       quantize_queries<int8_t>(q, kBatchQueries, dim, queries.scale, codes, factor);
       for (int i = 0; i < kBatchQueries; i++) {
@@ -153,7 +156,8 @@ static int attend_batches(const KeyValueView& kv, const Queries& queries, float*
       score_batch(room, key_scale, low, high, factor, wide, blocks);
       for (int i = 0; queries.bias && i < kBatchQueries; i++) add_bias(queries.bias, rows[i]);
       for (int i = 0; i < kBatchQueries; i += 4) softmax(rows + i, 4, filled / 16, 127.0f);  // 4: few enough for the first cache
-      for (int i = 0; i < kBatchQueries; i++) split_bytes(rows[i].weights, filled, room.low + i * room.stride, room.high + i * room.stride);
+      for (int i = 0; i < kBatchQueries; i++)
+        split_bytes(rows[i].weights, filled, room.low + i * room.stride, room.high + i * room.stride);
       finish_stores();
       for (int v = 0; v < vectors; v += 2)
         mix_batch(room, v, v + 1 < vectors, fours, filled / 4, rows, dim, count, out + done * out_stride + h * dim, out_stride);

@@ -31,7 +31,7 @@ BITMAR_INLINE void store_as(const KeyValueView& kv, int place, const float* key,
   typedef Lane Pair __attribute__((may_alias));
   const int dim = kv.head_dim, padded = kv.padded_dim(), shift = place % 2 * 8 * (int)sizeof(Stored);
   const float range = kv.int16 ? (float)kQueryRange : 127.0f;
-  const Lane one = (Lane)((Lane)~(Lane)0 >> 8 * sizeof(Stored)), kept = (Lane)~(one << shift);
+  const Lane one = (Lane)((Lane) ~(Lane)0 >> 8 * sizeof(Stored)), kept = (Lane) ~(one << shift);
   alignas(64) Stored codes[kWidestHead];
   // All steps first: each is a long chain of instructions, and they do not wait for each other.
   for (int h = 0; h < kv.heads; h++) {
@@ -78,8 +78,8 @@ BITMAR_INLINE void quantize_queries(const float* const* q, int count, int dim, f
 
 // Scores of BLOCKS * 16 tokens for each query: several sums at a time, because each addition waits for the one before.
 template <int BLOCKS, int QUERIES, typename Stored>
-BITMAR_INLINE void score_blocks(const Stored* keys, const float* key_scale, const QueryCodes* codes, const float* factor,
-                                int dim, float* scores, size_t stride) {
+BITMAR_INLINE void score_blocks(const Stored* keys, const float* key_scale, const QueryCodes* codes, const float* factor, int dim,
+                                float* scores, size_t stride) {
   Sum sums[BLOCKS][QUERIES];
   for (int b = 0; b < BLOCKS; b++)
     for (int i = 0; i < QUERIES; i++) sums[b][i] = zero();
@@ -100,8 +100,8 @@ BITMAR_INLINE void score_blocks(const Stored* keys, const float* key_scale, cons
 
 // scores (QUERIES, blocks * 16) = products of query heads with their keys, scaled.
 template <int QUERIES, typename Stored>
-BITMAR_INLINE void score_keys(const Stored* keys, const float* key_scale, const QueryCodes* codes, const float* factor,
-                              int dim, int blocks, float* scores, size_t stride) {
+BITMAR_INLINE void score_keys(const Stored* keys, const float* key_scale, const QueryCodes* codes, const float* factor, int dim,
+                              int blocks, float* scores, size_t stride) {
   constexpr int kMost = kSums / QUERIES < 8 ? kSums / QUERIES : 8, kHalf = kMost > 1 ? kMost / 2 : 1;
   int b = 0;
   for (; b + kMost <= blocks; b += kMost)
@@ -129,8 +129,8 @@ BITMAR_INLINE void add_bias(const float* bias, const Row& row) {
   for (; t < row.tokens; t++) row.scores[t] += bias[t] * kLog2E;
 }
 
-// The scores become integer weights, and are lost. Step by step for all rows: each step ends in a long chain of instructions, which then overlaps with
-// the next row's. Weights after a row's tokens, of `blocks` * 16, are 0.
+// The scores become integer weights, and are lost. Step by step for all rows: each step ends in a long chain of
+// instructions, which then overlaps with the next row's. Weights after a row's tokens, of `blocks` * 16, are 0.
 BITMAR_INLINE void softmax(Row* rows, int count, int blocks, float range) {
   static const float kFirst[32] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   float top[kMostRows], fine[kMostRows];
@@ -222,7 +222,8 @@ BITMAR_INLINE void mix_values(const Stored* values, const Row* rows, int pairs, 
 
 // QUERIES queries from the one numbered `first`. A query that comes alone brings several heads together instead.
 template <int QUERIES, typename Stored>
-static void attend_group(const KeyValueView& kv, const Queries& queries, int first, float* out, size_t out_stride, void* scratch) {
+static void attend_group(const KeyValueView& kv, const Queries& queries, int first, float* out, size_t out_stride,
+                         void* scratch) {
   constexpr int kHeads = QUERIES == 1 ? 4 : 1, kRows = kHeads * QUERIES;
   static_assert(kRows <= kMostRows && kRows <= kMostQueries, "room for their scores");
   const int dim = kv.head_dim, padded = kv.padded_dim();
@@ -250,16 +251,17 @@ static void attend_group(const KeyValueView& kv, const Queries& queries, int fir
     }
     quantize_queries<Stored>(q, count, dim, queries.scale, codes, factor);
     for (int k = 0; k < heads; k++)
-      score_keys<QUERIES>(keys + (size_t)k * kv.capacity * dim, kv.key_scale + start + (size_t)k * kv.capacity, codes + k * QUERIES,
-                          factor + k * QUERIES, dim, blocks, scores + k * QUERIES * stride, stride);
+      score_keys<QUERIES>(keys + (size_t)k * kv.capacity * dim, kv.key_scale + start + (size_t)k * kv.capacity,
+                          codes + k * QUERIES, factor + k * QUERIES, dim, blocks, scores + k * QUERIES * stride, stride);
     if (queries.sink_q) {
       quantize_queries<Stored>(sink_q, count, dim, queries.scale, codes, factor);
       const int some = (queries.sinks + 15) / 16 < blocks ? (queries.sinks + 15) / 16 : blocks;
       float turned[QUERIES * 16];
       for (int k = 0; k < heads; k++)
         for (int b = 0; b < some; b++) {
-          score_keys<QUERIES>(keys + ((size_t)k * kv.capacity + b * 16) * dim, kv.key_scale + start + (size_t)k * kv.capacity + b * 16,
-                              codes + k * QUERIES, factor + k * QUERIES, dim, 1, turned, 16);
+          score_keys<QUERIES>(keys + ((size_t)k * kv.capacity + b * 16) * dim,
+                              kv.key_scale + start + (size_t)k * kv.capacity + b * 16, codes + k * QUERIES, factor + k * QUERIES,
+                              dim, 1, turned, 16);
           for (int i = 0; i < QUERIES; i++)
             for (int t = 0; t < 16 && b * 16 + t < queries.sinks; t++)
               scores[(k * QUERIES + i) * stride + b * 16 + t] = turned[i * 16 + t];

@@ -30,7 +30,8 @@ inline Pairs load_pairs(const int16_t* p) {
 }
 
 inline Pairs load_pairs(const int8_t* p) {
-  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
 }
 
 inline Sum add_pairs(Sum sum, Pairs a, int32_t pair) {
@@ -91,9 +92,7 @@ inline Quads load_quads(const int8_t* p) {
   for (int i = 0; i < 4; i++) w.part[i] = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i*)(p + 16 * i)));
   return w;
 }
-inline __m256i spread(uint32_t four) {
-  return _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128((int)four)));
-}
+inline __m256i spread(uint32_t four) { return _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128((int)four))); }
 inline QuadSums add_quads(QuadSums sum, const Quads& w, __m256i x) {
   for (int i = 0; i < 4; i++) sum.part[i] = _mm256_add_epi32(sum.part[i], _mm256_madd_epi16(w.part[i], x));
   return sum;

@@ -48,7 +48,8 @@ inline Pairs load_pairs(const int16_t* p) {
 }
 
 inline Pairs load_pairs(const int8_t* p) {
-  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)), _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
+  return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)),
+          _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
 }
 
 inline Sum add_pairs(Sum sum, Pairs a, int32_t pair) {

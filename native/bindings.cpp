@@ -68,7 +68,11 @@ std::map<std::string, Tensor> tensors(const nb::dict& arrays) {
   for (auto [name, value] : arrays) {
     nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu> x;  // not a converted copy, which would not outlive this loop
     if (!nb::try_cast(value, x, false)) throw std::invalid_argument("tensors must be contiguous arrays");
-    const char type = x.dtype() == nb::dtype<uint8_t>() ? 'u' : x.dtype() == nb::dtype<int8_t>() ? 'i' : x.dtype() == nb::dtype<int32_t>() ? 'w' : x.dtype() == nb::dtype<float>() ? 'f' : '?';
+    const char type = x.dtype() == nb::dtype<uint8_t>()   ? 'u'
+                      : x.dtype() == nb::dtype<int8_t>()  ? 'i'
+                      : x.dtype() == nb::dtype<int32_t>() ? 'w'
+                      : x.dtype() == nb::dtype<float>()   ? 'f'
+                                                          : '?';
     Tensor tensor{x.data(), type, {}};
     for (size_t i = 0; i < x.ndim(); i++) tensor.shape.push_back(static_cast<int64_t>(x.shape(i)));
     found.emplace(nb::cast<std::string>(name), std::move(tensor));
@@ -76,9 +80,9 @@ std::map<std::string, Tensor> tensors(const nb::dict& arrays) {
   return found;
 }
 
-void check_vocabulary(const State& state, const int64_t* ids, size_t count) {
+void check_vocabulary(const Model& model, const int64_t* ids, size_t count) {
   for (size_t i = 0; i < count; i++)
-    if (ids[i] < 0 || ids[i] >= state.model().config.vocab_size) throw std::invalid_argument("an id lies outside the vocabulary");
+    if (ids[i] < 0 || ids[i] >= model.config.vocab_size) throw std::invalid_argument("an id lies outside the vocabulary");
 }
 
 // ids (batch, tokens) or (tokens), all inside the vocabulary. Returns the tokens of a row.
@@ -86,7 +90,7 @@ int check_ids(const State& state, const Ids& ids) {
   const size_t batch = ids.ndim() == 2 ? ids.shape(0) : 1;
   if (ids.ndim() < 1 || ids.ndim() > 2 || batch != static_cast<size_t>(state.batch()) || ids.size() == 0)
     throw std::invalid_argument("ids must be (batch, tokens) with the state's batch");
-  check_vocabulary(state, ids.data(), ids.size());
+  check_vocabulary(state.model(), ids.data(), ids.size());
   return static_cast<int>(ids.shape(ids.ndim() - 1));
 }
 
@@ -113,7 +117,7 @@ void read(State& state, const Ids& ids, Write write, bool decode) {
 }
 
 int next(State& state, std::optional<int64_t> token, double temperature, int top_k, double top_p, float penalty, double u) {
-  if (token) check_vocabulary(state, &*token, 1);
+  if (token) check_vocabulary(state.model(), &*token, 1);
   if (state.batch() != 1 || (state.seen() == 0 && !token)) throw std::invalid_argument("next needs one sequence with a prompt");
   nb::gil_scoped_release unlocked;
   if (token) state.forward(&*token, 1, nullptr, Write::kNever, true);
@@ -121,7 +125,8 @@ int next(State& state, std::optional<int64_t> token, double temperature, int top
 }
 
 std::tuple<IdArray, FloatArray> candidates(State& state, int count, float penalty) {
-  if (count < 1 || count > state.model().config.vocab_size || state.seen() == 0) throw std::invalid_argument("candidates: count is out of range");
+  if (count < 1 || count > state.model().config.vocab_size || state.seen() == 0)
+    throw std::invalid_argument("candidates: count is out of range");
   const size_t batch = state.batch(), k = count;
   Buffer<int64_t> ids(batch * k);
   Buffer<float> scores(batch * k);
@@ -168,23 +173,26 @@ FloatArray query(const State& state) {
 
 // The fields of bitmar.runtime.cache.ImageTokens: tokens (N, d), the image, pooled (D_v), concepts (K) or None, and the
 // evidence as ids, bonus and after (n) each.
-nb::tuple fields(std::shared_ptr<const Image> image, const Config& config) {
+nb::tuple fields(const std::shared_ptr<const Image>& image, const Config& config) {
   const Evidence& evidence = image->evidence;
   const size_t count = evidence.ids.size(), n = config.vision_tokens(), d = config.hidden_size;
   Buffer<int64_t> ids(count), after(count);
   std::copy_n(evidence.ids.data(), count, ids.data());
   std::copy_n(evidence.after.data(), count, after.data());
-  nb::object concepts = image->concepts.empty() ? nb::none() : nb::cast(copy_of(image->concepts.data(), {image->concepts.size()}));
-  return nb::make_tuple(copy_of(image->tokens.data(), {n, d}), std::const_pointer_cast<Image>(image),
-                        copy_of(image->pooled.data(), {image->pooled.size()}), concepts,
-                        nb::make_tuple(array(std::move(ids), {count}), copy_of(evidence.bonus.data(), {count}), array(std::move(after), {count})));
+  nb::object concepts =
+      image->concepts.empty() ? nb::none() : nb::cast(copy_of(image->concepts.data(), {image->concepts.size()}));
+  return nb::make_tuple(
+      copy_of(image->tokens.data(), {n, d}), std::const_pointer_cast<Image>(image),
+      copy_of(image->pooled.data(), {image->pooled.size()}), concepts,
+      nb::make_tuple(array(std::move(ids), {count}), copy_of(evidence.bonus.data(), {count}), array(std::move(after), {count})));
 }
 
 using Photo = nb::ndarray<const uint8_t, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
 const uint8_t* data(const Photo& photo, size_t side) {
   if (side == 0) throw std::invalid_argument("this model has no tower");
-  if (photo.shape(0) != side || photo.shape(1) != side || photo.shape(2) != 3) throw std::invalid_argument("the photo must be uint8 (S, S, 3)");
+  if (photo.shape(0) != side || photo.shape(1) != side || photo.shape(2) != 3)
+    throw std::invalid_argument("the photo must be uint8 (S, S, 3)");
   return photo.data();
 }
 
@@ -202,6 +210,7 @@ FloatArray features(int grid, int dim, Run run) {
 
 }  // namespace
 
+// clang-format off: a table, an entry a name
 NB_MODULE(_native, m) {
   nb::register_exception_translator(
       [](const std::exception_ptr& thrown, void* error) {
@@ -229,15 +238,16 @@ NB_MODULE(_native, m) {
     return std::make_tuple(array(std::move(codes), {n}), scale);
   }, "kernels"_a, "x"_a, "One row to int8 by its max-abs: (codes, scale).");
 
-  m.def("ternary_sums", [](const std::string& kernels, nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig> packed, int columns,
-                           nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig> codes) {
+  m.def("ternary_sums", [](const std::string& kernels, const nb::ndarray<const uint8_t, nb::ndim<2>, nb::c_contig>& packed,
+                           int columns, const nb::ndarray<const int8_t, nb::ndim<2>, nb::c_contig>& codes) {
     const int rows = static_cast<int>(packed.shape(0)), tokens = static_cast<int>(codes.shape(0));
     if (static_cast<int>(codes.shape(1)) != columns || static_cast<int>(packed.shape(1)) != (columns + 3) / 4)
       throw std::invalid_argument("packed and codes do not fit the columns");
     const Linear linear = Linear::ternary(packed.data(), rows, columns, 1);
     Buffer<int8_t> padded(static_cast<size_t>(tokens) * linear.padded_columns());
     for (int t = 0; t < tokens; t++)
-      std::copy_n(codes.data() + static_cast<size_t>(t) * columns, columns, padded.data() + static_cast<size_t>(t) * linear.padded_columns());
+      std::copy_n(codes.data() + static_cast<size_t>(t) * columns, columns,
+                  padded.data() + static_cast<size_t>(t) * linear.padded_columns());
     Buffer<int32_t> sums(static_cast<size_t>(tokens) * rows);
     select_kernels(kernels).ternary_sums(linear.view(), padded.data(), tokens, sums.data());
     return array(std::move(sums), {static_cast<size_t>(tokens), static_cast<size_t>(rows)});
@@ -264,13 +274,12 @@ NB_MODULE(_native, m) {
         return features(self.grid(), self.dim(), [&](float* out) { self(pixels, out); });
       }, "photo"_a, "A square photo, uint8 (S, S, 3) -> patch features (N_p, D_v).");
 
-  nb::class_<Image>(m, "Image", "A picture as texts need it.")
-      .def("__repr__", [](const Image&) { return "Image()"; });
+  nb::class_<Image>(m, "Image", "A picture as texts need it.");
 
   nb::class_<MemoryState>(m, "MemoryState", "Slots and usage, packed for reading.")
       .def("arrays", [](const MemoryState& self) {
-        const size_t slots = self.usage.size();
-        return std::make_tuple(copy_of(self.slots.data(), {slots, self.slots.size() / slots}), copy_of(self.usage.data(), {slots}));
+        const size_t slots = self.usage.size(), width = self.slots.size() / slots;
+        return std::make_tuple(copy_of(self.slots.data(), {slots, width}), copy_of(self.usage.data(), {slots}));
       }, "Slots (K, C) and usage (K).");
 
   nb::class_<Model>(m, "Model", "A model's weights in the kernels' layout.")
@@ -297,7 +306,7 @@ NB_MODULE(_native, m) {
           nb::gil_scoped_release unlocked;
           image = self.see(pixels);
         }
-        return fields(std::move(image), self.config);
+        return fields(image, self.config);
       }, "photo"_a, "A square photo, uint8 (S, S, 3) -> the fields of ImageTokens.")
       .def("encode", [](const Model& self, const Floats& features) {
         const Config& config = self.config;
@@ -307,15 +316,15 @@ NB_MODULE(_native, m) {
           nb::gil_scoped_release unlocked;
           image = self.encode(in);
         }
-        return fields(std::move(image), config);
+        return fields(image, config);
       }, "features"_a, "Patch features (N_p, D_v) -> the fields of ImageTokens.")
       .def("image", [](const Model& self, const Floats& tokens, const Ids& ids, const Floats& bonus, const Ids& after) {
         const Config& config = self.config;
         Evidence evidence;
         if (bonus.size() != ids.size() || after.size() != ids.size())
           throw std::invalid_argument("every token of the evidence needs a bonus and what it follows");
+        check_vocabulary(self, ids.data(), ids.size());
         for (size_t i = 0; i < ids.size(); i++) {
-          if (ids.data()[i] < 0 || ids.data()[i] >= config.vocab_size) throw std::invalid_argument("an id lies outside the vocabulary");
           evidence.ids.push_back(static_cast<int>(ids.data()[i]));
           evidence.bonus.push_back(bonus.data()[i]);
           evidence.after.push_back(static_cast<int>(after.data()[i]));
@@ -325,8 +334,9 @@ NB_MODULE(_native, m) {
       }, "tokens"_a, "ids"_a, "bonus"_a, "after"_a, "Vision tokens (N, d), and the tokens that the image speaks for -> Image.")
       .def("memory", [](const Model& self, const Floats& slots, const Floats& usage) {
         if (!self.has_memory()) throw std::invalid_argument("this model has no memory");
-        return std::const_pointer_cast<MemoryState>(self.memory_state(data(slots, int64_t{self.config.memory_slots} * self.config.memory_dim, "slots"),
-                                                                      data(usage, self.config.memory_slots, "usages")));
+        const int64_t count = self.config.memory_slots;
+        return std::const_pointer_cast<MemoryState>(
+            self.memory_state(data(slots, count * self.config.memory_dim, "slots"), data(usage, count, "usages")));
       }, "slots"_a, "usage"_a, "Slots (K, C) and usage (K) -> MemoryState.")
       .def("head", [](const Model& self, const Floats& hidden) {
         if (hidden.ndim() != 2 || hidden.shape(1) != static_cast<size_t>(self.config.hidden_size))
@@ -336,8 +346,8 @@ NB_MODULE(_native, m) {
 
   // What bitmar.runtime.backend.State says of them; bitmar.runtime.native adds the rest.
   nb::class_<State>(m, "State", "All that changes while a text goes on. For one thread at a time.")
-      .def(nb::init<std::shared_ptr<Model>, std::shared_ptr<Image>, std::shared_ptr<MemoryState>, bool>(), "model"_a, "image"_a.none(),
-           "memory"_a.none(), "kv_int16"_a)
+      .def(nb::init<std::shared_ptr<Model>, std::shared_ptr<Image>, std::shared_ptr<MemoryState>, bool>(), "model"_a,
+           "image"_a.none(), "memory"_a.none(), "kv_int16"_a)
       .def("read", [](State& self, const Ids& ids) { read(self, ids, Write::kNever, true); }, "ids"_a)
       .def("choose", &next, "token"_a.none(), "temperature"_a, "top_k"_a, "top_p"_a, "penalty"_a, "u"_a,
            "Feed a token, if any, and choose the next.")
@@ -345,7 +355,7 @@ NB_MODULE(_native, m) {
       .def("select", &select, "sources"_a)
       .def("branch", [](State& self, const Ids& sources, const Ids& tokens) {
         if (tokens.size() != sources.size()) throw std::invalid_argument("every sequence needs its token");
-        check_vocabulary(self, tokens.data(), tokens.size());
+        check_vocabulary(self.model(), tokens.data(), tokens.size());
         select(self, sources);
         nb::gil_scoped_release unlocked;
         self.forward(tokens.data(), 1, nullptr, Write::kNever, true);
@@ -374,14 +384,16 @@ NB_MODULE(_native, m) {
            "Read a whole sequence (T,) and write its segments into the memory.")
       .def("write_query", [](State& self) {
         need_memory(self);
-        if (self.seen() == 0 || self.batch() != 1) throw std::invalid_argument("nothing to write: nothing read, or several sequences");
+        if (self.seen() == 0 || self.batch() != 1)
+          throw std::invalid_argument("nothing to write: nothing read, or several sequences");
         self.write_memory();
       }, "Write the query after the last token into the memory.")
-      .def("exchange_memory", [](State& self, std::shared_ptr<MemoryState> memory) {
+      .def("exchange_memory", [](State& self, const std::shared_ptr<MemoryState>& memory) {
         need_memory(self);
-        self.replace_memory(std::move(memory));
+        self.replace_memory(memory);
       }, "memory"_a, "Read this memory from here on.")
-      .def("memory", [](const State& self) { return std::const_pointer_cast<MemoryState>(self.memory(0)); }, "Of the first sequence.");
+      .def("memory", [](const State& self) { return std::const_pointer_cast<MemoryState>(self.memory(0)); });
 }
+// clang-format on
 
 }  // namespace bitmar

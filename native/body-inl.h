@@ -39,8 +39,7 @@ BITMAR_INLINE Vector quantize_row(const float* x, int n, float step, int8_t* cod
   Ints total[2] = {};
   int i = 0;
   for (; i + 32 <= n; i += 32)
-    for (int j = 0; j < 2; j++)
-      quantize_vector<EXACT>(load(x + i + j * 16), steps, codes + i + j * 16, &total[j], &doubt[j]);
+    for (int j = 0; j < 2; j++) quantize_vector<EXACT>(load(x + i + j * 16), steps, codes + i + j * 16, &total[j], &doubt[j]);
   for (; i < n; i += 16) {
     const int m = n - i < 16 ? n - i : 16;
     int8_t last[16];
@@ -93,8 +92,8 @@ BITMAR_INLINE void for_tiles(const TernaryView& w, const int8_t* codes, int toke
     }
 }
 
-static void ternary(const TernaryView& w, const int8_t* codes, const float* scales, const int32_t* sums, int tokens,
-                    float* y, size_t y_stride) {
+static void ternary(const TernaryView& w, const int8_t* codes, const float* scales, const int32_t* sums, int tokens, float* y,
+                    size_t y_stride) {
   for_tiles(w, codes, tokens, [&](int first, int tiles, int token, int count, const int32_t* product) {
     for (int k = 0; k < tiles; k++)
       for (int n = 0; n < count; n++) {
@@ -119,8 +118,7 @@ static void ternary_sums(const TernaryView& w, const int8_t* codes, int tokens, 
         int32_t excess = 0;
         for (int j = 0; j < w.padded_columns; j++) excess += codes[(token + n) * (size_t)w.padded_columns + j];
         for (int i = 0; i < kTileRows && (first + k) * kTileRows + i < w.rows; i++)
-          y[(token + n) * (size_t)w.rows + (first + k) * kTileRows + i] =
-              product[(k * count + n) * kTileRows + i] - excess;
+          y[(token + n) * (size_t)w.rows + (first + k) * kTileRows + i] = product[(k * count + n) * kTileRows + i] - excess;
       }
   });
 }
@@ -220,5 +218,8 @@ static float read_all(const float* x, size_t n) {
   return lanes_max(max(max(sums[0], sums[1]), max(sums[2], sums[3])));
 }
 
+// clang-format off
 #define BITMAR_TABLE(name) \
-  {name, kFlip != 0, convolve, depthwise, add_maps, quantize, ternary, ternary_sums, dense, rms_norm, store_token, attend, add, relu, argmax, log_total, finite, read_all}
+  {name, kFlip != 0, convolve, depthwise, add_maps, quantize, ternary, ternary_sums, dense, rms_norm, store_token, attend, \
+   add, relu, argmax, log_total, finite, read_all}
+// clang-format on

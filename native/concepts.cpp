@@ -54,7 +54,8 @@ ConceptBank::ConceptBank(const Weights& weights, const Config& config)
     throw std::invalid_argument("the configuration asks for more concepts than the bank has");
 }
 
-ConceptBank::Keys ConceptBank::keys(const Weights& weights, const std::string& name, const std::string& bias, int count, int width) {
+ConceptBank::Keys ConceptBank::keys(const Weights& weights, const std::string& name, const std::string& bias, int count,
+                                    int width) {
   const auto* rows = static_cast<const int8_t*>(weights.find(kPrefix + name, 'i', int64_t{count} * width).data);
   return {rows, static_cast<size_t>(count), static_cast<size_t>(width), weights.floats(kPrefix + name + ".scale", count),
           weights.floats(kPrefix + bias, count)};

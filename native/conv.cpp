@@ -58,7 +58,8 @@ ConvTower::ConvTower(const Kernels& chosen, const ConvTowerConfig& config, const
     Map map;
     map.zero = layer.zero, map.scale = layer.scale, map.last_use = static_cast<int>(i);
     for (int k = 0; k < (layer.op == ConvOp::kAdd || layer.op == ConvOp::kConcat ? 2 : 1); k++) {
-      if (layer.inputs[k] < 0 || layer.inputs[k] >= static_cast<int>(i)) throw std::invalid_argument("a layer reads a map after it");
+      if (layer.inputs[k] < 0 || layer.inputs[k] >= static_cast<int>(i))
+        throw std::invalid_argument("a layer reads a map after it");
       Map& source = maps_[layer.inputs[k]];
       source.last_use = static_cast<int>(i);
       source.before = std::max(source.before, layer.pad[0]), source.after = std::max(source.after, layer.pad[1]);
@@ -94,7 +95,8 @@ ConvTower::Kernel ConvTower::kernel(const Weights& weights, int number, const Co
   if (!dense) {
     kernel.weights = Buffer<int8_t>(static_cast<size_t>(columns) * padded);
     for (int r = 0; r < rows; r++)
-      for (int c = 0; c < columns; c++) kernel.weights[static_cast<size_t>(c) * padded + r] = codes[static_cast<size_t>(r) * columns + c];
+      for (int c = 0; c < columns; c++)
+        kernel.weights[static_cast<size_t>(c) * padded + r] = codes[static_cast<size_t>(r) * columns + c];
     return kernel;
   }
   const int row_lines = (width + 3) / 4;
@@ -113,7 +115,8 @@ void ConvTower::place() {
   for (size_t i = 0; i < maps_.size(); i++) {
     std::vector<std::pair<size_t, size_t>> taken;
     for (size_t k = 0; k < i; k++)
-      if (maps_[k].last_use >= static_cast<int>(i)) taken.emplace_back(maps_[k].offset, maps_[k].offset + maps_[k].bytes() + kSlack);
+      if (maps_[k].last_use >= static_cast<int>(i))
+        taken.emplace_back(maps_[k].offset, maps_[k].offset + maps_[k].bytes() + kSlack);
     std::sort(taken.begin(), taken.end());
     const size_t size = maps_[i].bytes() + kSlack;
     size_t offset = 0;
@@ -129,7 +132,8 @@ void ConvTower::place() {
 void ConvTower::frame(const Map& map, uint8_t* arena) const {
   if (!map.framed()) return;
   uint8_t* at = arena + map.offset;
-  const size_t row = map.row(), left = static_cast<size_t>(map.before) * map.channels, right = static_cast<size_t>(map.after) * map.channels;
+  const size_t row = map.row(), left = static_cast<size_t>(map.before) * map.channels,
+               right = static_cast<size_t>(map.after) * map.channels;
   memset(at, map.zero, map.before * row);
   for (int i = map.before; i < map.before + map.side; i++) {
     memset(at + i * row, map.zero, left);
@@ -158,7 +162,8 @@ void ConvTower::run(int number, uint8_t* arena) const {
       }
       for (int i = 0; i < out.side; i++) {
         memcpy(y + static_cast<size_t>(i) * out.channels, x + static_cast<size_t>(i) * in.channels, in.channels);
-        memcpy(y + static_cast<size_t>(i) * out.channels + in.channels, z + static_cast<size_t>(i) * other.channels, other.channels);
+        memcpy(y + static_cast<size_t>(i) * out.channels + in.channels, z + static_cast<size_t>(i) * other.channels,
+               other.channels);
       }
     }
     return;
@@ -172,11 +177,12 @@ void ConvTower::run(int number, uint8_t* arena) const {
     const Windows windows{x, step, in.row(), count};
     if (layer.op == ConvOp::kConv) {
       const int row_lines = (layer.kernel * in.channels + 3) / 4;
-      kernels.convolve({kernel.weights.data(), kernel.start.data(), kernel.factor.data(), out.channels, layer.kernel, row_lines, steps},
-                       windows, y);
+      kernels.convolve(
+          {kernel.weights.data(), kernel.start.data(), kernel.factor.data(), out.channels, layer.kernel, row_lines, steps},
+          windows, y);
     } else {
-      kernels.depthwise({kernel.weights.data(), kernel.start.data(), kernel.factor.data(), out.channels, round_up(out.channels, 16),
-                         layer.kernel, steps},
+      kernels.depthwise({kernel.weights.data(), kernel.start.data(), kernel.factor.data(), out.channels,
+                         round_up(out.channels, 16), layer.kernel, steps},
                         windows, y);
     }
   }

@@ -36,10 +36,12 @@ std::string spell(const std::string& entry, const std::map<uint32_t, char>& byte
 }  // namespace
 
 Detokenizer::Detokenizer(const Json& tokenizer, int vocabulary) : spelled_(vocabulary) {
-  if (tokenizer.at("decoder").get<std::string>("type") != "ByteLevel") throw std::invalid_argument("its tokenizer is not byte-level");
+  if (tokenizer.at("decoder").get<std::string>("type") != "ByteLevel")
+    throw std::invalid_argument("its tokenizer is not byte-level");
   const auto bytes = bytes_of_characters();
   const auto entry = [this](int64_t id) -> std::string& {
-    if (id < 0 || id >= static_cast<int64_t>(spelled_.size())) throw std::invalid_argument("its tokenizer has more tokens than the model");
+    if (id < 0 || id >= static_cast<int64_t>(spelled_.size()))
+      throw std::invalid_argument("its tokenizer has more tokens than the model");
     return spelled_[id];
   };
   const Json& entries = tokenizer.at("model").at("vocab");

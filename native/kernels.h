@@ -10,11 +10,11 @@
 
 namespace bitmar {
 
-constexpr int kTileRows = 64;     // rows of a weight tile
-constexpr int kColumnUnit = 16;   // columns are padded to a multiple of this
-constexpr int kLanes = 16;        // floats of a vector, tokens of a key block
-constexpr int kMostQueries = 16;  // that go over keys together
-constexpr int kQueryRange = 4095; // largest |integer| of queries and of int16 keys and values: 4095^2 * 128 < 2^31
+constexpr int kTileRows = 64;      // rows of a weight tile
+constexpr int kColumnUnit = 16;    // columns are padded to a multiple of this
+constexpr int kLanes = 16;         // floats of a vector, tokens of a key block
+constexpr int kMostQueries = 16;   // that go over keys together
+constexpr int kQueryRange = 4095;  // largest |integer| of queries and of int16 keys and values: 4095^2 * 128 < 2^31
 
 // A ternary matrix in the kernels' layout ("T64x4"): for each tile of 64 rows a run of 64-byte lines, one per 4 columns.
 // Byte 4 r + j of a line holds column j of the rows r, r + 16, r + 32 and r + 48, two bits each, as weight + 1.
@@ -37,8 +37,8 @@ struct FloatView {
 struct KeyValueView {
   void* keys;
   void* values;
-  float* key_scale;    // (heads, capacity)
-  float* value_scale;  // (heads, capacity)
+  float* key_scale;               // (heads, capacity)
+  float* value_scale;             // (heads, capacity)
   int heads, head_dim, capacity;  // head_dim even, capacity a multiple of 16
   bool int16;                     // of range 4095, instead of int8 of range 127
 
@@ -47,14 +47,14 @@ struct KeyValueView {
 
 // Queries that read one view. Each is as if it came alone: the grouping changes no bit.
 struct Queries {
-  const float* q;          // (count, heads, head_dim), `stride` floats from one to the next
+  const float* q;  // (count, heads, head_dim), `stride` floats from one to the next
   size_t stride;
   int count;
-  int tokens;              // the first N of the view are visible to the first query
-  int step;                // and this many more to each query than to the one before
-  float scale;             // of the products, before the softmax
-  const float* bias;       // (tokens), added after scaling; null: none
-  const float* sink_q;     // as q, turned for the first `sinks` tokens; null: as q
+  int tokens;           // the first N of the view are visible to the first query
+  int step;             // and this many more to each query than to the one before
+  float scale;          // of the products, before the softmax
+  const float* bias;    // (tokens), added after scaling; null: none
+  const float* sink_q;  // as q, turned for the first `sinks` tokens; null: as q
   int sinks;
 };
 
@@ -108,8 +108,8 @@ struct Kernels {
 
   // y (tokens, rows) with y_stride floats between tokens, from codes (tokens, padded_columns) whose padding is 0.
   // 64 bytes after the codes may be read.
-  void (*ternary)(const TernaryView& w, const int8_t* codes, const float* scales, const int32_t* sums, int tokens,
-                  float* y, size_t y_stride);
+  void (*ternary)(const TernaryView& w, const int8_t* codes, const float* scales, const int32_t* sums, int tokens, float* y,
+                  size_t y_stride);
 
   // The bare integer sums of `ternary`, for tests: (tokens, rows).
   void (*ternary_sums)(const TernaryView& w, const int8_t* codes, int tokens, int32_t* y);

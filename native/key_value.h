@@ -22,8 +22,14 @@ class KeyValue {
 
   KeyValueView view() const {
     // Kernels write through a view in `store` only.
-    return {const_cast<char*>(keys_.data()), const_cast<char*>(values_.data()), const_cast<float*>(key_scale_.data()),
-            const_cast<float*>(value_scale_.data()), heads_, head_dim_, capacity_, int16_};
+    return {const_cast<char*>(keys_.data()),
+            const_cast<char*>(values_.data()),
+            const_cast<float*>(key_scale_.data()),
+            const_cast<float*>(value_scale_.data()),
+            heads_,
+            head_dim_,
+            capacity_,
+            int16_};
   }
 
   // The same with room for `tokens`, the first `used` places kept.
@@ -54,8 +60,6 @@ class KeyValue {
 };
 
 // Room for one `attend` over this view.
-inline void* scratch_for(Buffer<char>& buffer, const KeyValueView& kv) {
-  return buffer.reserve(attend_scratch(kv));
-}
+inline void* scratch_for(Buffer<char>& buffer, const KeyValueView& kv) { return buffer.reserve(attend_scratch(kv)); }
 
 }  // namespace bitmar

@@ -101,7 +101,8 @@ void EpisodicMemory::read(const Kernels& kernels, const float* q, int tokens, co
                           Workspace& work) const {
   const int width = config_.memory_dim;
   const KeyValueView view = state.packed.view();
-  const Queries queries{q, static_cast<size_t>(width), tokens, config_.memory_slots, 0, read_beta_, state.bias.data(), nullptr, 0};
+  const Queries queries{q, static_cast<size_t>(width), tokens, config_.memory_slots, 0, read_beta_, state.bias.data(), nullptr,
+                        0};
   kernels.attend(view, queries, reads, width, scratch_for(work.attention, view));
   for (int t = 0; t < tokens; t++) {
     float* row = reads + static_cast<size_t>(t) * width;

@@ -40,8 +40,7 @@ Model::Model(const Kernels& chosen, const Config& given, const Weights& weights,
     initial_memory_ = memory_->initial_state(kernels);
   }
   if (config.integration == Integration::kAdd) memory_proj_ = weights.linear("model.memory_proj", d, config.memory_dim);
-  if (config.integration == Integration::kConcat)
-    memory_proj_ = weights.linear("model.memory_proj", d, config.memory_dim + d);
+  if (config.integration == Integration::kConcat) memory_proj_ = weights.linear("model.memory_proj", d, config.memory_dim + d);
   if (config.has_tower) tower_ = std::make_unique<Tower>(weights, config.tower);
   if (config.concepts > 0) concepts_ = std::make_unique<ConceptBank>(weights, config);
   if (conv_tower_ && (conv_tower_->grid() != config.vision_grid || conv_tower_->dim() != config.vision_dim))

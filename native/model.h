@@ -32,7 +32,9 @@ struct Image {
 
 // Weights that overflow float32: no choice of a token would mean anything.
 struct NotFinite : std::runtime_error {
-  NotFinite() : runtime_error("this model computes numbers that are not finite: its file is damaged or its training diverged, get another") {}
+  NotFinite()
+      : runtime_error(
+            "this model computes numbers that are not finite: its file is damaged or its training diverged, get another") {}
 };
 
 enum class Write { kNever, kEnded, kAll };  // which segments of a call are stored
@@ -85,7 +87,7 @@ class State : Room {
   void write_memory();
 
   // From here on every sequence reads this memory.
-  void replace_memory(std::shared_ptr<const MemoryState> memory);
+  void replace_memory(const std::shared_ptr<const MemoryState>& memory);
 
   const Model& model() const { return *model_; }
   // What the image speaks for, from the second token on: a sentence begins as sentences do.
@@ -139,10 +141,10 @@ class Model {
 
   static const char* unsupported(const Config& config);  // why this engine cannot run it; null if it can
 
-  int image_size() const;                                    // the side of a photo in pixels; 0 without a tower
-  void tower(const uint8_t* photo, float* features) const;   // a square photo (S, S, 3) -> patch features (N_p, D_v)
-  std::shared_ptr<const Image> see(const uint8_t* photo) const;        // both: from pixels to all that a text needs
-  std::shared_ptr<const Image> encode(const float* features) const;    // patch features (N_p, D_v) as an image
+  int image_size() const;                                            // the side of a photo in pixels; 0 without a tower
+  void tower(const uint8_t* photo, float* features) const;           // a square photo (S, S, 3) -> patch features (N_p, D_v)
+  std::shared_ptr<const Image> see(const uint8_t* photo) const;      // both: from pixels to all that a text needs
+  std::shared_ptr<const Image> encode(const float* features) const;  // patch features (N_p, D_v) as an image
   std::shared_ptr<const Image> image(const float* tokens, Evidence evidence) const;  // vision tokens (N, d) alone
   std::shared_ptr<const MemoryState> memory_state(const float* slots, const float* usage) const;
   void head(const float* hidden, int tokens, float* logits) const;  // (tokens, d) -> (tokens, vocabulary); throws NotFinite

@@ -5,7 +5,9 @@
 namespace bitmar {
 namespace {
 
-[[noreturn]] void damaged(const std::string& what) { throw std::invalid_argument("this is no .bitmar file, or a damaged one: " + what); }
+[[noreturn]] void damaged(const std::string& what) {
+  throw std::invalid_argument("this is no .bitmar file, or a damaged one: " + what);
+}
 
 // The length of the header that follows it: 8 bytes, the lowest first.
 size_t header_length(const Buffer<char>& bytes) {
@@ -21,7 +23,8 @@ Json read_header(const Buffer<char>& bytes) {
   const Json& metadata = header.at("__metadata__");
   if (metadata.get<std::string>("format") != "bitmar") damaged("its format has another name");
   const std::string version = metadata.get<std::string>("format_version");
-  if (version.size() > 1 || version > "3") throw std::invalid_argument("its format is of version " + version + ", and this program reads up to 3");
+  if (version.size() > 1 || version > "3")
+    throw std::invalid_argument("its format is of version " + version + ", and this program reads up to 3");
   return header;
 }
 
@@ -52,7 +55,8 @@ Weights tensors(const Json& header, const Buffer<char>& bytes) {
       if (n < 0 || (n > 0 && size > room / n)) damaged("the shape of the tensor " + name);
       tensor.shape.push_back(n), size *= n;
     }
-    if (first < 0 || first > last || last > room || last - first != size || first % type->bytes) damaged("the place of the tensor " + name);
+    if (first < 0 || first > last || last > room || last - first != size || first % type->bytes)
+      damaged("the place of the tensor " + name);
     found.emplace(name, std::move(tensor));
   }
   return Weights(std::move(found));

@@ -9,8 +9,10 @@ Config config_of(const ModelFile& file) {
   Config config = read_config(file.config);
   const std::string tower = file.vision.get<std::string>("tower");
   if (tower == "features") throw std::invalid_argument("this model has no vision tower: take one that sees photos by itself");
-  if (tower != "bitvit" && tower != "conv") throw std::invalid_argument("its tower runs under Python alone: use `bitmar caption`");
-  for (int n : {config.vocab_size, config.hidden_size, config.num_heads, config.vision_dim, config.vision_grid, config.vision_pool})
+  if (tower != "bitvit" && tower != "conv")
+    throw std::invalid_argument("its tower runs under Python alone: use `bitmar caption`");
+  for (int n :
+       {config.vocab_size, config.hidden_size, config.num_heads, config.vision_dim, config.vision_grid, config.vision_pool})
     if (n < 1) throw std::invalid_argument("its configuration has a size below 1");
   if (tower == "conv") return config;
   config.has_tower = true, config.tower = read_tower_config(file.config.at("vision_tower"));

@@ -42,7 +42,10 @@ ConvTowerConfig read_conv_tower_config(const Values& values) {
   for (const Values& each : values.list("layers")) {
     ConvLayerConfig layer;
     const auto op = each.template get<std::string>("op");
-    layer.op = op == "conv" ? ConvOp::kConv : op == "depthwise" ? ConvOp::kDepthwise : op == "add" ? ConvOp::kAdd : ConvOp::kConcat;
+    layer.op = op == "conv"        ? ConvOp::kConv
+               : op == "depthwise" ? ConvOp::kDepthwise
+               : op == "add"       ? ConvOp::kAdd
+                                   : ConvOp::kConcat;
     const auto inputs = each.template get<std::vector<int>>("from");
     for (size_t i = 0; i < inputs.size() && i < 2; i++) layer.inputs[i] = inputs[i];
     layer.scale = each.template get<double>("scale");

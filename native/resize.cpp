@@ -50,8 +50,8 @@ std::vector<Window> windows_of(int inputs, int outputs, Filter filter) {
 }
 
 // `lines` rows of inputs, `line` bytes from one to the next and `step` from an input to the next; the outputs lie likewise.
-void pass(const uint8_t* in, size_t line, size_t step, const std::vector<Window>& windows, int lines, uint8_t* out, size_t out_line,
-          size_t out_step) {
+void pass(const uint8_t* in, size_t line, size_t step, const std::vector<Window>& windows, int lines, uint8_t* out,
+          size_t out_line, size_t out_step) {
   for (int i = 0; i < lines; i++)
     for (size_t o = 0; o < windows.size(); o++) {
       const uint8_t* x = in + i * line + windows[o].first * step;

@@ -29,7 +29,8 @@ Buffer<char> read_file(const std::string& path) {
   return bytes;
 }
 
-// The pixels (size, size, 3) of a raw PPM, squashed. Its header: P6, width, height, 255, with blanks and comments between, then one blank.
+// The pixels (size, size, 3) of a raw PPM, squashed. Its header: P6, width, height, 255, with blanks and comments between,
+// then one blank.
 Buffer<uint8_t> read_photo(const std::string& path, int size) {
   const Buffer<char> file = read_file(path);
   size_t at = 0;
@@ -50,10 +51,13 @@ Buffer<uint8_t> read_photo(const std::string& path, int size) {
   if (width < 1 || height < 1 || width > kMostPixels / height)
     throw std::invalid_argument("this PPM has no pixels, or more than 64 million" + advice);
   const size_t area = static_cast<size_t>(width) * height;
-  if (file.size() < at + 1 || file.size() - ++at != 3 * area) throw std::invalid_argument("this PPM is cut short, or goes on after its photo" + advice);
+  at++;
+  if (file.size() < at || file.size() - at != 3 * area)
+    throw std::invalid_argument("this PPM is cut short, or goes on after its photo" + advice);
   Buffer<uint8_t> whole(4 * area), pixels(size_t{3} * size * size);
   for (size_t i = 0; i < area; i++) memcpy(whole.data() + 4 * i, file.data() + at + 3 * i, 3);
-  const Buffer<uint8_t> square = resize(whole.data(), static_cast<int>(width), static_cast<int>(height), size, size, Filter::kBicubic);
+  const Buffer<uint8_t> square =
+      resize(whole.data(), static_cast<int>(width), static_cast<int>(height), size, size, Filter::kBicubic);
   for (size_t i = 0; i < pixels.size() / 3; i++) memcpy(pixels.data() + 3 * i, square.data() + 4 * i, 3);
   return pixels;
 }

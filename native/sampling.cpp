@@ -31,8 +31,8 @@ void sort_largest(const float* scores, int vocabulary, int k, int* order) {
 
 }  // namespace
 
-int choose(const Kernels& kernels, const float* logits, int vocabulary, const Written& written,
-           const Evidence& evidence, const Sampling& sampling, double u, SamplingRoom& room) {
+int choose(const Kernels& kernels, const float* logits, int vocabulary, const Written& written, const Evidence& evidence,
+           const Sampling& sampling, double u, SamplingRoom& room) {
   if (sampling.repetition_penalty != 1 || !evidence.ids.empty()) {
     float* scores = room.scores.reserve(vocabulary);
     std::copy_n(logits, vocabulary, scores);
@@ -71,8 +71,8 @@ int choose(const Kernels& kernels, const float* logits, int vocabulary, const Wr
   return order[kept - 1];
 }
 
-void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const Written& written,
-               const Evidence& evidence, float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room) {
+void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const Written& written, const Evidence& evidence,
+               float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room) {
   float* row = room.scores.reserve(vocabulary);
   int* order = room.order.reserve(vocabulary);
   std::copy_n(logits, vocabulary, row);

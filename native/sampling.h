@@ -40,12 +40,12 @@ struct SamplingRoom {
 
 // The next token from finite logits (vocabulary): the likeliest, or where the cumulated probability passes u in [0, 1).
 // written: the tokens whose logits the penalty lowers (arXiv 1909.05858).
-int choose(const Kernels& kernels, const float* logits, int vocabulary, const Written& written,
-           const Evidence& evidence, const Sampling& sampling, double u, SamplingRoom& room);
+int choose(const Kernels& kernels, const float* logits, int vocabulary, const Written& written, const Evidence& evidence,
+           const Sampling& sampling, double u, SamplingRoom& room);
 
 // The k likeliest tokens, the likeliest first, of equal ones the first, with their penalised log-probabilities.
 // 1 <= k <= vocabulary.
-void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const Written& written,
-               const Evidence& evidence, float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room);
+void likeliest(const Kernels& kernels, const float* logits, int vocabulary, const Written& written, const Evidence& evidence,
+               float penalty, int k, int64_t* ids, float* scores, SamplingRoom& room);
 
 }  // namespace bitmar

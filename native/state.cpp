@@ -12,8 +12,8 @@ constexpr int kChunk = 64;      // tokens of a matrix product: enough to reuse t
 
 const Evidence State::kNone;
 
-State::State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> image,
-             std::shared_ptr<const MemoryState> memory, bool kv_int16)
+State::State(std::shared_ptr<const Model> model, std::shared_ptr<const Image> image, std::shared_ptr<const MemoryState> memory,
+             bool kv_int16)
     : model_(std::move(model)), image_(std::move(image)), kv_int16_(kv_int16) {
   if (const std::unique_ptr<Room> spare{model_->spare_.exchange(nullptr)}) static_cast<Room&>(*this) = std::move(*spare);
   const int half = model_->config.head_dim() / 2;
@@ -80,7 +80,8 @@ void State::forward(const int64_t* ids, int tokens, float* hidden, Write write, 
       std::copy_n(ids + static_cast<size_t>(b) * tokens + done, piece, ids_.data() + static_cast<size_t>(b) * piece);
     run(ids_.data(), piece, write == Write::kAll && done + piece < tokens ? Write::kEnded : write, decode);
     for (int b = 0; hidden && b < batch(); b++)
-      std::copy_n(h_.data() + static_cast<size_t>(b) * piece * d, piece * d, hidden + (static_cast<size_t>(b) * tokens + done) * d);
+      std::copy_n(h_.data() + static_cast<size_t>(b) * piece * d, piece * d,
+                  hidden + (static_cast<size_t>(b) * tokens + done) * d);
     done += piece;
   }
 }
@@ -104,7 +105,8 @@ void State::score(const int64_t* ids, int tokens, float* scores) {
     model_->finite_head(hidden.data(), piece, logits.data(), work_);
     for (int t = 0; t < piece; t++) {
       const float* row = logits.data() + t * vocabulary;
-      scores[done + t] = static_cast<float>(row[ids[done + t + 1]] - model_->kernels.log_total(row, static_cast<int>(vocabulary)));
+      scores[done + t] =
+          static_cast<float>(row[ids[done + t + 1]] - model_->kernels.log_total(row, static_cast<int>(vocabulary)));
     }
   }
 }
@@ -127,7 +129,7 @@ void State::write_memory() {
   sequence.memory = model_->memory_->write(model_->kernels, last_query_.data(), *sequence.memory);
 }
 
-void State::replace_memory(std::shared_ptr<const MemoryState> memory) {
+void State::replace_memory(const std::shared_ptr<const MemoryState>& memory) {
   for (Sequence& sequence : sequences_) sequence.memory = memory;
 }
 
@@ -162,7 +164,8 @@ void State::run(const int64_t* ids, int tokens, Write write, bool decode) {
     stack(h_.data(), encoder, model_->blocks_.size(), tokens);
     normalise(h_.data(), model_->decoder_norm_, static_cast<int>(rows), h_.data());
     last_.reserve(batch() * d);
-    for (int b = 0; b < batch(); b++) std::copy_n(h_.data() + ((b + 1) * static_cast<size_t>(tokens) - 1) * d, d, last_.data() + b * d);
+    for (int b = 0; b < batch(); b++)
+      std::copy_n(h_.data() + ((b + 1) * static_cast<size_t>(tokens) - 1) * d, d, last_.data() + b * d);
     logits_fresh_ = false;
   }
   seen_ += tokens;

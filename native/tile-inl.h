@@ -6,8 +6,8 @@
 
 // sums (TILES, TOKENS, 64) of code * activation over `groups` lines of four columns.
 template <int TILES, int TOKENS>
-static inline __attribute__((always_inline)) void tile(const uint8_t* codes, size_t tile_bytes, const int8_t* x,
-                                                       size_t x_stride, int groups, int32_t* sums) {
+static inline __attribute__((always_inline)) void tile(const uint8_t* codes, size_t tile_bytes, const int8_t* x, size_t x_stride,
+                                                       int groups, int32_t* sums) {
   Sum planes[TILES][TOKENS][4];
   for (int k = 0; k < TILES; k++)
     for (int n = 0; n < TOKENS; n++)

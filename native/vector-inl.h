@@ -29,11 +29,11 @@ BITMAR_INLINE Vector splat(float value) {
   return x;
 }
 
-#define BITMAR_OPERATOR(op)                                                     \
-  BITMAR_INLINE Vector operator op(const Vector& a, const Vector& b) {          \
-    Vector c;                                                                   \
-    for (int i = 0; i < kRegisters; i++) c.part[i] = a.part[i] op b.part[i];    \
-    return c;                                                                   \
+#define BITMAR_OPERATOR(op)                                                  \
+  BITMAR_INLINE Vector operator op(const Vector& a, const Vector& b) {       \
+    Vector c;                                                                \
+    for (int i = 0; i < kRegisters; i++) c.part[i] = a.part[i] op b.part[i]; \
+    return c;                                                                \
   }
 BITMAR_OPERATOR(+)
 BITMAR_OPERATOR(-)
@@ -89,8 +89,7 @@ struct Ints {
 
 BITMAR_INLINE Ints rounded(const Vector& x) {
   Ints y;
-  for (int i = 0; i < kRegisters; i++)
-    y.part[i] = (IntRegister)(x.part[i] + kRounder) - (IntRegister)(kRounder - Register{});
+  for (int i = 0; i < kRegisters; i++) y.part[i] = (IntRegister)(x.part[i] + kRounder) - (IntRegister)(kRounder - Register{});
   return y;
 }
 

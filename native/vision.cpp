@@ -111,8 +111,8 @@ void VitBlock::operator()(const Kernels& kernels, float* x, int tokens, Workspac
     kernels.store(view, t, qkv + width_, qkv + 2 * width_);
   }
   const float scale = 1 / sqrtf(static_cast<float>(width_ / heads_));
-  kernels.attend(view, {wide.data(), 3 * static_cast<size_t>(width_), tokens, tokens, 0, scale, nullptr, nullptr, 0}, normed.data(), width_,
-                 scratch_for(work.attention, view));
+  kernels.attend(view, {wide.data(), 3 * static_cast<size_t>(width_), tokens, tokens, 0, scale, nullptr, nullptr, 0},
+                 normed.data(), width_, scratch_for(work.attention, view));
   out_(kernels, normed.data(), tokens, mixed.data(), work);
   kernels.add(x, mixed.data(), 1, static_cast<int>(size));
   norm(mlp_norm_);
@@ -131,16 +131,16 @@ Tower::Tower(const Weights& weights, const TowerConfig& config) : config_(config
   down_ = std::make_unique<Convolution>(weights, name + "stem.0", coarse, fine, 2);
   for (int i = 0; i < config.stem_blocks; i++) {  // in the checkpoint's numbering a ReLU is number 1
     const std::string block = name + "stem." + std::to_string(2 + i);
-    stem_.push_back({Convolution(weights, block + ".first", coarse, coarse, 1),
-                     Convolution(weights, block + ".second", coarse, coarse, 1)});
+    stem_.push_back(
+        {Convolution(weights, block + ".first", coarse, coarse, 1), Convolution(weights, block + ".second", coarse, coarse, 1)});
   }
   const int patches = (config.image_size / 16) * (config.image_size / 16);
   position_ = weights.floats(name + "position", int64_t{patches} * config.widths[0]);
   int before = coarse;
   for (size_t i = 0; i < config.bottlenecks.size(); i++) {
     const std::string neck = name + "bottlenecks." + std::to_string(i);
-    bottlenecks_.push_back({weights.floats(neck + ".norm.weight", before),
-                            weights.linear(neck + ".proj", config.bottlenecks[i], before)});
+    bottlenecks_.push_back(
+        {weights.floats(neck + ".norm.weight", before), weights.linear(neck + ".proj", config.bottlenecks[i], before)});
     if (i == config.widths.size()) break;
     before = config.widths[i];
     merges_.push_back(weights.linear(name + "merges." + std::to_string(i) + ".proj", before, 4 * config.bottlenecks[i]));
@@ -226,7 +226,8 @@ void VisionProjector::operator()(const Kernels& kernels, const float* features, 
       float* out = pooled.data() + (static_cast<size_t>(row) * side + column) * dim_;
       const int bottom = std::min((row + 1) * pool_, grid_), right = std::min((column + 1) * pool_, grid_);
       for (int i = row * pool_; i < bottom; i++)
-        for (int j = column * pool_; j < right; j++) kernels.add(out, features + (static_cast<size_t>(i) * grid_ + j) * dim_, 1, dim_);
+        for (int j = column * pool_; j < right; j++)
+          kernels.add(out, features + (static_cast<size_t>(i) * grid_ + j) * dim_, 1, dim_);
       const float covered = static_cast<float>((bottom - row * pool_) * (right - column * pool_));
       for (int k = 0; k < dim_; k++) out[k] /= covered;
       kernels.rms_norm(out, norm_.data(), eps_, dim_, out);

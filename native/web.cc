@@ -78,7 +78,7 @@ BITMAR_EXPORT(bitmar_see) void see() {
   loaded->seen = loaded->model.see(photo.data());
 }
 
-BITMAR_EXPORT(bitmar_pooled) const float* pooled() { return loaded->seen->pooled.data(); }      // (D_v)
+BITMAR_EXPORT(bitmar_pooled) const float* pooled() { return loaded->seen->pooled.data(); }            // (D_v)
 BITMAR_EXPORT(bitmar_scores) const float* concept_scores() { return loaded->seen->concepts.data(); }  // (K), with concepts only
 
 // Slots (K, C) and then usage (K) in the room: what texts read from here on; M_0 without.
@@ -86,7 +86,8 @@ BITMAR_EXPORT(bitmar_memory) void memory(int with) {
   const Config& config = loaded->model.model->config;
   const auto* slots = reinterpret_cast<const float*>(given.data());
   loaded->memory = nullptr;
-  if (with) loaded->memory = loaded->model.model->memory_state(slots, slots + size_t{1} * config.memory_slots * config.memory_dim);
+  if (with)
+    loaded->memory = loaded->model.model->memory_state(slots, slots + size_t{1} * config.memory_slots * config.memory_dim);
 }
 
 // A new text, about the photo or not, with the memory or without.

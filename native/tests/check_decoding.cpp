@@ -103,7 +103,8 @@ Weights weights_of(const Config& config, Made& made) {
   made.add_linear("model.fusion.o_proj", d, d);
   made.add_floats("model.memory.slots", int64_t{config.memory_slots} * c, 0);
   for (const char* norm : {"query_norm.weight", "read_norm.weight"}) made.add_floats(std::string("model.memory.") + norm, c);
-  for (const char* scalar : {"read_beta", "stale", "write_beta", "protect"}) made.add_floats(std::string("model.memory.") + scalar, 1);
+  for (const char* scalar : {"read_beta", "stale", "write_beta", "protect"})
+    made.add_floats(std::string("model.memory.") + scalar, 1);
   made.add_floats("model.memory.address", int64_t{c} * c, 0);
   made.add_linear("lm_head", config.vocab_size, d);
   return Weights(made.tensors);
@@ -116,7 +117,8 @@ int main() {
   Made made;
   const Weights weights = weights_of(config, made);
   const std::vector<float> vision_tokens(config.vision_tokens() * config.hidden_size, 0.5f);
-  const Sampling ways[] = {{0, 0, 1, 1}, {0, 0, 1, 1.2f}, {1, 0, 1, 1}, {0.7, 20, 1, 1}, {1.5, 0, 0.9, 1.3f}, {1e-40, 1 << 30, 1e-9, 1}};
+  const Sampling ways[] = {{0, 0, 1, 1},    {0, 0, 1, 1.2f},     {1, 0, 1, 1},
+                           {0.7, 20, 1, 1}, {1.5, 0, 0.9, 1.3f}, {1e-40, 1 << 30, 1e-9, 1}};
   int failures = 0;
   for (const Path& path : paths()) {
     if (path.kernels == nullptr) continue;
@@ -132,7 +134,8 @@ int main() {
         if (token < 0 || token >= config.vocab_size) failures++;
       }
       if (allocations != before) {
-        printf("FAILED: %s, temperature %g: %ld allocations in 40 tokens\n", path.name.c_str(), way.temperature, allocations - before);
+        printf("FAILED: %s, temperature %g: %ld allocations in 40 tokens\n", path.name.c_str(), way.temperature,
+               allocations - before);
         failures++;
       }
     }

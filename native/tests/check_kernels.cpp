@@ -48,7 +48,8 @@ void check_ternary(const Kernels& kernels, int rows, int columns, int tokens, bo
   for (int r = 0; r < rows; r++)
     for (int c = 0; c < columns; c++) {
       uint8_t& byte = packed[static_cast<size_t>(r) * row_bytes + c / 4];
-      byte = static_cast<uint8_t>((byte & ~(3 << 2 * (c % 4))) | (weights[static_cast<size_t>(r) * columns + c] + 1) << 2 * (c % 4));
+      byte =
+          static_cast<uint8_t>((byte & ~(3 << 2 * (c % 4))) | (weights[static_cast<size_t>(r) * columns + c] + 1) << 2 * (c % 4));
     }
   const Linear linear = Linear::ternary(packed.data(), rows, columns, 0.5f);
   const int padded = linear.padded_columns();
@@ -67,7 +68,8 @@ void check_ternary(const Kernels& kernels, int rows, int columns, int tokens, bo
   for (int t = 0; t < tokens; t++)
     for (int r = 0; r < rows; r++) {
       int32_t plain = 0;
-      for (int c = 0; c < columns; c++) plain += weights[static_cast<size_t>(r) * columns + c] * codes[static_cast<size_t>(t) * padded + c];
+      for (int c = 0; c < columns; c++)
+        plain += weights[static_cast<size_t>(r) * columns + c] * codes[static_cast<size_t>(t) * padded + c];
       right = right && sums[static_cast<size_t>(t) * rows + r] == plain &&
               y[static_cast<size_t>(t) * rows + r] == static_cast<float>(plain) * (0.25f * 0.5f);
     }
@@ -92,8 +94,8 @@ void check_quantize(const Kernels& kernels, int n, float scale) {
   check(right && sum == plain, std::string(kernels.name) + ": quantize " + std::to_string(n));
 }
 
-// A row with one odd value in it: the codes stay in range, the sum is theirs (but for NaN), every path gives the same bits, and a scale
-// that is not finite tells of a value that is not.
+// A row with one odd value in it: the codes stay in range, the sum is theirs (but for NaN), every path gives the same bits,
+// and a scale that is not finite tells of a value that is not.
 void check_odd(const Kernels& kernels, int n, int place, float odd, bool huge) {
   std::vector<float> x = normals(n, huge ? 1e38f : 1);
   x[place] = odd;
@@ -115,14 +117,17 @@ struct Attention {
   bool int16, biased;
 };
 
-std::vector<float> attend(const Kernels& kernels, const Attention& a, const std::vector<float>& q, const std::vector<float>& sink_q,
-                          const std::vector<float>& k, const std::vector<float>& v, const std::vector<float>& bias) {
+std::vector<float> attend(const Kernels& kernels, const Attention& a, const std::vector<float>& q,
+                          const std::vector<float>& sink_q, const std::vector<float>& k, const std::vector<float>& v,
+                          const std::vector<float>& bias) {
   KeyValue kv(a.heads, a.dim, a.capacity, a.int16);
   const size_t width = static_cast<size_t>(a.heads) * a.dim;
   for (int t = 0; t < a.tokens; t++) kernels.store(kv.view(), t, k.data() + t * width, v.data() + t * width);
   std::vector<float> out(width);
   Buffer<char> scratch;
-  kernels.attend(kv.view(), {q.data(), width, 1, a.tokens, 0, 1 / sqrtf(static_cast<float>(a.dim)), a.biased ? bias.data() : nullptr, a.sinks ? sink_q.data() : nullptr, a.sinks},
+  kernels.attend(kv.view(),
+                 {q.data(), width, 1, a.tokens, 0, 1 / sqrtf(static_cast<float>(a.dim)), a.biased ? bias.data() : nullptr,
+                  a.sinks ? sink_q.data() : nullptr, a.sinks},
                  out.data(), width, scratch_for(scratch, kv.view()));
   return out;
 }
@@ -234,23 +239,26 @@ void check_convolve(const Kernels& kernels, int channels, int kernel, int width,
     for (int c = 0; c < columns; c++) {
       const int8_t v = w[static_cast<size_t>(r) * columns + c];
       total += v;
-      lines[((static_cast<size_t>(r) / 16 * kernel + c / width) * row_lines + c % width / 4) * 64 + r % 16 * 4 + c % width % 4] = v;
+      lines[((static_cast<size_t>(r) / 16 * kernel + c / width) * row_lines + c % width / 4) * 64 + r % 16 * 4 + c % width % 4] =
+          v;
     }
     start[r] = static_cast<int>(random_bits() % 2000) - 1000 + (kernels.flipped ? 128 * total : 0);
     factor[r] = 1 / (200.0f * sqrtf(static_cast<float>(columns))) / (extreme ? 50 : 1);
   }
   const Steps steps{-20, 200, 20};
   std::vector<uint8_t> y(static_cast<size_t>(count) * channels + 64, 77), plain = y;
-  kernels.convolve({lines.data(), start.data(), factor.data(), channels, kernel, row_lines, steps}, {x.data(), step, row, count}, y.data());
+  kernels.convolve({lines.data(), start.data(), factor.data(), channels, kernel, row_lines, steps}, {x.data(), step, row, count},
+                   y.data());
   for (int p = 0; p < count; p++)
     for (int r = 0; r < channels; r++) {
       int32_t sum = start[r];
       for (int c = 0; c < columns; c++)
-        sum += w[static_cast<size_t>(r) * columns + c] * (x[p * step + c / width * row + c % width] - (kernels.flipped ? 128 : 0));
+        sum +=
+            w[static_cast<size_t>(r) * columns + c] * (x[p * step + c / width * row + c % width] - (kernels.flipped ? 128 : 0));
       plain[static_cast<size_t>(p) * channels + r] = plain_steps(static_cast<float>(sum) * factor[r], steps);
     }
-  check(y == plain, std::string(kernels.name) + ": convolve " + std::to_string(channels) + " channels, " + std::to_string(kernel) + " rows of " +
-                        std::to_string(width) + (extreme ? " bytes, extreme" : " bytes"));
+  check(y == plain, std::string(kernels.name) + ": convolve " + std::to_string(channels) + " channels, " +
+                        std::to_string(kernel) + " rows of " + std::to_string(width) + (extreme ? " bytes, extreme" : " bytes"));
 }
 
 void check_depthwise(const Kernels& kernels, int channels, int kernel, int count, bool extreme) {
@@ -265,15 +273,18 @@ void check_depthwise(const Kernels& kernels, int channels, int kernel, int count
   for (int r = 0; r < channels; r++) start[r] = static_cast<int>(random_bits() % 2000) - 1000, factor[r] = 0.002f;
   const Steps steps{-100, 155, 100};
   std::vector<uint8_t> y(static_cast<size_t>(count) * channels + 64, 77), plain = y;
-  kernels.depthwise({w.data(), start.data(), factor.data(), channels, padded, kernel, steps}, {x.data(), step, row, count}, y.data());
+  kernels.depthwise({w.data(), start.data(), factor.data(), channels, padded, kernel, steps}, {x.data(), step, row, count},
+                    y.data());
   for (int p = 0; p < count; p++)
     for (int r = 0; r < channels; r++) {
       int32_t sum = start[r];
       for (int i = 0; i < kernel * kernel; i++)
-        sum += w[static_cast<size_t>(i) * padded + r] * x[p * step + i / kernel * row + static_cast<size_t>(i % kernel) * channels + r];
+        sum += w[static_cast<size_t>(i) * padded + r] *
+               x[p * step + i / kernel * row + static_cast<size_t>(i % kernel) * channels + r];
       plain[static_cast<size_t>(p) * channels + r] = plain_steps(static_cast<float>(sum) * factor[r], steps);
     }
-  check(y == plain, std::string(kernels.name) + ": depthwise " + std::to_string(channels) + " channels, kernel " + std::to_string(kernel));
+  check(y == plain,
+        std::string(kernels.name) + ": depthwise " + std::to_string(channels) + " channels, kernel " + std::to_string(kernel));
 }
 
 void check_add_maps(const Kernels& kernels, int n) {
