@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-
-pytest.importorskip("watchdog", reason="watching needs bitmar[watch]")
-pytest.importorskip("av", reason="watching needs bitmar[watch]")
 
 Picture = Callable[..., Image.Image]
 
@@ -82,9 +79,12 @@ def until() -> Callable[[Callable[[], Any]], Any]:
     return wait
 
 
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("bitmar.watch.folder.SETTLE", 0.05)
-    monkeypatch.setattr("bitmar.watch.camera.FIRST", 0.1)
-    monkeypatch.setattr("bitmar.watch.sinks.TRIES", (0.0, 0.01, 0.02))
-    yield
+@pytest.fixture
+def hurry(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """hurry(module, NAME=seconds) shortens its waiting times."""
+
+    def shorten(module: str, **times: Any) -> None:
+        for name, seconds in times.items():
+            monkeypatch.setattr(f"bitmar.watch.{module}.{name}", seconds)
+
+    return shorten

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("av", reason="watching a video needs bitmar[watch]")
+
 from bitmar.core.errors import SourceError
 from bitmar.watch.camera import Camera
 from bitmar.watch.source import Notice, Shot
@@ -40,6 +42,11 @@ class _Send(BaseHTTPRequestHandler):
         self.wfile.write(self.server.stream)
 
     def log_message(self, *_: Any) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def _hurry(hurry: Any) -> None:
+    hurry("camera", FIRST=0.1)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from bitmar.watch.choose import open_source, slug
 from bitmar.watch.source import masked
 
 
-def test_what_is_no_video(tmp_path: Path, jpeg: Any) -> None:
+def test_what_is_no_source(tmp_path: Path, jpeg: Any) -> None:
+    pytest.importorskip("av", reason="watching a video needs bitmar[watch]")
     (tmp_path / "a.mp4").write_bytes(b"no video at all")
     (tmp_path / "b.jpg").write_bytes(jpeg())
     for name, words in {

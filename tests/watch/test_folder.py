@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("watchdog", reason="watching a folder needs bitmar[watch]")
+
 from bitmar.core.errors import SourceError
 from bitmar.watch.folder import Folder, is_photo
 from bitmar.watch.source import Notice, Shot
@@ -43,6 +45,11 @@ class Watched:
         self.thread.join(10)
         assert not self.thread.is_alive()
         self.folder.close()
+
+
+@pytest.fixture(autouse=True)
+def _hurry(hurry: Any) -> None:
+    hurry("folder", SETTLE=0.05)
 
 
 @pytest.fixture

@@ -92,6 +92,11 @@ class _Answer(BaseHTTPRequestHandler):
     def log_message(self, *_: Any) -> None: ...
 
 
+@pytest.fixture(autouse=True)
+def _hurry(hurry: Any) -> None:
+    hurry("sinks", TRIES=(0.0, 0.01, 0.02))
+
+
 @pytest.fixture
 def hook() -> Iterator[Hook]:
     server = Hook()

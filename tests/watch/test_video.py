@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
+
+pytest.importorskip("av", reason="watching a video needs bitmar[watch]")
+
+import av
 
 from bitmar.core.errors import ImageError
 from bitmar.watch.changes import HEIGHT, WIDTH
