@@ -18,13 +18,12 @@ from bitmar.core.container import Container
 from bitmar.core.tensors import CONFIDENCE
 from bitmar.core.ternary import F32
 from bitmar.core.vocabulary import Vocabulary
-from bitmar.runtime.concepts import ConceptBank
+from bitmar.runtime.concepts import HEARD, ConceptBank
 
 DOUBTFUL = 0.5
 """Below this a caption is more likely wrong than right about its subject."""
 
 _CLEAR = 0.6  # together so much of a general notion's concepts, and it can be said
-_HEARD = 0.15  # a concept that scores less says nothing
 _EDGE = 0.01  # scores are kept this far from 0 and 1 before their log-odds are taken
 
 
@@ -92,7 +91,7 @@ class Witness:
         return " ".join(filter(None, (thing, place))) if thing else scenery
 
     def _clearest(self, notions: dict[str, list[int]], scores: F32) -> str | None:
-        heard = np.where(scores >= _HEARD, scores, 0)
+        heard = np.where(scores >= HEARD, scores, 0)
         sums = {phrase: float(heard[members].sum()) for phrase, members in notions.items() if members}
         phrase = max(sums, key=lambda each: sums[each], default=None)
         return phrase if phrase is not None and sums[phrase] >= _CLEAR else None
