@@ -13,10 +13,8 @@ from bitmar.runtime.cache import NO_EVIDENCE, Evidence
 from bitmar.runtime.layers import Weights
 
 I32 = npt.NDArray[np.int32]
-HEARD = (
-    0.15  # a concept that scores less is no evidence; as in model/concepts.py and native/concepts.cpp, as is the next
-)
-_SUREST = 0.99  # log-odds go no farther
+HEARD = 0.15  # a concept that scores less is no evidence
+_SUREST = 0.99  # log-odds go no farther; both are as in model/concepts.py and native/concepts.cpp
 
 
 class ConceptBank:
