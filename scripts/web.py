@@ -44,6 +44,9 @@ def copy_package(out: Path) -> None:
     """bitmar-web, as npm takes it: `npm pack web/dist/bitmar`."""
     for path in [*WEB.glob("*.js"), *WEB.glob("*.d.ts"), ROOT / "LICENSE"]:
         shutil.copy(path, out)
+    tables = {"general": "runtime/general.tsv", "synonyms": "core/synonyms.tsv"}
+    texts = {name: (ROOT / "src/bitmar" / path).read_text(encoding="utf-8") for name, path in tables.items()}
+    (out / "tables.json").write_text(json.dumps(texts))
     about = json.loads((WEB / "package.json").read_text())
     about["version"] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     (out / "package.json").write_text(json.dumps(about, indent=2) + "\n")
@@ -54,8 +57,25 @@ def copy_model(out: Path) -> None:
     digest = hashlib.sha256(MODEL.read_bytes()).hexdigest()
     name = f"bitmar-{digest[:12]}.bitmar"
     shutil.copy(MODEL, out / name)
-    about = {"file": name, "bytes": MODEL.stat().st_size, "sha256": digest}
+    about = {"name": MODEL.stem, "file": name, "bytes": MODEL.stat().st_size, "sha256": digest}
     (out / "model.json").write_text(json.dumps(about) + "\n")
+
+
+def copy_page(out: Path) -> None:
+    """The server's page, but for the files that ask the server."""
+    (out / "page").mkdir()
+    for path in [*PAGE.iterdir(), *(WEB / "page").iterdir()]:
+        at_the_top = path.name in ("index.html", "sw.js", "manifest.webmanifest")
+        shutil.copy(path, out if at_the_top else out / "page")
+
+
+def list_files(out: Path) -> None:
+    """What sw.js keeps, under a version that changes when one of the files does."""
+    paths = sorted(path for path in out.rglob("*") if path.is_file() and path.suffix != ".bitmar")
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+    files = [path.relative_to(out).as_posix() for path in paths if path.name != "LICENSE"]
+    listed = json.dumps({"version": digest[:12], "files": [".", *files]})
+    (out / "files.js").write_text(f"self.BITMAR = {listed};\n")
 
 
 def main() -> None:
@@ -65,6 +85,8 @@ def main() -> None:
     build_wasm(DIST / "bitmar/bitmar.wasm")
     copy_package(DIST / "bitmar")
     copy_model(DIST)
+    copy_page(DIST)
+    list_files(DIST)
     files = [path for path in sorted(DIST.rglob("*")) if path.is_file() and path.suffix != ".bitmar"]
     size = sum(len(gzip.compress(path.read_bytes())) for path in files)
     print(f"web/dist: {size:,} bytes gzipped in {len(files)} files, and the model, {MODEL.stat().st_size:,} bytes")

@@ -4,6 +4,12 @@ export class BitMarError extends Error {
   name = "BitMarError";
 }
 
+// Bytes of any kind as a Uint8Array, which copies where it is sliced, as Node's Buffer does not; null for what are no bytes.
+export function plain(bytes) {
+  if (bytes instanceof ArrayBuffer) return new Uint8Array(bytes);
+  return ArrayBuffer.isView(bytes) ? new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength) : null;
+}
+
 // A module of one function that returns a v128: what cannot compile it has no SIMD.
 const SIMD = Uint8Array.of(
   0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11,
@@ -16,7 +22,7 @@ export class Engine {
   #exports;
   #top; // of the stack between two calls
 
-  // wasm: the bytes of bitmar.wasm, or a Response with them. Throws BitMarError where WebAssembly or its SIMD is missing.
+  // wasm: the bytes of bitmar.wasm. Throws BitMarError where WebAssembly or its SIMD is missing.
   static async open(wasm) {
     if (typeof WebAssembly !== "object" || !WebAssembly.validate(SIMD)) {
       throw new BitMarError(
@@ -29,8 +35,7 @@ export class Engine {
       bitmar: { fail: (at, size) => engine.#fail(at, size) },
       wasi_snapshot_preview1: { fd_write: failed, fd_seek: failed, fd_close: failed },
     };
-    const bytes = wasm instanceof Response ? await wasm.arrayBuffer() : wasm;
-    const { instance } = await WebAssembly.instantiate(bytes, imports);
+    const { instance } = await WebAssembly.instantiate(wasm, imports);
     engine.#exports = instance.exports;
     engine.#exports._initialize();
     engine.#top = engine.#exports.__stack_pointer.value;
@@ -112,9 +117,7 @@ export class Engine {
 
   #put(array) {
     const at = this.#call("room", array.byteLength);
-    new Uint8Array(this.#exports.memory.buffer, at, array.byteLength).set(
-      new Uint8Array(array.buffer ?? array, array.byteOffset ?? 0, array.byteLength),
-    );
+    new Uint8Array(this.#exports.memory.buffer, at, array.byteLength).set(plain(array));
   }
 
   #bytes(at, count) {

@@ -45,7 +45,7 @@ async function download(url, onProgress) {
 async function fromDisk(url) {
   const { readFile } = await import("node:fs/promises");
   try {
-    return await readFile(url);
+    return new Uint8Array(await readFile(url));
   } catch (error) {
     throw new BitMarError(`${url.pathname} cannot be read: ${error.code ?? error.message}`, { cause: error });
   }

@@ -3,55 +3,152 @@
 //   const model = await load("bitmar-default.bitmar");
 //   console.log((await model.caption(photo)).text);
 
-import { BitMarError, Engine } from "./engine.js";
+import { CANNOT_TELL, answer, choicesOf, evidenceFor, tidy } from "./ask.js";
+import { BitMarError, Engine, plain } from "./engine.js";
 import { fetched } from "./fetched.js";
 import { ModelFile } from "./file.js";
+import { Memory, recited } from "./memory.js";
 import { pixelsOf } from "./photo.js";
 import { Tokenizer } from "./tokenizer.js";
+import { Witness } from "./witness.js";
 
-export { BitMarError };
+export { BitMarError, CANNOT_TELL };
 
 const LONGEST = 32; // tokens of a caption
+const LONGEST_ANSWER = 8;
+const USAGE_FLOOR = 1e-4;
 
 // source: the address or the bytes of a `.bitmar` file. wasm: likewise of bitmar.wasm. See index.d.ts for the options.
 export async function load(source, { wasm = new URL("bitmar.wasm", import.meta.url), kernels, ...options } = {}) {
   const engine = await Engine.open(await bytesOf(wasm, {}));
-  return new BitMar(engine, await bytesOf(source, options), kernels);
+  const bytes = await bytesOf(source, options);
+  const tables = JSON.parse(new TextDecoder().decode(await fetched(new URL("tables.json", import.meta.url), { cache: false })));
+  return new BitMar(engine, bytes, tables, kernels);
 }
 
 async function bytesOf(source, options) {
-  if (source instanceof ArrayBuffer) return new Uint8Array(source);
-  return ArrayBuffer.isView(source) ? source : fetched(source, options);
+  return plain(source) ?? fetched(source, options);
 }
 
 export class BitMar {
   #engine;
+  #witness = null; // for a model without concepts
   #seen; // the photo that the engine looks at
+  #read; // the memory and its version that the engine reads
   #last = Promise.resolve(); // what runs now: the engine does one thing at a time
 
-  constructor(engine, bytes, kernels) {
+  constructor(engine, bytes, tables, kernels) {
     this.file = new ModelFile(bytes);
     engine.load(bytes, kernels);
     this.#engine = engine;
     this.tokenizer = new Tokenizer(this.file.tokenizer);
+    if (this.file.config.concepts) this.#witness = new Witness(this.file, this.tokenizer, tables);
   }
 
-  // A sentence on a photo, greedy. onPiece: called with each piece of it as it is written.
-  caption(photo, { maxTokens = LONGEST, onPiece } = {}) {
+  // What this device remembers, empty or from the bytes of a `.mem` file.
+  memory(file = null) {
+    return new Memory(this, plain(file));
+  }
+
+  // A sentence on a photo, greedy. onPiece: called with each piece of it as it is written. memory: is read while it is written;
+  // a photo that is surely remembered is called what it was called.
+  caption(photo, { maxTokens = LONGEST, onPiece, memory = null } = {}) {
     return this.#alone(async () => {
       await this.#look(photo);
-      const { bos_token_id: begin } = this.file.config;
-      this.#engine.start([begin], { photo: true });
+      const { concepts, vision_dim: wide } = this.file.config;
+      const [recalled = null] = memory ? memory.nearest(this.#engine.pooled(wide)) : [];
+      const words = recited(recalled);
+      if (words) {
+        const tokens = this.tokenizer.encode(words);
+        const text = this.tokenizer.decode(tokens.slice(0, maxTokens));
+        onPiece?.(text);
+        const finishReason = tokens.length <= maxTokens ? "stop" : "length";
+        return { text, tokens: tokens.slice(0, maxTokens), finishReason, confidence: null, general: null, recalled, recited: true };
+      }
+      this.#start("", { photo: true, memory });
       const { tokens, ended } = this.#write(maxTokens, onPiece);
-      return { text: this.tokenizer.decode(tokens).trim(), tokens, finishReason: ended ? "stop" : "length" };
+      const text = this.tokenizer.decode(tokens);
+      let [confidence, general] = [null, null];
+      if (this.#witness && tokens.length) {
+        const { bos_token_id: begin, eos_token_id: end } = this.file.config;
+        const scores = this.#engine.scores(concepts);
+        confidence = this.#witness.confidence(text, mean(this.#engine.score([begin, ...tokens, end], { photo: true })), scores);
+        general = this.#witness.general(scores);
+      }
+      return { text: text.trim(), tokens, finishReason: ended ? "stop" : "length", confidence, general, recalled, recited: false };
     });
+  }
+
+  // The answer to a question about a photo: { text, confidence, gain, guess }; text is CANNOT_TELL where the photo makes the
+  // answer no likelier than the question alone.
+  ask(photo, question) {
+    return this.#alone(async () => {
+      await this.#look(photo);
+      const asked = tidy(question);
+      const { bos_token_id: begin, eos_token_id: end, concepts } = this.file.config;
+      const prompt = [begin, ...this.tokenizer.encode(asked)];
+      let choices = choicesOf(asked);
+      if (!choices.length) {
+        this.#engine.start(prompt, { photo: true });
+        choices = [this.tokenizer.decode(this.#write(LONGEST_ANSWER).tokens).trim()];
+        if (!choices[0]) return { text: CANNOT_TELL, confidence: 0, gain: 0, guess: "" };
+      }
+      const scores = this.#witness && this.#engine.scores(concepts);
+      const [seen, blind] = [true, false].map((about) =>
+        choices.map((choice) => {
+          const ids = [...prompt, ...this.tokenizer.encode(` ${choice}`), end];
+          const likelihood = this.#engine.score(ids, { photo: about }).slice(prompt.length - 1).reduce((sum, x) => sum + x, 0);
+          return likelihood + (about ? evidenceFor(choice, asked, scores, this.#witness) : 0);
+        }),
+      );
+      return answer(choices, seen, blind);
+    });
+  }
+
+  // How much the model reads each slot of its memory after a text about a photo: (K), sum 1 (w of the paper's eq. 2).
+  async readWeights(text, photo, memory) {
+    const q = await this.query(text, photo);
+    const { slots, usage } = memory.state;
+    const [beta, stale] = ["read_beta", "stale"].map((name) => this.file.tensor(`model.memory.${name}`)[0]);
+    const rho = Math.log1p(Math.exp(stale));
+    const logs = Array.from(usage, (used, k) => {
+      let product = 0;
+      for (let i = 0; i < q.length; i++) product += q[i] * slots[k * q.length + i];
+      return beta * product + rho * Math.log(Math.max(used, USAGE_FLOOR));
+    });
+    const most = Math.max(...logs);
+    const raw = logs.map((x) => Math.exp(x - most));
+    const total = raw.reduce((sum, x) => sum + x, 0);
+    return raw.map((x) => x / total);
+  }
+
+  // What the memory is asked with after a text, about a photo or not: (C), with an empty memory.
+  query(text, photo = null) {
+    return this.#alone(async () => {
+      if (photo) await this.#look(photo);
+      this.#start(text, { photo: Boolean(photo) });
+      return this.#engine.query(this.file.config.memory_dim);
+    });
+  }
+
+  // The tower's features of the whole photo (D_v).
+  features(photo) {
+    return this.#alone(async () => {
+      await this.#look(photo);
+      return this.#engine.pooled(this.file.config.vision_dim);
+    });
+  }
+
+  // Pixels of another size, as Pillow makes them: bicubic, or with a box filter.
+  resized(pixels, width, height, options) {
+    return this.#alone(() => this.#engine.resize(pixels, width, height, options));
   }
 
   // Logits (V) after the begin token about a photo: what tests compare.
   logits(photo) {
     return this.#alone(async () => {
       await this.#look(photo);
-      this.#engine.start([this.file.config.bos_token_id], { photo: true });
+      this.#start("", { photo: true });
       return this.#engine.logits(this.file.config.vocab_size);
     });
   }
@@ -76,6 +173,14 @@ export class BitMar {
     this.#seen = photo;
   }
 
+  #start(text, { photo, memory = null }) {
+    if (memory && (memory !== this.#read?.memory || memory.version !== this.#read.version)) {
+      this.#engine.memory(memory.state);
+      this.#read = { memory, version: memory.version };
+    }
+    this.#engine.start([this.file.config.bos_token_id, ...this.tokenizer.encode(text)], { photo, memory: Boolean(memory) });
+  }
+
   #write(most, onPiece) {
     const stream = this.tokenizer.stream();
     const tokens = [];
@@ -95,4 +200,8 @@ export class BitMar {
       this.#engine.take(id);
     }
   }
+}
+
+function mean(numbers) {
+  return numbers.reduce((sum, x) => sum + x, 0) / numbers.length;
 }

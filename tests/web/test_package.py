@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL.Image import Transpose
 
 from bitmar import BitMar, load
 from bitmar.core.image import load_photo, to_square
 from bitmar.runtime.text import encode
+from bitmar.session.session import Session
 
 pytest.importorskip("bitmar._native", reason="the native engine was not built")
 data = pytest.importorskip("skimage", reason="the photos are scikit-image's").__file__
@@ -43,6 +45,9 @@ def test_the_same_caption(made: list[Any], bundled: BitMar) -> None:
         written = bundled.generate("", path, max_tokens=32)
         assert found["text"] == found["pieces"].strip() == written.text.strip()
         assert found["tokens"] == list(written.tokens) and found["finishReason"] == written.finish_reason
+        assert (
+            found["confidence"] == pytest.approx(written.confidence, abs=0.01) and found["general"] == written.general
+        )
 
 
 def test_by_the_same_steps(made: list[Any], bundled: BitMar) -> None:
@@ -96,3 +101,75 @@ def test_what_cannot_be_read_is_said(node: Node, model: Path, tmp_path: Path) ->
     for said in found["refused"]:
         assert said and "fault" not in said and "\n" not in said
     assert found["after"] is None  # and the model goes on
+
+
+def test_the_same_answers(node: Node, bundled: BitMar, tmp_path: Path) -> None:
+    cat, cup = PHOTOS[0], PHOTOS[1]
+    asked = [
+        (cat, "is there a cat in the picture"), (cat, "Is there an airplane?"), (cat, "What color is the cat?"),
+        (cup, "How many cups are there?"), (cup, "What is on the table?"),
+    ]  # fmt: skip
+    questions = [
+        {"photo": raw(np.asarray(load_photo(path)), tmp_path / f"{i}.rgb"), "question": question}
+        for i, (path, question) in enumerate(asked)
+    ]
+    for found, (path, question) in zip(
+        node(job="answers", model=bundled.path, questions=questions), asked, strict=True
+    ):
+        answer = bundled.ask(path, question)
+        assert (found["text"], found["guess"]) == (answer.text, answer.guess)
+        assert found["confidence"] == pytest.approx(answer.confidence, abs=0.01)
+        assert found["gain"] == pytest.approx(answer.gain, abs=0.02)
+
+
+def test_the_same_memory_in_one_file(node: Node, bundled: BitMar, tmp_path: Path) -> None:
+    """What is remembered here is recalled by Python from the file, and the other way round."""
+    whole = [load_photo(path) for path in PHOTOS]
+    left, top, right, bottom = 20, 15, 431, 285
+    shown = [*whole, whole[0].crop((left, top, right, bottom)), whole[0].transpose(Transpose.ROTATE_270)]
+    texts = ["our cat Chelsea", "Zoë's cup \u2615", "the rocket"]
+    files = [raw(np.asarray(photo), tmp_path / f"{i}.rgb") for i, photo in enumerate(shown)]
+    remembered = [{"text": text, "photo": file} for text, file in zip(texts[:2], files, strict=False)]
+    remembered += [{"text": "a text alone", "photo": None}, {"text": "", "photo": files[1]}]
+    first, second = tmp_path / "first.mem", tmp_path / "second.mem"
+    made = node(job="memory", model=bundled.path, remembered=remembered, shown=files, saved=first)
+    assert [change["change"] for change in made["changes"]] == ["new", "new", "new", "unchanged"]
+    with bundled.memory(first) as memory:
+        _agrees(made, bundled, memory, shown)
+        memory.remember(texts[2], whole[2])
+        memory.remember("our cat", whole[0])
+    again = node(job="memory", model=bundled.path, remembered=[], shown=files, file=first, saved=second)
+    assert "our cat" in [episode["text"] for episode in again["episodes"]]
+    with bundled.memory(second) as memory:
+        _agrees(again, bundled, memory, shown)
+
+
+def _agrees(made: dict[str, Any], model: BitMar, memory: Session, shown: list[Any]) -> None:
+    keys = ("slot", "text", "photo", "time", "cut")
+    assert [[one[key] for key in keys] for one in made["episodes"]] == [
+        [getattr(one, key) for key in keys] for one in memory.inspect()
+    ]
+    for found, photo in zip(made["found"], shown, strict=True):
+        (recalled,) = memory.recall(image=photo)
+        assert found["recalled"]["episode"]["slot"] == recalled.episode.slot
+        for key in ("score", "margin", "confidence"):
+            assert found["recalled"][key] == pytest.approx(getattr(recalled, key), abs=2e-3)
+        written = model.generate("", photo, memory=memory, max_tokens=32)
+        assert (found["text"], found["recited"]) == (written.text.strip(), written.recited > 0)
+        assert np.allclose(found["weights"], model.read_weights(found["text"], photo, memory=memory), atol=1e-3)
+
+
+def test_a_broken_memory_file_is_refused(node: Node, bundled: BitMar, tmp_path: Path) -> None:
+    path = tmp_path / "home.mem"
+    with bundled.memory(path) as memory:
+        memory.remember("our cat Chelsea", PHOTOS[0])
+    data, files = path.read_bytes(), []
+    directory = 4 * 4096
+    for i, damaged in enumerate(
+        [b"", data[:50], data[:-1], b"\0" * len(data), data[:40] + b"?" + data[41:],
+         data[: directory + 20] + b"?" + data[directory + 21 :]]
+    ):  # fmt: skip
+        files.append(tmp_path / f"{i}.mem")
+        files[-1].write_bytes(damaged)
+    for said in node(job="broken", model=bundled.path, files=files):
+        assert said and "fault" not in said and "\n" not in said

@@ -54,6 +54,11 @@ async function reason(response) {
   }
 }
 
+// What answers here: the model's name, and whether it has a memory.
+export async function health() {
+  return (await fetch(new URL("health", document.baseURI))).json();
+}
+
 // Server-sent events of an answer, as [name, document].
 export async function* events(response) {
   let held = "";

@@ -1,6 +1,6 @@
 // The page: a photo comes in by file, drop, paste or camera; what is known of it appears.
 
-import { call, events, json, keys } from "./api.js";
+import { call, events, health, json, keys } from "./api.js";
 import { photograph } from "./camera.js";
 import * as past from "./history.js";
 import { light, showMemory } from "./memory.js";
@@ -109,7 +109,8 @@ $("file").onchange = $("capture").onchange = ({ target }) => {
   target.value = "";
 };
 $("camera").onclick = async () => {
-  if (!(await photograph(look))) $("capture").click();
+  const describe = async (frame) => (await json("POST", "caption", { photo: frame })).caption;
+  if (!(await photograph(look, describe))) $("capture").click();
 };
 for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
@@ -204,7 +205,7 @@ keys.ask = () => {
 };
 
 attempt(async () => {
-  const about = await (await fetch(new URL("health", document.baseURI))).json();
+  const about = await health();
   $("about").textContent = `${about.model}, on this machine. Nothing is sent anywhere else.`;
   $("memory").hidden = $("remember").hidden = !about.memory;
   await showPast();
