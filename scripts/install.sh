@@ -37,7 +37,7 @@ else
     full)
       # torch first and pinned: the builds that newer vision packages ask for would pull another one.
       pip -r requirements/torch.txt
-      pip --editable '.[train,vision,eval,serve,watch,heif,xmp,plots,dev]' cmake nanobind -r requirements/torch.txt
+      pip --editable '.[train,vision,eval,serve,watch,heif,xmp,plots,cluster,dev]' cmake nanobind -r requirements/torch.txt
       ;;
   esac
 fi

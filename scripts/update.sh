@@ -24,7 +24,7 @@ compile() {  # NAME ARGUMENT...: write requirements/NAME.txt
   fi
 }
 
-everything=(--extra train --extra vision --extra eval --extra serve --extra watch --extra heif --extra xmp --extra plots --extra dev)
+everything=(--extra train --extra vision --extra eval --extra serve --extra watch --extra heif --extra xmp --extra plots --extra cluster --extra dev)
 compile full pyproject.toml "${everything[@]}" --group demo
 compile demo pyproject.toml --group demo --constraint requirements/full.txt
 compile build --group build --constraint requirements/full.txt

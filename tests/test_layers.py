@@ -159,6 +159,7 @@ CALLED = {"pyyaml": "yaml", "scikit_learn": "sklearn", "llama_cpp_python": "llam
 NO_IMPORT = {
     "bitsandbytes",  # `optim: adamw_8bit`
     "trackio",  # `report_to: trackio`
+    "s3fs",  # s3:// of fsspec
     "onnx-ir",  # onnxruntime's quantizer of 4 bits imports it
 }
 

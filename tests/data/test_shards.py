@@ -83,3 +83,32 @@ def test_urls_are_read_without_a_shell(host: str, tmp_path: Path) -> None:
 def test_a_dead_url_is_an_error_with_a_reason(url: str) -> None:
     with pytest.raises(OSError, match=r"connection|URL|opened"), open_shard(url):
         pass
+
+
+def test_globs_of_other_file_systems() -> None:
+    fsspec = pytest.importorskip("fsspec")
+    store = fsspec.filesystem("memory")
+    for name in ("b-1.tar", "b-0.tar", "c.tar"):
+        store.pipe(f"/globbed/{name}", name.encode())
+    assert expand_shards("memory://globbed/b-*.tar") == ["memory:///globbed/b-0.tar", "memory:///globbed/b-1.tar"]
+    (shard,) = expand_shards("memory://globbed/{c..c}.t*")
+    with open_shard(shard) as file:
+        assert file.read() == b"c.tar"
+    with pytest.raises(DataError, match=r"no shard at memory://globbed/x-\*.tar"):
+        expand_shards("memory://globbed/x-*.tar")
+    with pytest.raises(DataError, match=r"cannot list nosuch://x/\*.tar: .*nosuch"):
+        expand_shards("nosuch://x/*.tar")
+
+
+def test_a_bucket_without_permission_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory")
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(memory.MemoryFileSystem, "glob", forbidden)
+    monkeypatch.setattr(memory.MemoryFileSystem, "_open", forbidden)
+    with pytest.raises(DataError, match=r"cannot list memory://x/\*.tar: Access Denied"):
+        expand_shards("memory://x/*.tar")
+    with pytest.raises(OSError, match="Access Denied"), open_shard("memory://x/y.tar"):
+        pass

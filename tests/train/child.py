@@ -2,6 +2,8 @@
 
 python child.py kill RECIPE STEP   SIGKILL in the middle of step STEP (from 0), after its first backward pass
 python child.py ranks RECIPE OUT   under torchrun: trains, then writes what this rank saw to OUT-RANK.json
+python child.py elastic RECIPE DEATHS   under torchrun: trains; where the environment says MORTAL, dies once in step 5,
+                                        and once in step 7 with its agent. DEATHS: a folder that remembers
 """
 
 from __future__ import annotations
@@ -91,6 +93,25 @@ def ranks(recipe: str, out: str) -> None:
     Path(f"{out}-{os.environ['RANK']}.json").write_text(json.dumps(report))
 
 
+def elastic(recipe: str, deaths: str) -> None:
+    from bitmar.train.trainer import BatchTrainer
+
+    once = BatchTrainer.training_step
+
+    def training_step(self: BatchTrainer, *arguments: Any, **named: Any) -> Tensor:
+        loss = once(self, *arguments, **named)
+        victim = {5: os.getpid(), 7: os.getppid()}.get(self.state.global_step)
+        death = Path(deaths) / str(self.state.global_step)
+        if victim is not None and "MORTAL" in os.environ and not death.exists():
+            death.touch()
+            os.kill(victim, signal.SIGKILL)
+            signal.pause()
+        return loss
+
+    BatchTrainer.training_step = training_step
+    train(recipe)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"kill": kill, "ranks": ranks}[sys.argv[1]](*sys.argv[2:])
+    {"kill": kill, "ranks": ranks, "elastic": elastic}[sys.argv[1]](*sys.argv[2:])

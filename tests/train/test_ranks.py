@@ -22,7 +22,7 @@ def test_alone_there_is_nothing_to_wait_for(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     monkeypatch.delenv("RANK", raising=False)
     assert ranks.world_size() == 1 and ranks.is_main()
-    with ranks.main_first():
+    with ranks.main_first(Path("anywhere")):
         ranks.wait()
 
 

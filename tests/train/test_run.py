@@ -79,6 +79,19 @@ def test_recomputing_activations_changes_nothing(
     assert all(tensor.equal(weights[1][name]) for name, tensor in weights[0].items())
 
 
+def test_bfloat16_trains_on_a_processor_too(recipe: dict[str, Any], write: Callable[..., Path], tmp_path: Path) -> None:
+    path, losses = write(recipe), {}
+    for precision in ("fp32", "bf16"):
+        output = tmp_path / precision
+        settings = ["stages.0.training.steps=3", f"stages.0.training.precision={precision}"]
+        run(load_recipe(path, [f"output={output}", *settings]))
+        kinds = {str(t.dtype) for t in load_file(output / "all" / "model.safetensors").values()}
+        assert kinds == {"torch.float32", "torch.int64"}
+        losses[precision] = [line["loss"] for line in read_log(output / "all") if "lm" in line]
+    assert np.isfinite(losses["bf16"]).all() and len(losses["bf16"]) == 3
+    assert 0 < abs(losses["bf16"][0] - losses["fp32"][0]) < 0.1, losses  # rounded, and no more than that
+
+
 def test_stages_follow_each_other(
     recipe: dict[str, Any],
     write: Callable[..., Path],

@@ -13,7 +13,7 @@ import typer
 
 from bitmar.cli.app import FAILED, SKIPPED, USE, command
 from bitmar.cli.caption_files import CaptionFiles, photo_key
-from bitmar.cli.common import Beams, Json, MemoryFile, Model, Recite
+from bitmar.cli.common import Beams, Cluster, Json, MemoryFile, Model, Recite
 from bitmar.cli.photos import STDIN, find_photos, photo_of
 from bitmar.cli.threads import cores, in_order
 from bitmar.console import progress, resumable, say, write_json
@@ -46,6 +46,7 @@ IN_A_GRID = 12  # photos, where the command names shards and no limit
     "bitmar caption *.jpg --grid grid.png",
     "bitmar caption photo.jpg --memory home.mem",
     "bitmar caption --data 'val-{00000..00003}.tar' --out captions.json",
+    "bitmar caption --data 's3://bucket/val-*.tar' --out captions.json --cluster auto",
     panel=USE,
     shards=True,
 )
@@ -79,6 +80,7 @@ def caption(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="With --data: stop after N photos.")] = None,
+    cluster: Cluster = None,
     grid: Annotated[
         Path | None,
         typer.Option("--grid", metavar="OUT.png", help="Draw photos, captions and references as one picture."),
@@ -131,12 +133,12 @@ def caption(
         if memory or files or style is not Style.plain:
             raise ConfigError("--memory, --style and the files of captions go with photos, not with --data")
         limit = limit if limit or out else IN_A_GRID
-        _caption_shards(load(model), data, out, features, grid, limit, beams, max_tokens)
+        _caption_shards(load(model), data, out, features, grid, limit, cluster, beams, max_tokens)
         return
     if not names:
         raise ConfigError("name a photo, or shards with --data")
-    if features or limit is not None or out:
-        raise ConfigError("--features, --limit and --out belong to --data")
+    if features or limit is not None or out or cluster:
+        raise ConfigError("--features, --limit, --out and --cluster belong to --data")
     if grid and STDIN in names:
         raise ConfigError("--grid draws photos that can be read twice, which standard input cannot")
     loaded = load(model)
@@ -299,6 +301,7 @@ def _caption_shards(
     features: Path | None,
     grid: Path | None,
     limit: int | None,
+    cluster: str | None,
     beams: int,
     max_tokens: int,
 ) -> None:
@@ -309,7 +312,7 @@ def _caption_shards(
     options = {"beams": beams, "max_tokens": max_tokens}
     with TemporaryDirectory() as temporary:
         written = out or Path(temporary) / "captions.json"
-        count, skipped = caption_shards(model, data, features, written, options, limit)
+        count, skipped = caption_shards(model, data, features, written, options, limit, cluster)
         if grid:
             from bitmar.plots.grid import write_grid
 

@@ -38,6 +38,15 @@ Recite = Annotated[
         help="With --memory: begin with the remembered words where the photo is surely the remembered one.",
     ),
 ]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="auto|HOST:PORT",
+        help="Spread the shards over the nodes of a Ray cluster; without one, auto takes this machine's cores.",
+        show_default=False,
+    ),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(

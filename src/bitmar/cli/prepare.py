@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from bitmar.cli.app import MAKE, SKIPPED, command, make_group
-from bitmar.cli.common import Json, needs
+from bitmar.cli.common import Cluster, Json, needs
 from bitmar.console import Skipped, progress, resumable, say, write_json
 from bitmar.core.errors import ConfigError
 
@@ -46,6 +46,7 @@ def features(
         int, typer.Option("--views", help="Stored views per photo: the photo as it is, then random crops.")
     ] = 1,
     seed: Annotated[int, typer.Option("--seed", help="Of the random views.")] = 0,
+    cluster: Cluster = None,
     as_json: Json = False,
 ) -> None:
     """Run a vision tower over photos once, and keep its patch features in memory-mapped .npy files.
@@ -53,7 +54,7 @@ def features(
     Broken photos are skipped and named, and the exit status is 1 then. The same command goes on where a stopped one
     was.
     """
-    from bitmar.data.features import extract_features
+    from bitmar.data.features import Extractor, extract_features
     from bitmar.data.sources import iter_webdataset
     from bitmar.data.towers import load_tower
 
@@ -63,16 +64,18 @@ def features(
         begun = resumable(lambda: out if index.exists() and index.stat().st_size else None)
         with begun, progress() as bar:
             task, skipped = bar.add_task("photos", total=None), Skipped(bar)
-            samples = iter_webdataset(shards, skipped)
-            store = extract_features(
-                samples,
-                out,
-                loaded,
-                views=views,
-                seed=seed,
-                on_bad=skipped,
-                on_progress=lambda count: bar.update(task, completed=count),
-            )
+            options: dict[str, Any] = {
+                "on_bad": skipped,
+                "on_progress": lambda count: bar.update(task, completed=count),
+            }
+            if cluster is None:
+                samples = iter_webdataset(shards, skipped)
+                store = extract_features(samples, out, loaded, views=views, seed=seed, **options)
+            else:
+                from bitmar.data.feature_work import features_on
+
+                extractor = Extractor(loaded, views=views, seed=seed)
+                store = features_on(cluster, shards, out, tower, extractor, **options)
             for key, reason in store.skipped:  # those of an earlier, stopped run too
                 skipped(key, reason)
     if as_json:

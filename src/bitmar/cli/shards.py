@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 from bitmar.api import BitMar
@@ -13,6 +15,7 @@ from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
 from bitmar.data.shards import expand_shards
 from bitmar.data.sources import iter_webdataset
+from bitmar.evaluate.cluster import captions_on
 from bitmar.evaluate.figure import plain
 from bitmar.evaluate.photos import read_pictures
 from bitmar.evaluate.scorer import RuntimeScorer
@@ -23,14 +26,21 @@ from bitmar.plots.grid import Cell
 
 
 def caption_shards(
-    model: BitMar, data: Sequence[str], features: Path | None, out: Path, options: dict[str, int], limit: int | None
+    model: BitMar,
+    data: Sequence[str],
+    features: Path | None,
+    out: Path,
+    options: dict[str, int],
+    limit: int | None,
+    cluster: str | None = None,
 ) -> tuple[int, Skipped]:
     """Write {"key", "caption", "references"} a line to `out` for every photo: how many, and what was skipped.
 
     features: a folder of `bitmar features` that has these photos, which a model without a tower needs. options: beams,
     max_tokens. Captions gather in OUT.partial under their photos' digests, so that the same call goes on after a stop,
-    whatever the shards are called by then and in whichever order they come; `out` is written at the end. Raises
-    ConfigError if model and pictures do not go together, DataError where nothing can be captioned.
+    whatever the shards are called by then and in whichever order they come; `out` is written at the end. cluster: whose
+    nodes caption in place of this process, "auto" or HOST:PORT. Raises ConfigError if model and pictures do not go
+    together, DataError where nothing can be captioned.
     """
     known = _check(model, features)
     expand_shards(data)  # a misspelt name is told before anything is written
@@ -42,7 +52,11 @@ def caption_shards(
         with resumable(lambda: log.path if log.found else None), progress() as bar:
             skipped = Skipped(bar)
             said = Said(scorer, Work(limit, log, None, skipped, Steps(bar)), options, grounding=0)
-            said.of(read_pictures(data, features=features, limit=limit, on_bad=skipped))
+            if cluster is None:
+                said.of(read_pictures(data, features=features, limit=limit, on_bad=skipped))
+            else:
+                with closing(captions_on(cluster, data, scorer, features, options, log, skipped)) as told:
+                    said.take(islice(told, limit))
         if not said.lines:
             reason = next(iter(skipped.reasons.values()), "the shards are empty")
             raise DataError(f"no photo of {', '.join(data)} could be captioned: {reason}")

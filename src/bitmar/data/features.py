@@ -7,10 +7,12 @@ N_p, D_v), uint8 where the tower has a scale and float16 elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +26,9 @@ from bitmar.data.towers import VisionTower
 
 _ROWS_PER_SHARD = 1024
 _BATCH = 32  # views in one call of the tower, at least
+
+Row = np.ndarray | ImageError
+"""A photo's features, uint8 or float16 (views, N_p, D_v), or why it has none."""
 
 
 class FeatureStore:
@@ -100,61 +105,97 @@ def extract_features(
     a killed run stopped; with others it raises `DataError`. `on_progress(n)`: the number of samples passed,
     earlier runs included.
     """
-    if views < 1:
-        raise ConfigError(f"views is at least 1 (the photo as it is), not {views}")
-    folder, ranges = Path(folder), ranges or ViewRange()
-    card = {
-        "format": FORMAT,
-        "kind": "features",
-        "tower": tower.name,
-        "fingerprint": tower.fingerprint,
-        "size": tower.size,
-        "grid": tower.grid,
-        "dim": tower.dim,
-        "scale": tower.scale,
-        "views": views,
-        "augment": {"seed": seed, **_plain(ranges)} if views > 1 else None,
-        "rows_per_shard": _ROWS_PER_SHARD,
-    }
-    shape = (views, tower.grid**2, tower.dim)
-    with claim_folder(folder, card), RowLog(folder, "features", shape, _dtype(tower.scale), _ROWS_PER_SHARD) as log:
-        for batch in _batches(unlogged(samples, log), max(1, _BATCH // views)):
-            _extract_batch(batch, tower, views, seed, ranges, log, on_bad)
-            log.commit()
-            if on_progress is not None:
-                on_progress(len(log.lines))
+    extractor = Extractor(tower, views=views, seed=seed, ranges=ranges)
+    with open_log(folder, extractor) as log:
+        write_rows(extractor(unlogged(samples, log, describe)), log, on_bad=on_bad, on_progress=on_progress)
     return FeatureStore(folder)
 
 
-def _extract_batch(
-    batch: list[CaptionedPhoto],
-    tower: VisionTower,
-    views: int,
-    seed: int,
-    ranges: ViewRange,
+def write_rows(
+    batches: Iterable[Iterable[tuple[dict[str, Any], Row]]],
     log: RowLog,
-    on_bad: OnBad | None,
+    *,
+    on_bad: OnBad | None = None,
+    on_progress: Callable[[int], None] | None = None,
 ) -> None:
-    photos: list[np.ndarray] = []
-    faults: dict[int, ImageError] = {}
-    for i, sample in enumerate(batch):
-        try:
-            photo = load_photo(sample.image)
-        except ImageError as error:
-            faults[i] = error
-            continue
-        pixels = np.asarray(photo) if views > 1 else None
-        photos.append(to_square(photo, tower.size))
-        for view in range(1, views):
-            assert pixels is not None
-            photos.append(random_view(pixels, view_rng(seed, sample.key, view), tower.size, ranges))
-    features = tower(np.stack(photos)) if photos else np.empty((0, tower.grid**2, tower.dim), np.float32)
-    rows = iter(_pack(features, tower.scale).reshape(-1, views, *features.shape[1:]))
-    for i, sample in enumerate(batch):
-        if i in faults:
-            skip(sample, faults[i], log, on_bad)
-        else:
-            log.append(describe(sample), next(rows))
+    """Append what an `Extractor` found, durable after each batch."""
+    for batch in batches:
+        for line, row in batch:
+            if isinstance(row, ImageError):
+                skip(line, row, log, on_bad)
+            else:
+                log.append(line, row)
+        log.commit()
+        if on_progress is not None:
+            on_progress(len(log.lines))
+
+
+class Extractor:
+    """A tower over samples, in batches that end with their shard: what is computed beside what is always the same.
+
+    card: the `store.json` of the features. shape, dtype: of a photo's row.
+    """
+
+    def __init__(self, tower: VisionTower, *, views: int = 1, seed: int = 0, ranges: ViewRange | None = None) -> None:
+        if views < 1:
+            raise ConfigError(f"views is at least 1 (the photo as it is), not {views}")
+        self.tower, self.views, self.seed, self.ranges = tower, views, seed, ranges or ViewRange()
+        self.shape, self.dtype = (views, tower.grid**2, tower.dim), _dtype(tower.scale)
+        self.card = {
+            "format": FORMAT,
+            "kind": "features",
+            "tower": tower.name,
+            "fingerprint": tower.fingerprint,
+            "size": tower.size,
+            "grid": tower.grid,
+            "dim": tower.dim,
+            "scale": tower.scale,
+            "views": views,
+            "augment": {"seed": seed, **_plain(self.ranges)} if views > 1 else None,
+            "rows_per_shard": _ROWS_PER_SHARD,
+        }
+
+    def __call__(
+        self, samples: Iterable[CaptionedPhoto], known: Collection[str] = ()
+    ) -> Iterator[list[tuple[dict[str, Any], Row]]]:
+        """Each sample's line of the index, and its row or what is wrong with its photo.
+
+        A batch whose keys are all known is not computed; its rows are empty.
+        """
+        nothing = np.empty(0, self.dtype)
+        for _, shard in groupby(samples, key=lambda sample: sample.shard):
+            while batch := list(islice(shard, max(1, _BATCH // self.views))):
+                done = all(sample.key in known for sample in batch)
+                rows = [nothing] * len(batch) if done else self._rows(batch)
+                yield list(zip(map(describe, batch), rows, strict=True))
+
+    def _rows(self, batch: list[CaptionedPhoto]) -> list[Row]:
+        photos: list[np.ndarray] = []
+        faults: dict[int, ImageError] = {}
+        for i, sample in enumerate(batch):
+            try:
+                photo = load_photo(sample.image)
+            except ImageError as error:
+                faults[i] = error
+                continue
+            pixels = np.asarray(photo) if self.views > 1 else None
+            photos.append(to_square(photo, self.tower.size))
+            for view in range(1, self.views):
+                assert pixels is not None
+                rng = view_rng(self.seed, sample.key, view)
+                photos.append(random_view(pixels, rng, self.tower.size, self.ranges))
+        features = self.tower(np.stack(photos)) if photos else np.empty((0, *self.shape[1:]), np.float32)
+        rows = iter(_pack(features, self.tower.scale).reshape(-1, *self.shape))
+        return [faults[i] if i in faults else next(rows) for i in range(len(batch))]
+
+
+@contextmanager
+def open_log(folder: str | Path, extractor: Extractor) -> Iterator[RowLog]:
+    """The folder's rows, for its one writer; DataError where it holds features of another kind."""
+    folder = Path(folder)
+    shape, dtype = extractor.shape, extractor.dtype
+    with claim_folder(folder, extractor.card), RowLog(folder, "features", shape, dtype, _ROWS_PER_SHARD) as log:
+        yield log
 
 
 def _pack(features: np.ndarray, scale: float | None) -> np.ndarray:
@@ -171,9 +212,3 @@ def _dtype(scale: float | None) -> np.dtype[np.uint8] | np.dtype[np.float16]:
 def _plain(ranges: ViewRange) -> dict[str, object]:
     """As JSON gives it back, so that cards compare equal."""
     return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(ranges).items()}
-
-
-def _batches(samples: Iterable[CaptionedPhoto], size: int) -> Iterator[list[CaptionedPhoto]]:
-    iterator = iter(samples)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,8 @@ STORE_NAME = "store.json"
 FORMAT = 2  # 1 had no digests: its photos can be trained on, but not be found again
 _COMMIT_EVERY = 256  # samples; at most so many are decoded again after a kill
 _ONE_SHARD = 1 << 62
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +86,11 @@ def build_photo_store(
     folder = Path(folder)
     card = {"format": FORMAT, "kind": "photos", "size": size}
     with claim_folder(folder, card), RowLog(folder, "photos", (size, size, 3), np.dtype(np.uint8), _ONE_SHARD) as log:
-        for sample in unlogged(samples, log):
+        for sample in unlogged(samples, log, describe):
             try:
                 log.append(describe(sample), to_square(load_photo(sample.image), size))
             except ImageError as error:
-                skip(sample, error, log, on_bad)
+                skip(describe(sample), error, log, on_bad)
             if on_progress is not None:
                 on_progress(len(log.lines))
             if len(log.lines) % _COMMIT_EVERY == 0:
@@ -103,23 +105,28 @@ def describe(sample: CaptionedPhoto) -> dict[str, Any]:
     return {"key": sample.key, "digest": sample.digest, "captions": list(sample.captions), "meta": sample.meta}
 
 
-def skip(sample: CaptionedPhoto, error: ImageError, log: RowLog, on_bad: OnBad | None) -> None:
+def skip(line: dict[str, Any], error: ImageError, log: RowLog, on_bad: OnBad | None) -> None:
     """Name the broken photo in the index, so that a resumed run does not meet it again."""
-    log.append({"key": sample.key, "digest": sample.digest, "error": str(error)}, None)
+    log.append({"key": line["key"], "digest": line["digest"], "error": str(error)}, None)
     if on_bad is not None:
-        on_bad(sample.key, str(error))
+        on_bad(line["key"], str(error))
 
 
-def unlogged(samples: Iterable[CaptionedPhoto], log: RowLog) -> Iterable[CaptionedPhoto]:
-    """The samples after those already logged, which must be the same photos with the same captions and keys."""
+def unlogged(items: Iterable[Item], log: RowLog, line_of: Callable[[Item], dict[str, Any]]) -> Iterator[Item]:
+    """The items after those already logged, which must be the same photos with the same captions and keys.
+
+    line_of: from an item to its line of the index, as `describe` makes it.
+    """
     done = len(log.lines)
     position = -1
-    for position, sample in enumerate(samples):
+    for position, item in enumerate(items):
         if position >= done:
-            yield sample
-        elif other := _difference(sample, log.lines[position]):
+            yield item
+            continue
+        now, logged = json.loads(json.dumps(line_of(item))), log.lines[position]
+        if other := next((name for name, value in logged.items() if name in now and now[name] != value), ""):
             raise DataError(
-                f"{log.folder}: sample {position} was {log.lines[position]['key']!r} and is now {sample.key!r} with "
+                f"{log.folder}: sample {position} was {logged['key']!r} and is now {now['key']!r} with "
                 f"another {other}; the sources changed, so choose another folder or delete this one"
             )
     if position + 1 < done:
@@ -127,12 +134,6 @@ def unlogged(samples: Iterable[CaptionedPhoto], log: RowLog) -> Iterable[Caption
             f"{log.folder} holds {done} samples but the sources give only {position + 1}; "
             "choose another folder or delete this one"
         )
-
-
-def _difference(sample: CaptionedPhoto, line: dict[str, Any]) -> str:
-    """What of a sample is not as it was logged, "" if nothing is."""
-    now = json.loads(json.dumps(describe(sample)))
-    return next((name for name, value in line.items() if name in now and now[name] != value), "")
 
 
 @contextmanager

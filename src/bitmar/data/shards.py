@@ -9,7 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from glob import glob
+from glob import glob, has_magic
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, cast
@@ -22,6 +22,7 @@ from bitmar.data.text import near_path
 _MOST = 1_000_000  # shards; more is a slip of the braces
 _TIMEOUT = 60  # seconds without a byte from a host
 _PIPE = "pipe:"
+_HTTP = ("http", "https")
 
 
 class _Pipes:
@@ -35,11 +36,18 @@ def allow_pipes(allowed: bool = True) -> None:
     _Pipes.allowed = allowed
 
 
-def expand_shards(patterns: str | Sequence[str]) -> list[str]:
-    """The shards that patterns name: paths (sorted where a glob finds several) and URLs, each once.
+def pipes_allowed() -> bool:
+    """Whether `pipe:` shards may run here."""
+    return _Pipes.allowed
 
-    A name that exists is taken as it is, whatever brackets it has. Raises DataError for what is not there, is a folder,
-    is named twice, has unbalanced braces, or is a `pipe:` that `allow_pipes` has not admitted.
+
+def expand_shards(patterns: str | Sequence[str]) -> list[str]:
+    """The shards that patterns name: paths and URLs, each once; sorted where a glob finds several.
+
+    A name that exists is taken as it is, whatever brackets it has. A glob may be a path, or an address of any file
+    system that fsspec knows (s3://bucket/train-*.tar) but http. Raises DataError for what is not there, is a folder,
+    is named twice, has unbalanced braces, or is a `pipe:` that `allow_pipes` has not admitted, and where a file system
+    does not let its names be read.
     """
     found: list[str] = []
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -63,8 +71,10 @@ def _expand(pattern: str) -> Iterator[str]:
         yield pattern
         return
     for name in _braces(pattern):
-        if "://" in name or _is_file(name):
+        if _is_file(name):
             yield name
+        elif "://" in name:
+            yield from _remote_names(name)
         elif matches := sorted(path for path in _glob(name) if Path(path).is_file()):
             yield from matches
         elif _is_dir(name):
@@ -94,6 +104,35 @@ def _glob(name: str) -> list[str]:
         return []
 
 
+def _remote_names(url: str) -> Iterable[str]:
+    """The address itself, or those that its glob finds; http has no listing, and a question mark in it is a query."""
+    scheme = url.partition("://")[0].lower()
+    if scheme in _HTTP or not has_magic(url):
+        return [url]
+    try:
+        system, path = _file_system(url)
+        found = sorted(str(system.unstrip_protocol(name)) for name in system.glob(path))
+    except Exception as error:  # each file system has errors of its own
+        raise DataError(f"cannot list {url}: {_reason(error)}") from error
+    if not found:
+        raise DataError(f"no shard at {url}")
+    return found
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system of an address, and the path in it. Raises OSError where a package is missing."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError:
+        raise OSError(f"{url.partition('://')[0]}:// needs fsspec: pip install fsspec") from None
+    system, path = url_to_fs(url)
+    return system, path
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+
+
 def _braces(pattern: str) -> Iterable[str]:
     if "{" not in pattern and "}" not in pattern:
         return [pattern]
@@ -104,6 +143,12 @@ def _braces(pattern: str) -> Iterable[str]:
     if len(names) > _MOST:
         raise DataError(f"{pattern!r} names more than {_MOST:,} shards")
     return names
+
+
+def named_shards(patterns: str | Sequence[str]) -> list[tuple[str, str]]:
+    """The shards of `expand_shards`, each with its short name."""
+    shards = expand_shards(patterns)
+    return list(zip(shards, shard_stems(shards), strict=True))
 
 
 def shard_stems(shards: Sequence[str]) -> list[str]:
@@ -157,7 +202,7 @@ def _piped(command: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def _remote(url: str) -> Iterator[IO[bytes]]:
     scheme = url.partition("://")[0].lower()
-    if scheme in ("http", "https"):
+    if scheme in _HTTP:
         try:
             with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
                 yield cast("IO[bytes]", response)
@@ -169,15 +214,11 @@ def _remote(url: str) -> Iterator[IO[bytes]]:
             raise OSError(f"no valid URL, or no HTTP: {error}") from error
         return
     try:
-        import fsspec
-    except ImportError:
-        raise OSError(f"{scheme}:// needs fsspec: pip install fsspec") from None
-    try:
-        opened: Any = fsspec.open(url, "rb")
-        stream = opened.open()
+        system, path = _file_system(url)
+        stream: Any = system.open(path, "rb")
     except OSError:
         raise
     except Exception as error:  # each file system has errors of its own, a missing package among them
-        raise OSError(f"{scheme}:// cannot be opened: {error}") from error
+        raise OSError(f"{scheme}:// cannot be opened: {_reason(error)}") from error
     with stream:
         yield stream

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from bitmar.core.errors import DataError
 from bitmar.core.strict_json import kind_of, parse_json
-from bitmar.data.shards import expand_shards, open_shard, shard_stems
+from bitmar.data.shards import named_shards, open_shard
 from bitmar.data.tar import Damage, Member, read_tar
 from bitmar.data.text import near_path, reading
 
@@ -31,13 +31,14 @@ class CaptionedPhoto:
     """A photo as stored (`image`: the encoded file) with its captions as written (none for a plain photo).
 
     `key` names it to people and is unique within a run over several shards ("flickr8k-train-00000/000000012"); `meta`
-    is what the source says about it (licence, author, caption_type...), any JSON.
+    is what the source says about it (licence, author, caption_type...), any JSON. `shard`: where it was read.
     """
 
     key: str
     image: bytes
     captions: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
+    shard: str = ""
 
     @cached_property
     def digest(self) -> str:
@@ -56,10 +57,13 @@ def iter_webdataset(patterns: str | Sequence[str], on_bad: OnBad | None = None) 
     .json ("captions", else "caption"), else from its .txt; blank ones count as none. A shard that is damaged gives
     what can be read of it: `on_bad` hears of every damaged place and of the samples next to it that lack a file.
     """
-    report = on_bad or _ignore
-    shards = expand_shards(patterns)
-    named = zip(shards, shard_stems(shards), strict=True)
-    return (sample for shard, stem in named for sample in _Shard(shard, stem, report))
+    named = named_shards(patterns)
+    return (sample for shard, stem in named for sample in iter_shard(shard, stem, on_bad))
+
+
+def iter_shard(shard: str, stem: str, on_bad: OnBad | None = None) -> Iterator[CaptionedPhoto]:
+    """The photos of one shard as `iter_webdataset` gives them; `stem` comes before their names."""
+    return iter(_Shard(shard, stem, on_bad or _ignore))
 
 
 def _ignore(name: str, reason: str) -> None:
@@ -123,7 +127,7 @@ class _Shard:
             if key in self._seen:
                 raise ValueError("a second sample of this name; the files of a sample must follow one another")
             self._seen.add(key)
-            photo = _from_sample(name, parts)
+            photo = replace(_from_sample(name, parts), shard=self._shard)
         except ValueError as error:
             self._report(name, str(error))
             return

@@ -33,16 +33,22 @@ def read_pictures(
     store = None if features is None else FeatureStore(features)
     for sample in islice(iter_webdataset(patterns, report), limit):
         try:
-            if store is None:
-                yield sample, load_photo(sample.image)
-            elif (row := store.row_of(sample)) is None:
-                report(sample.key, f"{store.folder} has no features of this photo")
-            elif np.isfinite(values := store.features(row)).all():
-                yield sample, values
-            else:
-                report(sample.key, f"its features in {store.folder} are not finite: extract them again")
+            yield sample, picture_of(sample, store)
         except ImageError as error:
             report(sample.key, str(error))
+
+
+def picture_of(sample: CaptionedPhoto, features: FeatureStore | None) -> Picture:
+    """A photo as a model takes it. ImageError where it cannot be read, or has no good features in the store."""
+    if features is None:
+        return load_photo(sample.image)
+    row = features.row_of(sample)
+    if row is None:
+        raise ImageError(f"{features.folder} has no features of this photo")
+    values = features.features(row)
+    if not np.isfinite(values).all():
+        raise ImageError(f"its features in {features.folder} are not finite: extract them again")
+    return values
 
 
 def look_at_all(

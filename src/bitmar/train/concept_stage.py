@@ -40,7 +40,7 @@ def fit_concepts(stage: Concepts, workspace: Workspace, output: Path) -> None:
         tower = load_tower(stage.tower)
         if stage.class_width:
             narrow = last_classifier(tower, stage.class_width)  # before the features, which take hours
-    with main_first():
+    with main_first(workspace.cache):
         captioned = workspace.features("train", data.captions, stage.tower, data.views)
         labelled = labelled_features(stage, workspace)
     if is_main():

@@ -153,7 +153,7 @@ def distill(stage: Distill, workspace: Workspace, output: Path) -> Path:
     """
     recipe, settings = workspace.recipe, stage.training
     path = stage.teacher.partition(":")[2]
-    with main_first():
+    with main_first(workspace.cache):
         store = workspace.photos("distill", (*recipe.data.captions, *recipe.data.photos))
     config = BitViTConfig.from_dict(recipe.tower or {})
     torch.manual_seed(settings.seed)
@@ -179,6 +179,7 @@ def distill(stage: Distill, workspace: Workspace, output: Path) -> Path:
         output,
         terms=lambda terms: {name: value for name, value in terms.items() if name != "loss"},
         name=stage.name,
+        on_saved=workspace.mirror.push_checkpoint if workspace.mirror else None,
     )
     trainer.train_or_resume()
     if is_main():

@@ -177,7 +177,7 @@ def _some_features(stage: Fit, workspace: Workspace) -> npt.NDArray[np.float32]:
 def fit(stage: Fit, workspace: Workspace, folders: Mapping[str, Path]) -> None:
     """Runs a fit stage in its folder, from the last complete checkpoint if there is one; folders: of all stages."""
     settings, output = stage.training, folders[stage.name]
-    with main_first():
+    with main_first(workspace.cache):
         source, checks = batches(stage, workspace)
         tokenizer = workspace.tokenizer()
         vision = vision_preprocessing(stage, workspace)
@@ -207,6 +207,7 @@ def fit(stage: Fit, workspace: Workspace, folders: Mapping[str, Path]) -> None:
         terms=loss_terms,
         counted=tuple(name for name in ("contrastive", "memory") if getattr(stage, name) > 0),
         on_checkpoint=save,
+        on_saved=workspace.mirror.push_checkpoint if workspace.mirror else None,
         stage=stage,
         checks=checks,
         counter=WordCounter(tokenizer, model.config.vocab_size),

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 PATIENCE = timedelta(days=1)  # rank 0 may extract features of a large set while the others wait
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 def world_size() -> int:
@@ -28,13 +34,56 @@ def wait() -> None:
 
 
 @contextmanager
-def main_first() -> Iterator[None]:
-    """Lets rank 0 through the block, then the others, which find in the (shared) cache what it has built."""
-    if not is_main():
+def main_first(cache: Path) -> Iterator[None]:
+    """Lets the process that writes to this disk through the block, then the others, which find in `cache` what it has
+    built."""
+    first = writes_to(cache)
+    if not first:
         wait()
     yield
-    if is_main():
+    if first:
         wait()
+
+
+def writes_to(folder: Path) -> bool:
+    """True in rank 0, and where machines do not share `folder`, in the first process of each of them."""
+    return is_main() if shared(folder) else int(os.environ.get("LOCAL_RANK", "0")) == 0
+
+
+@cache
+def shared(folder: Path) -> bool:
+    """Whether what rank 0 writes to `folder` is seen by all. The first call tries it out, and is for all at once."""
+    if int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) == world_size():
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    token = folder / f".seen-by-{gather(uuid4().hex)[0]}"
+    if is_main():
+        token.touch()
+    wait()
+    seen = all(gather(token.exists()))
+    if is_main():
+        token.unlink()
+    return seen
+
+
+def gather(value: Any) -> list[Any]:
+    """The value of every rank, in their order; anything that can be pickled, and small."""
+    if world_size() == 1:
+        return [value]
+    import torch
+
+    _group()
+    found = [None] * world_size()
+    torch.distributed.all_gather_object(found, value)
+    return found
+
+
+def end_with_agent() -> None:
+    """Under torchrun on Linux: killed when its agent is, so that it never trains on beside those that replace it."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _group() -> Any:

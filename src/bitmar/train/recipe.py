@@ -2,6 +2,7 @@
 
 output: runs/default            # everything of this run
 cache: runs/data                # tokenised text, decoded photos, features: shared between runs
+checkpoints: s3://bucket/run    # a copy of output, by which machines without a common disk train together
 roots: {BITMAR_DATA: data}      # what $BITMAR_DATA in a path stands for, where the environment does not say
 tokenizer: {train: 8192}        # train our own of this size, or {load: gpt2 | FOLDER}
 model: {hidden_size: 256}       # any key of ModelConfig
@@ -103,6 +104,7 @@ class Recipe:
     tower: dict[str, Any] | None = None
     card: dict[str, Any] = field(default_factory=dict)
     cache: str = "runs/data"
+    checkpoints: str | None = None
     path: str = ""
 
     def bank_stage(self, name: str) -> Concepts:

@@ -12,7 +12,7 @@ import numpy as np
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.files import write_atomically
 from bitmar.train.card import card_of
-from bitmar.train.ranks import is_main, wait
+from bitmar.train.ranks import end_with_agent, is_main, shared, wait, writes_to
 from bitmar.train.recipe import PACKED, Recipe
 from bitmar.train.runs import FINISHED
 from bitmar.train.stages import Concepts, Distill, Fit, Stage
@@ -30,11 +30,13 @@ def run(recipe: Recipe, only: str | None = None, kind: type[Stage] | None = None
         only: name of the one stage to run; those it starts from must be finished. kind: run stages of this class alone.
         on_bad: gets the key of every photo that was left out, and why.
     """
+    end_with_agent()
     output = Path(recipe.output)
     workspace = Workspace(recipe, on_bad)
     folders = {stage.name: output / stage.name for stage in recipe.stages}
     if only is not None and only not in folders:
         raise ConfigError(f"{recipe.path} has no stage {only!r}{nearest(only, folders)}")
+    _take_in(recipe, folders, workspace)
     waiting = [
         stage
         for stage in recipe.stages
@@ -77,11 +79,32 @@ def run(recipe: Recipe, only: str | None = None, kind: type[Stage] | None = None
                 export_checkpoint(folder, folder / "model.bitmar", card=card_of(recipe))
         if is_main():
             write_atomically(folder / FINISHED, json.dumps({"recipe": recipe.path}).encode())
+            if workspace.mirror is not None:
+                workspace.mirror.push(folder)
         wait()
+        _take_in(recipe, {stage.name: folder}, workspace)
     last = next((s for s in reversed(recipe.stages) if isinstance(s, Fit)), None)
     if last is not None and is_main() and (folders[last.name] / FINISHED).exists():
-        export(recipe, folders[last.name], output, workspace)
+        packed = export(recipe, folders[last.name], output, workspace)
+        if workspace.mirror is not None:
+            workspace.mirror.push(packed)
     return output
+
+
+def _take_in(recipe: Recipe, folders: dict[str, Path], workspace: Workspace) -> None:
+    """Fetches what other machines have done, or this one before it lost its disk."""
+    output = Path(recipe.output)
+    if workspace.mirror is None:
+        if not shared(output):
+            raise ConfigError(
+                f"the machines see different folders at {output}: give an address that all can reach, as "
+                "`checkpoints: s3://bucket/run`, or put `output` on a common disk"
+            )
+        return
+    if writes_to(output):
+        for folder in folders.values():
+            workspace.mirror.pull(folder)
+    wait()
 
 
 def _check_predecessors(stage: Stage, folders: dict[str, Path]) -> None:
@@ -91,7 +114,7 @@ def _check_predecessors(stage: Stage, folders: dict[str, Path]) -> None:
             raise ConfigError(f"stage {stage.name} starts from {name}, which is not finished: run that stage first")
 
 
-def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> None:
+def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> Path:
     """Packs the last stage's checkpoint, with the recipe's card, to `output/model.bitmar`; calibrates its recall
     and the confidence of its captions."""
     from bitmar.carried import Carried
@@ -107,6 +130,7 @@ def export(recipe: Recipe, folder: Path, output: Path, workspace: Workspace) -> 
         if last.pictures == "features":  # so that an export with a tower has them too
             Carried.of(open_container(path)).save(folder)
     workspace.console.print(f"packed {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    return path
 
 
 def _calibrate(path: Path, stage: Fit, workspace: Workspace) -> None:

@@ -24,7 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from bitmar.core.errors import BitMarError, DataError, FormatError
 from bitmar.train.interrupt import StopOnInterrupt
 from bitmar.train.monitor import Display, LogFile
-from bitmar.train.ranks import wait, world_size
+from bitmar.train.ranks import gather, wait, world_size, writes_to
 from bitmar.train.settings import Training
 
 UNFINISHED = ".unfinished"  # where a checkpoint is written before it gets its name
@@ -61,7 +61,8 @@ class BatchTrainer(Trainer):
         name: of the stage, for the display.
         terms: from a model output to the scalars that are averaged between two log lines.
         counted: names among them of which the log says in how many batches they could be computed, 0 included.
-        on_checkpoint: called with the folder of a checkpoint that has everything but what this adds.
+        on_checkpoint: called with the folder of a checkpoint that has everything but what this adds; on_saved: with
+            that of a complete one.
     """
 
     lr_scheduler: LambdaLR | None
@@ -77,14 +78,17 @@ class BatchTrainer(Trainer):
         terms: Callable[[Any], dict[str, Tensor]],
         counted: tuple[str, ...] = (),
         on_checkpoint: Callable[[Path], None] | None = None,
+        on_saved: Callable[[Path], None] | None = None,
         callbacks: list[Any] | None = None,
     ) -> None:
         self.training = training
-        self._terms, self._counted, self._on_checkpoint = terms, counted, on_checkpoint
+        self._terms, self._counted = terms, counted
+        self._on_checkpoint, self._on_saved = on_checkpoint, on_saved
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = defaultdict(int)
         self._tokens, self._since = 0, time.perf_counter()
         self._saving_to: Path | None = None
+        self._clears = writes_to(Path(output))
         self._display = Display(name)
         self._interrupt = StopOnInterrupt(self._display.console)
         if training.threads:
@@ -101,7 +105,7 @@ class BatchTrainer(Trainer):
 
     def train_or_resume(self) -> None:
         """Trains to the end, from the last checkpoint if there is one. After Ctrl-C it raises KeyboardInterrupt."""
-        last = last_checkpoint(self.args.output_dir)
+        last = common_checkpoint(self.args.output_dir)
         try:
             self.train(resume_from_checkpoint=str(last) if last else None)
         finally:
@@ -178,19 +182,29 @@ class BatchTrainer(Trainer):
                 final, f"{self._kept()}; free some space and run the same command again to resume"
             ):
                 super()._save_checkpoint(model, trial)
-                wait()  # every rank has written its random state
-                if self.is_world_process_zero():
-                    written = self._saving_to / final.name
-                    if self._on_checkpoint is not None:
-                        self._on_checkpoint(written)
-                    shutil.rmtree(final, ignore_errors=True)
-                    os.replace(written, final)
-                    for old in checkpoints(output)[: -self.training.keep]:
-                        shutil.rmtree(old, ignore_errors=True)
+                self._finish(self._saving_to / final.name, final)
+            wait()  # what other machines have written is not cleared away before it was used
         finally:
-            if self.is_world_process_zero():
+            if self._clears:
                 shutil.rmtree(self._saving_to, ignore_errors=True)
             self._saving_to = None
+
+    def _finish(self, written: Path, final: Path) -> None:
+        """Complete a checkpoint by the random states of ranks with another disk, and give it its name."""
+        random_state = written / f"rng_state_{self.args.process_index}.pth"
+        states = gather((random_state.name, random_state.read_bytes()) if random_state.exists() else None)
+        if not self.is_world_process_zero():
+            return
+        for name, content in filter(None, states):
+            (written / name).write_bytes(content)
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(written)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(written, final)
+        for old in checkpoints(final.parent)[: -self.training.keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        if self._on_saved is not None:
+            self._on_saved(final)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         try:
@@ -224,6 +238,12 @@ def checkpoints(output: str | Path) -> list[Path]:
         if path.name.rsplit("-", 1)[1].isdecimal() and (path / "trainer_state.json").is_file()
     ]
     return [path for _, path in sorted(numbered)]
+
+
+def common_checkpoint(output: str | Path) -> Path | None:
+    """The newest checkpoint that every rank finds, each on its disk; None if there is none."""
+    common = set.intersection(*gather({path.name for path in checkpoints(output)}))
+    return next((path for path in reversed(checkpoints(output)) if path.name in common), None)
 
 
 def last_checkpoint(output: str | Path) -> Path | None:

@@ -14,6 +14,7 @@ from bitmar.console import progress
 from bitmar.core.config import VisionTowerConfig
 from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
+from bitmar.train.mirror import Mirror
 from bitmar.train.recipe import Recipe
 from bitmar.train.stages import Fit, domains
 
@@ -36,6 +37,7 @@ class Workspace:
         """on_bad: gets the key of every photo that was left out, and why; also where an earlier run did so."""
         self.recipe, self._on_bad = recipe, on_bad or (lambda key, reason: None)
         self.cache = Path(recipe.cache)
+        self.mirror = Mirror(recipe.checkpoints, Path(recipe.output)) if recipe.checkpoints else None
         self.console = Console(stderr=True)
 
     def tokenizer(self) -> Tokenizer:

@@ -14,6 +14,7 @@ from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
 from bitmar.data.sources import CaptionedPhoto
+from bitmar.evaluate.cluster import caption_on
 from bitmar.evaluate.coco_metrics import CaptionScores, cider_by_photo, java_scores, score, tokenize
 from bitmar.evaluate.figure import Figure, plain
 from bitmar.evaluate.photos import read_pictures
@@ -21,6 +22,7 @@ from bitmar.evaluate.protocol import Picture, PictureScorer
 from bitmar.evaluate.tables import Cell, Cells, Results, Table, missing, number, ranged
 from bitmar.evaluate.task import Features, Option, Shards
 from bitmar.evaluate.tasks.grounding import GroundingReport, blank_picture, compare_captions, measure_likelihood
+from bitmar.evaluate.told import Told, settle
 from bitmar.evaluate.work import Work
 
 _JAVA = ("meteor", "spice")
@@ -40,12 +42,15 @@ def run(
     grounding: Annotated[int, Option("Photos that are also shown shuffled and blank; 0 for none.", least=0)] = 1000,
     java: Annotated[bool, Option("METEOR and SPICE, which take gigabytes of memory.")] = True,
     captions: Annotated[Path | None, Option("Write the captions here, a JSON line each.", "FILE")] = None,
+    cluster: Annotated[str | None, Option("Caption on the nodes of a Ray cluster.", "auto|HOST:PORT")] = None,
 ) -> dict[str, Any]:
     """Caption photos and score the captions against people's: CIDEr, BLEU, METEOR, ROUGE-L, SPICE.
 
     The grounding test shows the model wrong, blank and no photos; the loss is what the right photo is worth.
     With --json FILE a killed run resumes with the same command.
     """
+    if cluster is not None:
+        caption_on(cluster, scorer, data, work, features, {"beams": beams, "max_tokens": max_tokens})
     report, test, lines = evaluate_captions(
         scorer, data, work, features=features, beams=beams, max_tokens=max_tokens, grounding=grounding, java=java
     )
@@ -173,6 +178,15 @@ class Said:
                     self._tested.append(len(self.lines))
                 self.lines.append(Captioned(sample.key, texts[name] if name in texts else known[name], sample.captions))
             progress(len(self.lines))
+
+    def take(self, waiting: Iterable[Told]) -> None:
+        """Captions that others say, in the order of the photos, with a store; photos without one are named."""
+        work, store, progress = self._work, self._work.store, self._work.progress("captions", self._work.limit)
+        assert store is not None
+        for count, told in enumerate(waiting, 1):
+            if settle(told, store, work.on_bad):
+                self.lines.append(Captioned(told.key, store.found[told.digest], told.references))
+            progress(count)
 
     def ground(self) -> GroundingReport:
         """The test; there is at least one photo."""
