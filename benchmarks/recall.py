@@ -3,13 +3,13 @@ it says of photos that it never saw, also of other kinds than it was calibrated 
 
 python benchmarks/recall.py --json out/recall.json
 python benchmarks/recall.py --model runs/default --data 'mine-*.tar' --episodes 0
+python benchmarks/recall.py --photos 266 --only-slots
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
+from _many import ROUNDS, Shown, full
 from PIL import Image, ImageEnhance, ImageOps
 
 from bitmar.api import BitMar, load
@@ -30,13 +31,13 @@ from bitmar.core.image import load_photo
 from bitmar.data.augment import view_rng
 from bitmar.data.sources import CaptionedPhoto, iter_webdataset
 from bitmar.runtime.cache import ImageTokens
-from bitmar.session.keep import keep
 from bitmar.session.recall import KeySpace
 from bitmar.session.recite import to_recite
 from bitmar.session.session import Session
 
 SIDES = {"80 % of the area": 0.8**0.5, "80 % of each side": 0.8}  # "an 80 % crop" can be read both ways
 NEWEST = 256
+SLOTS = [512, 4_096, 16_384, 65_536]
 SIZES = (1, 8, 64, 512)  # episodes of a memory that is asked for names
 MEMORIES, ASKED = 64, 20  # of each size, and strangers that each is shown
 NAMED = 10  # photos of a memory whose names are asked for by all views
@@ -47,26 +48,6 @@ OTHER_KINDS = [
     for kind in ("caltech101", "grocery", "nips17", "osie", "sports100", "weather")
 ]
 Make = Callable[[Image.Image, np.random.Generator], Image.Image]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A photo as an episode keeps it: in its quarter turns, with its hash."""
-
-    seen: list[ImageTokens]
-    photo: str | None
-
-    @property
-    def image(self) -> ImageTokens:
-        return self.seen[0]
-
-    @classmethod
-    def of(cls, session: Session, photo: Image.Image) -> Shown:
-        return cls(*session._look(photo, session._recognizer.turns))
-
-    def keep(self, session: Session, text: str) -> int:
-        """Remember it without encoding it again: the slot."""
-        return keep(session.file, session._encode(text, self.seen), text, photo=self.photo).slot
 
 
 def main(
@@ -81,6 +62,10 @@ def main(
     others: Annotated[
         list[str] | None, typer.Option(help="Shards of other kinds of photos, as strangers. Default: `OTHER_KINDS`.")
     ] = None,
+    slots: Annotated[
+        list[int] | None, typer.Option(help="Sizes of memories that are filled with made-up episodes.")
+    ] = None,
+    only_slots: Annotated[bool, typer.Option("--only-slots", help="Measure these memories and nothing else.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the figures here.")] = None,
 ) -> None:
     """Remember photos with their first captions, then recall them."""
@@ -90,6 +75,13 @@ def main(
     samples = [sample for sample in iter_webdataset(data) if len(sample.captions) > 1]
     if len(samples) < photos:
         raise DataError(f"{data} gives {len(samples)} photos with several captions, not {photos}: ask for fewer")
+    if photos < 2 * ROUNDS:
+        raise DataError(f"{photos} photos are too few to measure anything: ask for at least {2 * ROUNDS}")
+    if only_slots:
+        figures: dict[str, Any] = {"model": str(loaded.path), "engine": loaded.engine.name, "photos": photos}
+        figures["slots"] = by_slots(loaded, samples[:photos], slots or SLOTS)
+        publish("recall", figures, data=f"{photos} photos of {data}", out=json)
+        return
     memory = loaded.memory()
     with progress() as bar:
         opened = [load_photo(sample.image) for sample in samples]
@@ -103,7 +95,7 @@ def main(
             for name, make in views().items()
         }
     images = [one.image for one in shown]
-    figures: dict[str, Any] = {"model": str(loaded.path), "engine": loaded.engine.name, "photos": photos}
+    figures = {"model": str(loaded.path), "engine": loaded.engine.name, "photos": photos}
     with TemporaryDirectory() as folder:
         path = Path(folder) / "recall.mem"
         session = loaded.memory(path)
@@ -129,7 +121,23 @@ def main(
     figures["key stored as"] = by_storage(loaded, images, next(iter(seen_again.values())))
     if episodes:
         figures[f"{episodes} episodes"] = overwriting(loaded, opened, episodes)
+    figures["slots"] = by_slots(loaded, samples[:photos], slots or SLOTS)
     publish("recall", figures, data=f"{photos} of {len(samples)} photos of {data}", out=json)
+
+
+def by_slots(model: BitMar, samples: list[CaptionedPhoto], slots: list[int]) -> dict[str, Any]:
+    """Full memories of these numbers of slots: made-up episodes, and the photos, each met again in the first view."""
+    memory, make = model.memory(), next(iter(views().values()))
+    shown, again = [], []
+    with progress() as bar:
+        for sample in bar.track(samples, description="photos"):
+            photo = load_photo(sample.image)
+            shown.append(Shown.of(memory, photo))
+            again.append(model.encode_image(make(photo, view_rng(0, sample.key, 0))))
+    captions = [sample.captions[0] for sample in samples]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "many.mem"
+        return {f"{count:,}": full(model, path, count, shown, captions, again) for count in slots}
 
 
 def views() -> dict[str, Make]:

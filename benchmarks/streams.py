@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import typer
-from _machine import SHARED, publish, run, skip_without_shared_data
+from _machine import SHARED, publish, resident_bytes, run, skip_without_shared_data
 
 from bitmar.api import BitMar, load
 from bitmar.console import progress
@@ -165,15 +165,6 @@ def read(model: BitMar, plain: Path, tokens: int, name: str) -> Stream:
             if done == tokens:
                 break
     return Stream(scores, seconds, resident)
-
-
-def resident_bytes() -> int | None:
-    """Exactly what this process has in memory, where Linux says so."""
-    try:
-        with open("/proc/self/smaps_rollup") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("Rss:")) * 1024
-    except OSError:
-        return None
 
 
 def without_sinks(model: BitMar) -> BitMar:

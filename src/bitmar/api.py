@@ -136,15 +136,20 @@ class BitMar:
         if self.config.memory_integration == "off":
             raise ConfigError('this model has no memory (memory_integration is "off")')
 
-    def _start(self, image: PhotoSource | ImageTokens | None, memory: MemoryState | Session | None) -> State:
-        config = self.config
+    def _start(
+        self, image: PhotoSource | ImageTokens | None, memory: MemoryState | Session | None, given: I64
+    ) -> State:
+        """The state of an empty sequence. given: tokens by which a session of more episodes than the model has slots
+        chooses what is read; none that is yet to be predicted, or the reads would tell of it.
+        """
+        config, seen = self.config, self._image(image)
         if memory is not None:
             self._need_memory()
             if isinstance(memory, Session):
-                memory = memory.state_for(self)
+                memory = memory.state_for(self, lambda: self.engine.start(seen).query(given))
             if memory.slots.shape != (1, config.memory_slots, config.memory_dim):
                 raise ConfigError("this memory belongs to another model: its slots have another shape")
-        return self.engine.start(self._image(image), memory)
+        return self.engine.start(seen, memory)
 
     # Writing.
 
@@ -225,7 +230,8 @@ class BitMar:
         seen = self._image(image)
         times = start, perf_counter()
         session = memory if isinstance(memory, Session) else None
-        prompt, state = self._prompt(text), self._start(seen, memory)
+        prompt = self._prompt(text)
+        state = self._start(seen, memory, prompt)
         return Writing(self, state, text, prompt, seen, session, recite, chosen, times)
 
     def likelihood(self, tokens: Sequence[int], image: ImageTokens) -> float:
@@ -266,21 +272,22 @@ class BitMar:
 
     # Remembering and scoring.
 
-    def memory(self, path: str | Path | None = None, *, wait: float = 0.0) -> Session:
+    def memory(self, path: str | Path | None = None, *, slots: int | None = None, wait: float = 0.0) -> Session:
         """The memory of this device: a session in the file `path`, made at the first `remember`, or in RAM.
 
-        wait: seconds that a write waits for another program to let go of the file. Threads may share the session.
-        Raises ConfigError for a model that was built without a memory, MemoryFileError for a file that is damaged or
-        another model's.
+        slots: how many episodes there is room for (1 to 65,536); a file with fewer grows. By default what the file has,
+        and a new one as many as the model. wait: seconds that a write waits for another program to let go of the file.
+        Threads may share the session. Raises ConfigError for a model that was built without a memory, MemoryFileError
+        for a file that is damaged or another model's.
         """
-        return Session(self, path, wait=wait)
+        return Session(self, path, slots=slots, wait=wait)
 
     def query(self, text: str, image: PhotoSource | ImageTokens | None = None) -> F32:
         """What the memory is asked with after a text, about a picture or not: q (C,) of eq. 2, with an empty memory.
 
         The model must have a memory. Raises ImageError, TokenizerError.
         """
-        return self._start(image, None).query(self._prompt(text))
+        return self.engine.start(self._image(image)).query(self._prompt(text))
 
     def logits(
         self,
@@ -294,7 +301,7 @@ class BitMar:
         Raises TokenizerError for ids outside the vocabulary, ImageError.
         """
         checked = check_ids(ids, self.config.vocab_size)
-        return self._start(image, memory).logits(checked)
+        return self._start(image, memory, checked[:1]).logits(checked)
 
     def score(
         self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | Session | None = None
@@ -310,7 +317,8 @@ class BitMar:
         memory: MemoryState | Session | None = None,
     ) -> F32:
         """`score` for token ids (T,), with nothing put before them: float32 (T - 1,), of all but the first."""
-        return self._start(image, memory).score(check_ids(ids, self.config.vocab_size))
+        checked = check_ids(ids, self.config.vocab_size)
+        return self._start(image, memory, checked[:1]).score(checked)
 
     def embed(self, text: str | None = None, *, image: PhotoSource | ImageTokens | None = None) -> F32:
         """Where a text or a picture lies in the space of the contrastive loss (section 3.4.2): float32 (d,), length 1.
@@ -357,7 +365,7 @@ class BitMar:
         session = memory if isinstance(memory, Session) else None
         if remember:
             self._need_memory()
-        return read_stream(Reader(self, self._start(image, memory), session, remember), texts, every)
+        return read_stream(Reader(self, self._start(image, memory, self._prompt("")), session, remember), texts, every)
 
     def remember(
         self, text: str, image: PhotoSource | ImageTokens | None = None, *, memory: MemoryState | Session | None = None
@@ -367,7 +375,8 @@ class BitMar:
         Raises ConfigError for a model that was built without a memory.
         """
         self._need_memory()
-        return self._start(image, memory).remember(self._prompt(text))
+        prompt = self._prompt(text)
+        return self._start(image, memory, prompt).remember(prompt)
 
     def read_weights(
         self,
@@ -377,15 +386,21 @@ class BitMar:
         memory: MemoryState | Session | None = None,
     ) -> F32:
         """How much the model reads each slot of its memory after a text, about a picture or not: float32 (K,), sum 1
-        (w of eq. 2). Raises ConfigError for a model that was built without a memory.
+        (w of eq. 2). Of a session with more slots than the model has, of each of those: 0 where it is not read. Raises
+        ConfigError for a model that was built without a memory.
         """
         self._need_memory()
         if isinstance(memory, Session):
-            memory = memory.state_for(self)
-        query = self._start(image, memory).query(self._prompt(text))
+            query = self.query(text, image)
+            state, source = memory.reading(self, lambda: query)
+            weights = np.zeros(max(memory.file.shape.slots, self.config.memory_slots), np.float32)
+            weights[source] = self._memory_reader.read_weights(query[None, None], state)[0, 0]
+            return weights
+        prompt = self._prompt(text)
+        query = self._start(image, memory, prompt).query(prompt)
         state = self._memory_reader.initial_state() if memory is None else memory
-        weights: F32 = self._memory_reader.read_weights(query[None, None], state)[0, 0]
-        return weights
+        read: F32 = self._memory_reader.read_weights(query[None, None], state)[0, 0]
+        return read
 
     @cached_property
     def _memory_reader(self) -> EpisodicMemory:

@@ -104,8 +104,9 @@ class Reader:
         begin = self.model.config.bos_token_id  # which no text contains
         text = self.model.tokenizer.decode([token for token in segment if token != begin])
         if text.strip():
-            self.session.note(text, self.state.last_query())
-            self.state.replace_memory(self.session.state_for(self.model))
+            query = self.state.last_query()
+            self.session.note(text, query)
+            self.state.replace_memory(self.session.state_for(self.model, lambda: query))
 
 
 def read_stream(reader: Reader, texts: str | TextIO | Iterable[str], every: int) -> Iterator[Passage]:

@@ -27,6 +27,16 @@ File = Annotated[Path, typer.Argument(metavar="FILE.mem", show_default=False)]
 Wait = Annotated[
     float, typer.Option("--wait", metavar="SECONDS", min=0, help="Wait for another program that writes the memory.")
 ]
+Slots = Annotated[
+    int | None,
+    typer.Option(
+        "--slots",
+        metavar="N",
+        min=1,
+        max=65_536,
+        help="Room for N episodes; a file with less room grows. Default: the file's, or the model's slots.",
+    ),
+]
 
 memories = make_group(
     "memory",
@@ -40,6 +50,7 @@ memories = make_group(
 @command(
     "bitmar remember photo.jpg 'our dog Rex' --memory home.mem",
     "bitmar remember 'The key lies under the mat.' --memory home.mem",
+    "bitmar remember photo.jpg --memory album.mem --slots 65536",
     panel=USE,
 )
 def remember(
@@ -48,6 +59,7 @@ def remember(
     text: Annotated[
         str, typer.Argument(metavar="TEXT", help="What there is to say on the photo.", show_default=False)
     ] = "",
+    slots: Slots = None,
     wait: Wait = 0.0,
     model: Model = None,
     as_json: Json = False,
@@ -60,7 +72,7 @@ def remember(
     photo = photo_or_text(what)
     if photo is None and text:
         raise ConfigError(f"{what!r} is no photo on this disk: give a photo and a text, or one text in quotes")
-    with open_memory(model, memory, make=True, wait=wait) as session:
+    with open_memory(model, memory, make=True, slots=slots, wait=wait) as session:
         episode = session.remember(text or ("" if photo else what), photo)
     if as_json:
         write_json(_document(episode))
@@ -151,12 +163,13 @@ def forget(
 def merge(
     memory: File,
     others: Annotated[list[Path], typer.Argument(metavar="OTHER.mem...", show_default=False)],
+    slots: Slots = None,
     wait: Wait = 0.0,
     model: Model = None,
 ) -> None:
     """Copy in the episodes of other memories of the same model."""
     loaded = _load(model)
-    with open_memory(loaded, memory, make=True, wait=wait) as session:
+    with open_memory(loaded, memory, make=True, slots=slots, wait=wait) as session:
         for other in others:
             say(f"{other}: {_moved(session.merge(open_memory(loaded, other)))}")
 
@@ -184,16 +197,23 @@ def export_memory(
 def import_memory(
     memory: File,
     source: Annotated[Path, typer.Argument(metavar="IN.jsonl", show_default=False)],
+    slots: Slots = None,
     wait: Wait = 0.0,
     model: Model = None,
 ) -> None:
     """Take over what `export` wrote, all of it or nothing; of another model's episodes the texts, remembered anew."""
-    with open_memory(model, memory, make=True, wait=wait) as session:
+    with open_memory(model, memory, make=True, slots=slots, wait=wait) as session:
         say(_moved(session.import_(source)))
 
 
 def open_memory(
-    model: BitMar | str | None, path: Path, *, make: bool = False, salvage: bool = False, wait: float = 0.0
+    model: BitMar | str | None,
+    path: Path,
+    *,
+    make: bool = False,
+    slots: int | None = None,
+    salvage: bool = False,
+    wait: float = 0.0,
 ) -> Session:
     """A session in a file that is there, or with `make` may come to be."""
     from bitmar.session.session import Session
@@ -201,7 +221,7 @@ def open_memory(
     if not make and not path.exists():
         raise MemoryFileError(f"{path}: no such memory; `bitmar remember PHOTO TEXT --memory {path}` makes it")
     loaded = _load(model) if model is None or isinstance(model, str) else model
-    return Session(loaded, path, salvage=salvage, wait=wait)
+    return Session(loaded, path, slots=slots, salvage=salvage, wait=wait)
 
 
 def photo_or_text(word: str) -> str | None:

@@ -54,7 +54,7 @@ def trace_caption(
         raise ImageError("this model has no vision tower, so there is no photo that it could look at")
     picture = load_photo(photo)
     image = model.encode_image(picture)
-    memory = session.state_for(model) if session else None
+    memory = session.state_for(model, lambda: model.query("", image)) if session else None
     if text is None:
         written = list(model.generate("", image, memory=memory, max_tokens=max_tokens).tokens)
     else:

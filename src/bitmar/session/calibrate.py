@@ -110,7 +110,7 @@ def _among(seen: F32, mean: F32, whiten: F32) -> F64:
     keys = (seen[:, :turns] - mean) @ whiten
     keys /= np.maximum(np.linalg.norm(keys, axis=-1, keepdims=True), 1e-12)
     kept = np.pad(keys, ((0, 0), (0, TURNS - turns), (0, 0)))
-    resemblance = TurnedKeys(kept.reshape(len(kept), -1)).among()
+    resemblance = TurnedKeys(kept.reshape(len(kept), -1).astype(np.float64)).among()
     pairs: F64 = resemblance[~np.eye(len(kept), dtype=bool)]
     return pairs
 

@@ -34,27 +34,34 @@ from bitmar.session.layout import (
     LOST,
     LOST_BYTES,
     MAX_SEQUENCE,
+    PAGE,
     TEXT,
     TEXT_BYTES,
     USE,
     Layout,
     Lost,
     Seal,
+    Shape,
     Vectors,
     cut_text,
     entry_checksum,
+    flipped_checksum,
     use_checksum,
 )
 from bitmar.session.pages import RamPages
 from bitmar.session.reader import MemoryReader
 from bitmar.session.verify import header_of
 
+_PIECE = 1 << 20  # bytes that are written at once where there are many
+
 
 class MemoryFile(MemoryReader):
     """One writer (from its first write on, until `close`) and any number of readers, which see it at `refresh`.
 
     model: the checksum of the model, 64 hexadecimal digits. decay: of a slot's usage, with each write or recall.
-    salvage: read a damaged file as far as its checksums hold. Not for several threads at once (`Session` is).
+    salvage: read a damaged file as far as its checksums hold. grow: a file of fewer slots than `shape` has gets so many
+    before the next write; otherwise `shape` speaks for a new file, and one that is there keeps its number of slots. Not
+    for several threads at once (`Session` is).
     Raises MemoryFileError for a file of another model, kind or version, a damaged one, one that was deleted or replaced
     under its writer, and any fault of the disk.
     """
@@ -73,9 +80,9 @@ class MemoryFile(MemoryReader):
                 raise MemoryFileError(f"{self.pages.name}: damaged: export what can be saved into a new memory")
             if self.made is None:
                 self._make()
-            elif self.layout.version != FORMAT_VERSION:
-                self.pages.replace(self._as_latest())
-            elif (seal := self._seal()) and Seal.read(self._raw or b"", self.layout.seals[-1]) != seal:
+            elif self.layout.version != FORMAT_VERSION or self._room() != self.shape:
+                self.pages.replace(self._rewritten(self._room()))
+            elif (seal := self._seal(self._entries)) and Seal.read(self._raw or b"", self.layout.seals[-1]) != seal:
                 self._write(self.layout.seals[-1], seal.pack())  # a writer died before its last one
                 self.pages.sync()
             self.refresh()
@@ -84,46 +91,59 @@ class MemoryFile(MemoryReader):
             raise
         self._writing = True
 
+    def _room(self) -> Shape:
+        """The shape that the file should have."""
+        return self.shape._replace(slots=max(self.shape.slots, self.wanted.slots)) if self.grow else self.shape
+
     def _make(self) -> None:
-        """An empty file of its final size, so that no later write needs space; the first page comes last."""
-        self.pages.write(0, bytes(self.layout.size))
+        """An empty file of its final size, so that no later write needs space; its final first page comes last."""
+        shape = self._room()
+        size = Layout(shape).size
+        self.pages.write(0, header_of(shape, self.model, None))
         self.pages.sync()
-        self.pages.write(0, header_of(self.shape, self.model, time.time()))
+        for start in range(PAGE, size, _PIECE):
+            self.pages.write(start, bytes(min(_PIECE, size - start)))
+        self.pages.sync()
+        self.pages.write(0, header_of(shape, self.model, time.time()))
         self.pages.sync()
 
-    def _as_latest(self) -> bytes:
-        """The whole file as this version writes it."""
-        old, new = self.layout, Layout(self.shape)
+    def _rewritten(self, shape: Shape) -> bytearray:
+        """The whole file as this version writes it, in this shape, which has as many slots or more."""
+        old, new = self.layout, Layout(shape)
         image = bytearray(new.size)
-        parts = {0: header_of(self.shape, self.model, self.made or 0.0)}
-        parts[new.directory] = self.pages.read(old.directory, old.size - old.directory)
-        if (seal := self._seal()) is not None:
+        entries = np.concatenate((self._entries, np.zeros(new.cells - old.cells, ENTRY)))
+        parts = {0: header_of(shape, self.model, self.made or 0.0), new.directory: entries.tobytes()}
+        if (seal := self._seal(entries)) is not None:
             parts |= dict.fromkeys(new.seals, seal.pack())
+        parts[new.uses] = self.pages.read(old.uses, USE.size * self.shape.slots)
         for start, part in parts.items():
             image[start : start + len(part)] = part
-        return bytes(image)
+        for name, (start, width) in new.columns.items():
+            length = width * old.cells
+            image[start : start + length] = self.pages.read(old.columns[name][0], length)
+        return image
 
-    def _seal(self) -> Seal | None:
-        """For the directory as it is; None while it is empty."""
+    def _seal(self, entries: Any) -> Seal | None:
+        """For a directory of these entries, the present ones and more or less room; None while it is empty."""
         used = self._cell_of[self._cell_of >= 0]
         if not len(used):
             return None
-        cell = int(used[self._entries["sequence"][used].argmax()])
-        return Seal.of(self._entries, cell, self._entries[cell])
+        cell = int(used[entries["sequence"][used].argmax()])
+        return Seal.of(entries, cell, entries[cell])
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """All writes within come to last together, when the block ends, or not at all. Raises MemoryFileError."""
         self.begin()
         pages, copy = self.pages, RamPages(self.pages.read(0, self.layout.size))
-        self.pages = copy
+        self.pages, self._alone = copy, True
         with self._all_or_nothing():
             try:
                 yield
             finally:
-                self.pages = pages
+                self.pages, self._alone = pages, False
             pages.renew()
-            pages.replace(bytes(copy.data))
+            pages.replace(copy.data)
 
     def write(
         self,
@@ -149,7 +169,7 @@ class MemoryFile(MemoryReader):
         entry["time"], entry["photo"] = time.time() if when is None else when, int(photo or "0", 16)
         entry["text_bytes"], entry["lost_bytes"] = len(body), len(lost_text)
         entry["checksums"] = [zlib.crc32(cells[name], slot) for name in COLUMNS]
-        entry["live"] = len(set(self.live().tolist()) | {slot})
+        entry["live"] = np.count_nonzero(self._flags) + (self._flags[slot] == 0)
         with self._all_or_nothing():
             cell = self._free_cell()
             for name in COLUMNS:
@@ -161,14 +181,13 @@ class MemoryFile(MemoryReader):
     def forget(self, slots: Sequence[int]) -> None:
         """Empty these slots and wipe what stood there."""
         self.begin()
-        live = set(self.live().tolist())
         for slot in slots:
-            if slot not in live:
+            if not (0 <= slot < self.shape.slots and self._flags[slot]):
                 raise MemoryFileError(f"{self.pages.name}: slot {slot} holds nothing; `bitmar memory show` lists them")
         for slot in dict.fromkeys(slots):
             old = int(self._cell_of[slot])
             entry = self._entry(slot, 0)
-            entry["live"] = len(self.live()) - 1
+            entry["live"] = np.count_nonzero(self._flags) - 1
             with self._all_or_nothing():
                 self._commit(self._free_cell(), entry)
                 for start, width in self.layout.columns.values():
@@ -196,9 +215,8 @@ class MemoryFile(MemoryReader):
             raise
 
     def _place(self, slot: int | None) -> tuple[int, Lost | None]:
-        live = self.live()
-        if slot is None and len(live) < self.shape.slots:
-            return int(np.setdiff1d(np.arange(self.shape.slots), live)[0]), None
+        if slot is None and not self._flags.all():
+            return int((self._flags == 0).argmax()), None
         slot = int(self._used.argmin()) if slot is None else slot
         try:
             episode = self.episode(slot)
@@ -207,7 +225,9 @@ class MemoryFile(MemoryReader):
         return slot, Lost(episode.text, episode.time)
 
     def _free_cell(self) -> int:
-        return int(np.setdiff1d(np.arange(self.layout.cells), self._cell_of)[0])
+        free = np.ones(self.layout.cells, bool)
+        free[self._cell_of[self._cell_of >= 0]] = False
+        return int(free.argmax())
 
     def _pack(self, name: str, vector: F32 | None) -> bytes:
         width = self.layout.columns[name][1] // 2
@@ -238,15 +258,22 @@ class MemoryFile(MemoryReader):
     def _commit(self, cell: int, entry: Any) -> None:
         """Name a cell in the directory: from here on its episode exists. All that was written lasts on return."""
         entry["checksum"] = entry_checksum(entry)
-        seal = Seal.of(self._entries, cell, entry).pack()
+        place = self.layout.directory + cell * ENTRY.itemsize
+        after = ENTRY.itemsize * (self.layout.cells - cell - 1)
+        others = flipped_checksum(self._checksum, self._entries[cell].tobytes(), after)
+        seal = Seal(int(entry["sequence"]), int(entry["live"]), cell, others, int(entry["checksum"])).pack()
         *announced, done = self.layout.seals
         self._write(announced[int(entry["sequence"]) % 2], seal)
         self.pages.sync()
-        self._write(self.layout.directory + cell * ENTRY.itemsize, entry.tobytes())
+        self._write(place, entry.tobytes())
         self.pages.sync()
         self._write(done, seal)  # lasts from the next sync on; if it is lost before, the announcement stands
         self._entries[cell], slot = entry, int(entry["slot"])
+        self._checksum = flipped_checksum(others, entry.tobytes(), after)
         self._sequence = int(entry["sequence"])
         self._cell_of[slot], self._used[slot] = cell, self._sequence if entry["flags"] else 0
+        self._take_in(np.array([slot]))
         self.refresh()  # it is still the file of this name, and nobody has written into it
+        if self.pages.read(place, ENTRY.itemsize) != entry.tobytes():
+            raise self._overwritten()
         self.version += 1

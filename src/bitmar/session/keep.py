@@ -42,8 +42,14 @@ def _slot_of_the_same(file: MemoryFile, vectors: Vectors, text: str, photo: str 
         slots = file.with_photo(photo)
         if not len(slots):
             return None
-        keys, key = file.column("image", slots), vectors.image
-        cosine = keys @ key / np.maximum(np.linalg.norm(keys, axis=1) * np.linalg.norm(key), 1e-12)
+        key = vectors.image
+        if photo is None:  # which may be all there are
+            keys = file.resident("image").follow().rows[: slots[-1] + 1]
+            lengths = np.sqrt(np.einsum("nw,nw->n", keys, keys))
+            cosine = (keys @ key / np.maximum(lengths * np.linalg.norm(key), 1e-12))[slots]
+        else:
+            keys = file.column("image", slots)
+            cosine = keys @ key / np.maximum(np.linalg.norm(keys, axis=1) * np.linalg.norm(key), 1e-12)
         nearest = int(cosine.argmax())
         return int(slots[nearest]) if cosine[nearest] >= (_SAME_TOKENS if photo is None else _SAME_PHOTO) else None
     except MemoryFileError:  # what is damaged is no reason not to remember

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ MAX_SEQUENCE = (1 << 32) - 1
 COLUMNS = ("value", "image", "text", "record")
 
 MAGIC = b"BITMAR\0M"
+MAKING = b"BITMAR\0U"  # of a file that is being made: how many slots it will have, and zeros after it
 HEADER = struct.Struct("<8sIIIIII64sd")  # magic, version, slots, three widths, text bytes, model's checksum, time made
 CRC = struct.Struct("<I")
 LOST = struct.Struct("<d")
@@ -137,6 +139,15 @@ class Seal(NamedTuple):
 _SEAL = struct.Struct("<QIIII")
 
 
+def head_bytes(page: bytes, shape: Shape) -> int:
+    """Bytes before the columns in a file with this first page; where that does not say it, in one of this shape."""
+    slots = HEADER.unpack_from(page.ljust(HEADER.size, b"\0"))[2]
+    if 1 <= slots <= MAX_SLOTS:
+        shape = shape._replace(slots=slots)
+    head: int = Layout(shape).head  # no version's is longer
+    return head
+
+
 def others_checksum(entries: Any, cell: int) -> int:
     """CRC-32 of the directory with one entry as zeros."""
     data = bytearray(entries.tobytes())
@@ -144,9 +155,54 @@ def others_checksum(entries: Any, cell: int) -> int:
     return zlib.crc32(data)
 
 
+def flipped_checksum(checksum: int, part: bytes, after: int) -> int:
+    """CRC-32 of data, known by its checksum, once the bits of `part` are flipped in it; `after` bytes follow on it.
+
+    A CRC is linear: a change counts by itself, times x^(8 after) modulo the polynomial, whatever the rest is.
+    """
+    change = zlib.crc32(part) ^ zlib.crc32(bytes(len(part)))
+    for bit in range(after.bit_length()):
+        if after >> bit & 1:
+            change = _times(change, _power(bit))
+    return checksum ^ change
+
+
+_POLYNOMIAL, _ONE = 0xEDB88320, 1 << 31  # of CRC-32; 1: the highest power stands in the lowest bit
+
+
+@cache
+def _power(bit: int) -> int:
+    """x^(8 2^bit) modulo the polynomial."""
+    return _times(_power(bit - 1), _power(bit - 1)) if bit else _ONE >> 8
+
+
+def _times(a: int, b: int) -> int:
+    """Product of two polynomials over GF(2), modulo that of CRC-32."""
+    product = 0
+    while a:
+        if a & _ONE:
+            product ^= b
+        a = a << 1 & 0xFFFFFFFF
+        b = b >> 1 ^ (_POLYNOMIAL if b & 1 else 0)
+    return product
+
+
 def entry_checksum(entry: Any) -> int:
     """CRC-32 of a directory entry, an ENTRY of no dimensions, but for this checksum itself."""
-    return zlib.crc32(entry.tobytes()[: -ENTRY["checksum"].itemsize])
+    return zlib.crc32(entry.tobytes()[:_CHECKED])
+
+
+def fits_checksum(entries: Any) -> npt.NDArray[np.bool_]:
+    """Of each entry (n,): whether it has its checksum."""
+    data, size = entries.tobytes(), ENTRY.itemsize
+    written = np.flatnonzero(np.frombuffer(data, "<u8").reshape(len(entries), -1).any(axis=1))
+    found = [zlib.crc32(data[at : at + _CHECKED]) for at in (written * size).tolist()]
+    fits = np.zeros(len(entries), bool)
+    fits[written] = entries["checksum"][written] == np.array(found, np.uint32)
+    return fits
+
+
+_CHECKED = ENTRY.itemsize - ENTRY["checksum"].itemsize
 
 
 def use_checksum(slot: int, number: int) -> int:

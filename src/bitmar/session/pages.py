@@ -58,7 +58,7 @@ class Pages(Protocol):
         """Return when everything written so far survives a power cut."""
         ...
 
-    def replace(self, data: bytes) -> None:
+    def replace(self, data: bytes | bytearray) -> None:
         """All bytes at once: whoever looks finds the old ones or these. The lock stays."""
         ...
 
@@ -95,7 +95,7 @@ class RamPages:
 
     def sync(self) -> None: ...
 
-    def replace(self, data: bytes) -> None:
+    def replace(self, data: bytes | bytearray) -> None:
         self.data = bytearray(data)
 
     def lock(self) -> None: ...
@@ -143,7 +143,7 @@ class FilePages:
         with self._faults():
             os.fsync(self._file.fileno())
 
-    def replace(self, data: bytes) -> None:
+    def replace(self, data: bytes | bytearray) -> None:
         assert self._locked
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}")
         with self._faults():
@@ -256,7 +256,7 @@ def _open(path: Path, flags: int = 0) -> BinaryIO:
     return os.fdopen(os.open(path, flags, _OWNER_ONLY), "r+b", 0)
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def _write_all(file: BinaryIO, data: bytes | bytearray) -> None:
     left = memoryview(data)
     while left:  # an unbuffered file may take less than all at once
         left = left[file.write(left) :]

@@ -9,9 +9,9 @@ covariance are drawn towards "no knowledge": 0, isotropic.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +28,20 @@ from bitmar.core.tensors import (
 )
 from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
+from bitmar.session.layout import Ints
 
 FEW = 8  # episodes from which on strangers among them say what a chance resemblance is
 _PRIOR = 16  # the covariance counts as much as "isotropic" at this many episodes
 _FLOOR = 1e-3  # of the mean variance: directions in which nothing differs are not blown up
 _RARER = 10.0  # a photo that resembles another perfectly is taken to be so much rarer than the rarest resemblance seen
 
+_TEACHERS = 4096  # episodes from which a space is learned: with more of them, those in the first slots
+_ASKED, _ASKED_BY_TEXT = 512, 128  # episodes that say what a chance resemblance is, where there are more than 512
+_PAIRS, _AT_ONCE = 32, 4096  # of these, and of keys, at a time
+_WORDS = 1024  # that no text has any more and that are kept nevertheless
+
 F64 = npt.NDArray[np.float64]
+_NOTHING: Ints = np.zeros(0, np.int64)
 
 
 TURNS = 4  # quarter turns of a photo that are remembered, so that it is known however the camera was held
@@ -122,15 +129,34 @@ def token_key(image: ImageTokens) -> F32:
 
 
 class KeySpace:
-    """Keys (n, w), n >= 1, where the angle between two measures how likely both show the same."""
+    """Keys (n, w) where the angle between two measures how likely both show the same.
 
-    def __init__(self, keys: F32, background: Background | None = None) -> None:
-        exact = keys.astype(np.float64)
+    rows: those of the keys that hold one, ascending; all of them by default; with none, `follow` must say which.
+    """
+
+    def __init__(self, keys: F32, background: Background | None = None, rows: Ints | None = None) -> None:
+        self._raw, self._background = keys, background
+        self._learned_from = -1  # the last of the rows from which mean and covariance are learned
         if background is not None:
             self._mean, self._whiten = background.mean.astype(np.float64), background.whiten.astype(np.float64)
-        else:
-            self._mean, self._whiten = self._learned(exact)
-        self.keys = self.enter(exact)
+        width = keys.shape[1] if background is None else background.whiten.shape[1]
+        self.keys: F32 = np.zeros((len(keys), width), np.float32)
+        rows = np.arange(len(keys)) if rows is None else rows
+        if len(rows):
+            self.follow(rows, rows)
+
+    def follow(self, changed: Ints, rows: Ints) -> None:
+        """The keys of `changed`, ascending, are others than before; those of `rows`, n >= 1, are there."""
+        self._end = int(rows[-1]) + 1
+        self.keys[changed] = 0
+        taught = rows[:_TEACHERS]
+        if self._background is None and len(changed) and changed[0] <= max(self._learned_from, taught[-1]):
+            self._mean, self._whiten = self._learned(self._raw[taught].astype(np.float64))
+            self._learned_from, changed = int(taught[-1]), rows
+        there = np.intersect1d(changed, rows, assume_unique=True)
+        for start in range(0, len(there), _AT_ONCE):
+            some = there[start : start + _AT_ONCE]
+            self.keys[some] = self.enter(self._raw[some])
 
     @staticmethod
     def _learned(keys: F64) -> tuple[F64, F64]:
@@ -147,14 +173,14 @@ class KeySpace:
         unit: F64 = white / np.maximum(np.linalg.norm(white, axis=-1, keepdims=True), 1e-12)
         return unit
 
-    def resemblance(self, key: F32) -> F64:
-        """Cosine of one key (w,) to all (n,)."""
-        cosine: F64 = self.keys @ self.enter(key)
+    def resemblance(self, key: F32) -> F32:
+        """Cosine of one key (w,) to all up to the last row."""
+        cosine: F32 = self.keys[: self._end] @ self.enter(key).astype(np.float32)
         return cosine
 
-    def among(self) -> F64:
-        """Cosine of all pairs (n, n)."""
-        cosine: F64 = self.keys @ self.keys.T
+    def among(self, rows: Ints | None = None) -> F32:
+        """Cosine of these, by default of all, to all up to the last row, (m, n)."""
+        cosine: F32 = self.keys[slice(self._end) if rows is None else rows] @ self.keys[: self._end].T
         return cosine
 
 
@@ -168,72 +194,109 @@ class Words:
     """Texts as their sets of words, the rarer the weightier (TF-IDF, cosine): finds names that no vector knows."""
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self._words = [_words(text) for text in texts]
-        self._count = Counter(word for words in self._words for word in words)
-        self._places: dict[str, list[int]] = {}
-        for place, words in enumerate(self._words):
-            for word in words:
-                self._places.setdefault(word, []).append(place)
-        self._length = np.array([self._norm(words) for words in self._words])
+        self._number: dict[str, int] = {}  # of each word that any text has had
+        self._words: list[Ints] = []  # of each text, the numbers of its words
+        self.follow(range(len(texts)), texts, len(texts))
+
+    def follow(self, rows: Iterable[int], texts: Iterable[str], count: int) -> None:
+        """The texts of these rows are others than before; `count` of all are there, the others are empty."""
+        for row, text in zip(rows, texts, strict=True):
+            self._words.extend([_NOTHING] * (row + 1 - len(self._words)))
+            number = [self._number.setdefault(word, len(self._number)) for word in sorted(_words(text))]
+            self._words[row] = np.array(number, np.int64)
+        flat: Ints = np.concatenate([_NOTHING, *self._words])
+        said = np.bincount(flat, minlength=len(self._number))
+        if len(said) > 2 * np.count_nonzero(said) + _WORDS:
+            self._forget_words(said > 0)
+            flat, said = np.concatenate(self._words), said[said > 0]
+        text_of = np.repeat(np.arange(len(self._words)), np.fromiter(map(len, self._words), np.int64))
+        few = flat.astype(np.min_scalar_type(len(said)))  # 16 bits, in most memories, sort much faster
+        self._texts = text_of[np.argsort(few, kind="stable")]  # that say the first word, the second, ...
+        self._end = np.cumsum(said)
+        self._begin = self._end - said
+        self._unknown = float(np.log1p(count)) ** 2
+        self._weight = np.log1p(count / (1 + said)) ** 2  # squared
+        self._length = np.sqrt(np.bincount(text_of, weights=self._weight[flat], minlength=len(self._words)))
 
     def resemblance(self, text: str) -> F64:
         """Cosine to all texts (n,), from 0 to 1."""
-        return self._resemblance(_words(text))
+        words = _words(text)
+        known = np.array([self._number[word] for word in words if word in self._number], np.int64)
+        return self._resemblance(known, len(words) - len(known))
 
-    def among(self) -> F64:
-        """Cosine of all pairs (n, n)."""
-        return np.stack([self._resemblance(words) for words in self._words])
+    def among(self, rows: Ints | None = None) -> F64:
+        """Cosine of these, by default of all, to all texts (m, n)."""
+        chosen = range(len(self._words)) if rows is None else rows.tolist()
+        return np.stack([self._resemblance(self._words[row], 0) for row in chosen])
 
-    def _resemblance(self, words: set[str]) -> F64:
+    def _resemblance(self, known: Ints, unknown: int) -> F64:
         shared = np.zeros(len(self._words))
-        for word in words & self._places.keys():
-            shared[self._places[word]] += self._weight(word) ** 2
-        return shared / np.maximum(self._length * self._norm(words), 1e-12)
+        for word in known.tolist():
+            shared[self._texts[self._begin[word] : self._end[word]]] += self._weight[word]
+        norm = np.sqrt(self._weight[known].sum() + unknown * self._unknown)
+        cosine: F64 = shared / np.maximum(self._length * norm, 1e-12)
+        return cosine
 
-    def _weight(self, word: str) -> float:
-        return float(np.log1p(len(self._words) / (1 + self._count[word])))
-
-    def _norm(self, words: set[str]) -> float:
-        return float(np.sqrt(sum(self._weight(word) ** 2 for word in words)))
+    def _forget_words(self, said: npt.NDArray[np.bool_]) -> None:
+        """Number the words anew without those that no text has any more."""
+        number: Ints = np.cumsum(said) - 1
+        self._number = {word: int(number[old]) for word, old in self._number.items() if said[old]}
+        self._words = [number[words] for words in self._words]
 
 
 class TurnedKeys:
     """Photos by the keys of their quarter turns (n, TURNS r); of a photo's turns the nearest counts."""
 
     def __init__(self, keys: F32 | F64) -> None:
-        self.keys = keys.astype(np.float64).reshape(len(keys), TURNS, -1)
+        self._keys, self._end = keys, len(keys)
 
-    def resemblance(self, key: F32) -> F64:
-        """Cosine of one key (r,) to all photos (n,)."""
-        cosine: F64 = (self.keys @ key.astype(np.float64)).max(axis=1)
-        return cosine
+    def follow(self, changed: Ints, rows: Ints) -> None:
+        """The keys of `changed` are others than before; those of `rows`, n >= 1, are there."""
+        self._end = int(rows[-1]) + 1
 
-    def among(self) -> F64:
-        """Of all pairs (n, n), each looked up as it stood."""
-        return np.stack([self.resemblance(key) for key in self.keys[:, 0]])
+    def resemblance(self, key: F32 | F64) -> Any:
+        """Cosine of one key (r,) to all photos up to the last row."""
+        return (self._keys[: self._end].reshape(-1, len(key)) @ key).reshape(-1, TURNS).max(axis=1)
+
+    def among(self, rows: Ints | None = None) -> Any:
+        """Of these, by default of all, to all (m, n), each looked up as it stood."""
+        upright = self._keys[:, : self._keys.shape[1] // TURNS]
+        return np.stack([self.resemblance(key) for key in (upright if rows is None else upright[rows])])
 
 
 class Index:
-    """The episodes that have a key of one kind: by picture, or by text (half its vector, half its words)."""
+    """The episodes that have a key of one kind: by picture, or by text (half its vector, half its words).
+
+    slots: where they are, ascending. keys (K, w) and texts: of every slot; those of slots without one do not count.
+    """
 
     def __init__(
         self,
-        slots: npt.NDArray[np.int64],
+        slots: Ints,
         keys: F32,
-        texts: Sequence[str] | None = None,
+        texts: Mapping[int, str] | None = None,
         background: Background | None = None,
     ) -> None:
-        self.slots = slots
+        self._texts, self._background = texts, background
         turned = background is not None and background.features
-        self._space: KeySpace | TurnedKeys = TurnedKeys(keys) if turned else KeySpace(keys, background)
-        self._background = background
-        self._words = Words(texts) if texts is not None else None
+        self._space: KeySpace | TurnedKeys = TurnedKeys(keys) if turned else KeySpace(keys, background, _NOTHING)
+        self._words = None if texts is None else Words([])
+        self.follow(slots, slots)
+
+    def follow(self, changed: Ints, slots: Ints) -> None:
+        """The episodes of `changed`, ascending, are others than before; those in `slots` are there, at least one."""
+        self.slots = slots
         self._strangers: F64 | None = None
+        self._space.follow(changed, slots)
+        if self._words is not None and self._texts is not None:
+            there = np.isin(changed, slots).tolist()
+            texts = [self._texts[slot] if has else "" for slot, has in zip(changed.tolist(), there, strict=True)]
+            self._words.follow(changed.tolist(), texts, len(slots))
 
     def scores(self, key: F32, text: str = "") -> F64:
         """Of all episodes (n,), at most 1."""
-        scores = self._space.resemblance(key)
-        return scores if self._words is None else (scores + self._words.resemblance(text)) / 2
+        scores = self._space.resemblance(key)[self.slots].astype(np.float64)
+        return scores if self._words is None else (scores + self._words.resemblance(text)[self.slots]) / 2
 
     def confidence(self, score: float) -> float | None:
         """How rarely something never seen resembles one of the episodes as much as this: a share below 1.
@@ -246,12 +309,24 @@ class Index:
         if len(self.slots) < FEW:
             return None
         if self._strangers is None:
-            pairs = self._space.among()
+            self._strangers = self._nearest()
+        return float(np.searchsorted(self._strangers, score) / (len(self._strangers) + 1))
+
+    def _nearest(self) -> F64:
+        """How much each episode, or of many some, resembles the nearest other one, ascending."""
+        most = _ASKED if self._words is None else _ASKED_BY_TEXT
+        asked = self.slots
+        if len(asked) > _ASKED:
+            asked = asked[np.linspace(0, len(asked) - 1, most).astype(np.int64)]
+        nearest = []
+        for start in range(0, len(asked), _PAIRS):
+            some = asked[start : start + _PAIRS]
+            pairs = self._space.among(some)
             if self._words is not None:
-                pairs = (pairs + self._words.among()) / 2
-            np.fill_diagonal(pairs, -np.inf)
-            self._strangers = np.sort(pairs.max(axis=1))
-        return float(np.searchsorted(self._strangers, score) / (len(self.slots) + 1))
+                pairs = (pairs + self._words.among(some)[:, : pairs.shape[1]]) / 2
+            pairs[np.arange(len(some)), some] = -np.inf
+            nearest.append(pairs[:, self.slots].max(axis=1))
+        return np.sort(np.concatenate(nearest))
 
 
 def _words(text: str) -> set[str]:

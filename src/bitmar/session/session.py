@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from bitmar.core.config import ModelConfig
@@ -25,13 +26,15 @@ from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import MemoryState
 from bitmar.session import transfer
+from bitmar.session.column import Column
 from bitmar.session.file import MemoryFile
 from bitmar.session.keep import keep
 from bitmar.session.layout import Episode, Ints, Shape, Vectors
 from bitmar.session.pages import FilePages, RamPages
 from bitmar.session.recall import Background, Index, Recognizer
+from bitmar.session.slots import Reading, SlotReader
 
-_SLOTS = "model.memory.slots"  # M_0, what an empty slot holds
+MOST_SLOTS = 1 << 16
 _FLAT = 4  # grey levels between the darkest and the brightest spot of a photo that shows nothing
 
 
@@ -65,34 +68,54 @@ class Recalled:
     confidence: float | None
 
 
+@dataclass(slots=True)
+class _Known:
+    """An index, the column that it was made of, and the stamps (`Column`) that the column had then."""
+
+    column: Column
+    stamps: npt.NDArray[np.uint64]
+    index: Index
+
+
 class Session:
     """What `BitMar.memory` returns. Several threads may share one; of several programs one writes, any number read.
 
     The lock is taken at the first write, waiting for it as long as `wait` says (seconds), and kept until `close` (or
     the end of a `with`). After os.fork() both processes may go on: each takes the lock for itself. A session cannot be
     copied or pickled; another process opens the file anew.
+
+    slots: how many episodes there is room for, up to 65,536, in a new file; one that is there and has fewer grows with
+    the next write. By default as many as the model has, or the file that is there.
     """
 
     def __init__(
-        self, model: Model, path: str | Path | None = None, *, salvage: bool = False, wait: float = 0.0
+        self,
+        model: Model,
+        path: str | Path | None = None,
+        *,
+        slots: int | None = None,
+        salvage: bool = False,
+        wait: float = 0.0,
     ) -> None:
         config = model.config
         if config.memory_integration == "off":
             raise ConfigError('this model has no memory (memory_integration is "off")')
         if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
             raise ConfigError(f"wait is how many seconds to wait for another program, at least 0, not {wait!r:.80}")
+        if slots is not None and (type(slots) is not int or not 1 <= slots <= MOST_SLOTS):
+            raise ConfigError(f"slots is how many episodes a memory has room for, 1 to {MOST_SLOTS}, not {slots!r:.80}")
         self.model, self.path = model, None if path is None else Path(os.path.abspath(path))
         if self.path is not None and not self.path.parent.is_dir():
             raise MemoryFileError(f"{path}: there is no folder {Path(str(path)).parent}: make it, or put its disk back")
         self._background = Background.of(model.container)
         self._recognizer = Recognizer(self._background, config.hidden_size)
-        shape = Shape(config.memory_slots, config.memory_dim, self._recognizer.width, config.memory_dim)
+        shape = Shape(slots or config.memory_slots, config.memory_dim, self._recognizer.width, config.memory_dim)
         pages = RamPages() if path is None else FilePages(path, wait=wait)
         checksum = model.container.checksum
-        self.file = MemoryFile(pages, shape, checksum, decay=config.memory_decay, salvage=salvage)
-        self._indices: dict[str, Index | None] = {}
-        self._state: MemoryState | None = None
-        self._version = -1  # of the file, for which these two hold
+        grow = slots is not None
+        self.file = MemoryFile(pages, shape, checksum, decay=config.memory_decay, salvage=salvage, grow=grow)
+        self._slots = SlotReader(self.file, model.container, config)
+        self._indices: dict[str, _Known] = {}
         self._uses: dict[int, None] = {}  # slots recalled since the last write, the latest last
         self._lock = threading.RLock()
         _sessions.add(self)
@@ -248,7 +271,11 @@ class Session:
         if index is None:
             return []
         scores = index.scores(key, words)
-        order = np.argsort(-scores, kind="stable")
+        count = min(k + 1, len(scores))
+        near = np.flatnonzero(
+            scores >= np.partition(scores, -count)[-count]
+        )  # more than these only where some are equal
+        order = near[np.argsort(-scores[near], kind="stable")]
         best = scores[order]
         found = []
         for rank, place in enumerate(order[:k].tolist()):
@@ -285,37 +312,34 @@ class Session:
                 "model": self.file.model,
             }
 
-    def state_for(self, model: Model) -> MemoryState:
-        """What `model` reads while it writes: its own M_0 with the episodes in their slots. Raises ConfigError."""
+    def reading(self, model: Model, query: Callable[[], F32] | None = None) -> Reading:
+        """What `model` reads while it writes (`slots.SlotReader`). query: gives its q (C,) for what it will write of;
+        only asked for where there are more episodes than the model has slots. Raises ConfigError.
+        """
         if model.container.checksum != self.file.model:
             raise ConfigError("this memory belongs to another model: open it with `memory` of the model that reads it")
         with self._lock:
-            return self.file.consistently(self._read_state)
+            return self.file.consistently(lambda: self._slots.reading(query))
 
-    def _read_state(self) -> MemoryState:
-        self._fresh()
-        if self._state is None:
-            live = self.file.live()
-            slots = self.model.container.tensors[_SLOTS].copy()
-            slots[live] = self.file.column("value", live)
-            self._state = MemoryState(slots[None], self.file.usage()[None])
-        return self._state
+    def state_for(self, model: Model, query: Callable[[], F32] | None = None) -> MemoryState:
+        """The state of `reading`."""
+        return self.reading(model, query).state
 
     def _index(self, kind: str) -> Index | None:
-        self._fresh()
-        if kind not in self._indices:
-            slots: Ints = np.flatnonzero(self.file.has(kind))
-            self._indices[kind] = None
-            if len(slots):
-                texts = [self.file.episode(int(slot)).text for slot in slots] if kind == "text" else None
-                background = self._background if kind == "image" else None
-                self._indices[kind] = Index(slots, self.file.column(kind, slots), texts, background)
-        return self._indices[kind]
-
-    def _fresh(self) -> None:
-        """Drop what was made of an earlier state of the file."""
-        if self._version != self.file.version:
-            self._indices, self._state, self._version = {}, None, self.file.version
+        """Up to date; None without an episode that has such a key."""
+        column = self.file.resident(kind).follow()
+        slots: Ints = np.flatnonzero(column.stamps)
+        known = self._indices.pop(kind, None)  # put back when it is whole
+        if not len(slots):
+            return None
+        if known is None or known.column is not column:
+            texts, background = (column.texts, None) if kind == "text" else (None, self._background)
+            known = _Known(column, column.stamps.copy(), Index(slots, column.rows, texts, background))
+        elif len(changed := np.flatnonzero(known.stamps != column.stamps)):
+            known.index.follow(changed, slots)
+            known.stamps[changed] = column.stamps[changed]
+        self._indices[kind] = known
+        return known.index
 
     def _look(self, image: PhotoSource | ImageTokens | None, turns: int = 1) -> tuple[list[ImageTokens], str | None]:
         """A picture as the model sees it, with its quarter turns, and the hash of its thumbnail; prepared tokens have

@@ -14,35 +14,42 @@ from bitmar.session.layout import (
     FORMAT_VERSION,
     HEADER,
     MAGIC,
+    MAKING,
     MAX_SEQUENCE,
+    MAX_SLOTS,
     MAX_TIME,
     PAGE,
     TEXT_BYTES,
     Layout,
     Seal,
     Shape,
-    entry_checksum,
+    fits_checksum,
     others_checksum,
 )
 
 Mask = npt.NDArray[np.bool_]
 
 
-def header_of(shape: Shape, model: str, made: float) -> bytes:
-    """The first page as far as it is not zeros. made: seconds since 1970."""
-    header = HEADER.pack(MAGIC, FORMAT_VERSION, *shape, TEXT_BYTES, model.encode(), made)
+def header_of(shape: Shape, model: str, made: float | None) -> bytes:
+    """The first page as far as it is not zeros. made: seconds since 1970; None while the file is being made."""
+    magic = MAGIC if made is not None else MAKING
+    header = HEADER.pack(magic, FORMAT_VERSION, *shape, TEXT_BYTES, model.encode(), made or 0.0)
     return header + CRC.pack(zlib.crc32(header))
 
 
-def read_header(raw: bytes, size: int, shape: Shape, model: str, name: str) -> tuple[Layout, float | None]:
-    """The layout of a file that begins with `raw`, and the time it was made; None for a file that is not there, or
-    whose making was cut off. Raises MemoryFileError for one of another kind, version, model or size.
+def read_header(raw: bytes, size: int, shape: Shape, model: str, name: str) -> tuple[Shape, Layout, float | None]:
+    """Shape and layout of a file that begins with `raw`, and the time it was made; None for a file that is not there,
+    or whose making was cut off. shape: the widths that it must have, and the slots of one that is not there. Raises
+    MemoryFileError for one of another kind, version, model or size.
     """
     page = raw[:PAGE].ljust(PAGE, b"\0")
     magic, version, *numbers, owner, made = HEADER.unpack_from(page)
     damaged = page[HEADER.size :][: CRC.size] != CRC.pack(zlib.crc32(page[: HEADER.size]))
-    if damaged and _is_unfinished(page, raw, size, shape, model):
-        return Layout(shape), None
+    slots = numbers[0]
+    own = shape._replace(slots=slots) if 1 <= slots <= MAX_SLOTS else shape
+    for one in (shape, own):
+        if (magic != MAGIC or damaged) and _is_unfinished(page, raw, size, one, model):
+            return one, Layout(one), None
     if magic != MAGIC:
         raise MemoryFileError(f"{name}: no memory file (.mem): name another file for the memory")
     if version > FORMAT_VERSION:
@@ -57,26 +64,28 @@ def read_header(raw: bytes, size: int, shape: Shape, model: str, name: str) -> t
             f"{model[:12]}), whose vectors mean nothing to this one: use it with that model, or export it "
             "there and import it here with `bitmar memory`, which takes over the texts"
         )
-    layout = Layout(shape, version)
-    if numbers != [*shape, TEXT_BYTES] or size != layout.size:
+    layout = Layout(own, version)
+    if numbers != [*own, TEXT_BYTES] or size != layout.size:
         raise MemoryFileError(f"{name}: damaged, its size does not fit its first page: take a copy")
-    return layout, float(made) if 0 <= made < MAX_TIME else 0.0
+    return own, layout, float(made) if 0 <= made < MAX_TIME else 0.0
 
 
 def _is_unfinished(page: bytes, raw: bytes, size: int, shape: Shape, model: str) -> bool:
-    """Whether making the file was cut off: the beginning of its first page, if any of it, and nothing after it."""
-    written, wanted = page.rstrip(b"\0"), header_of(shape, model, 0.0)[: HEADER.size - 8]  # all but the time
-    whole = Layout(shape).size
-    return not any(raw[PAGE:]) and (
-        (not written and size <= whole)
-        or (size == whole and (wanted.startswith(written) or written.startswith(wanted)))
-    )
+    """Whether making the file was cut off: nothing after its first page, and of that nothing, all or some of what says
+    that it is being made, or some of the final one.
+    """
+    written, whole = page.rstrip(b"\0"), Layout(shape).size
+    if size > whole or raw.count(0, PAGE) != max(len(raw) - PAGE, 0):
+        return False
+    if header_of(shape, model, None).rstrip(b"\0").startswith(written):
+        return True
+    wanted = header_of(shape, model, 0.0)[: HEADER.size - 8]  # all but the time
+    return size == whole and (wanted.startswith(written) or written.startswith(wanted))
 
 
 def valid_entries(entries: Any, slots: int) -> Mask:
     """Of each directory entry: whether it says what was written."""
-    valid = np.array([entry_checksum(entry) == entry["checksum"] for entry in entries])
-    mask: Mask = valid & (entries["slot"] < slots) & (entries["sequence"] <= MAX_SEQUENCE)
+    mask: Mask = fits_checksum(entries) & (entries["slot"] < slots) & (entries["sequence"] <= MAX_SEQUENCE)
     return mask
 
 
