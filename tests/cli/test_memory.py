@@ -65,6 +65,19 @@ def test_what_was_overwritten_is_named(cli: Cli, home: list[str]) -> None:
     assert "kept in part" in cli("remember", "long " * 200, *home).stderr
 
 
+def test_more_slots_than_the_model_has(cli: Cli, home: list[str]) -> None:
+    model = home[2:]
+    assert cli("remember", "a text", *home, "--slots", 9).exit_code == 0
+    assert "4 of 9 slots" in cli("memory", "stats", "home.mem", *model).stdout
+    for i in range(5):
+        assert "overwritten" not in cli("remember", f"text {i}", *home).stderr
+    assert "overwritten" in cli("remember", "one too many", *home).stderr
+    assert cli("memory", "merge", "all.mem", "home.mem", *model, "--slots", 20).exit_code == 0
+    assert "9 of 20 slots" in cli("memory", "stats", "all.mem", *model).stdout
+    assert cli("recall", "a.jpg", *home).stdout and cli("caption", "a.jpg", *home).exit_code == 0
+    assert [cli("remember", "x", *home, "--slots", slots).exit_code for slots in (0, 65537)] == [2, 2]
+
+
 def test_show_stats_forget(cli: Cli, home: list[str]) -> None:
     model = home[2:]
     shown = json.loads(cli("memory", "show", "home.mem", *model, "--json").stdout)

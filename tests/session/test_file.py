@@ -311,7 +311,14 @@ def test_files_that_are_no_memory_of_this_model(tmp_path: Path) -> None:
     with pytest.raises(MemoryFileError, match="damaged"):
         opened(path, SMALL._replace(value=6))
     cases = {
-        "no memory file": [b"hello", b"\xff" * 9000, bytes(100) + b"x" * 9000, bytes(1 << 20)],
+        "no memory file": [
+            b"hello",
+            whole[:7],
+            b"BITMAR\0Ux",
+            b"\xff" * 9000,
+            bytes(100) + b"x" * 9000,
+            bytes(1 << 20),
+        ],
         "damaged": [whole[:-1], whole[:PAGE], whole[:100], whole + b"x", whole[:20] + b"\xff" + whole[21:]],
         "pip install --upgrade": [whole[:8] + struct.pack("<I", 99) + whole[12:]],
     }

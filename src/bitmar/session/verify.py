@@ -77,7 +77,7 @@ def _is_unfinished(page: bytes, raw: bytes, size: int, shape: Shape, model: str)
     written, whole = page.rstrip(b"\0"), Layout(shape).size
     if size > whole or raw.count(0, PAGE) != max(len(raw) - PAGE, 0):
         return False
-    if header_of(shape, model, None).rstrip(b"\0").startswith(written):
+    if not written or (len(written) >= len(MAKING) and header_of(shape, model, None).startswith(written)):
         return True
     wanted = header_of(shape, model, 0.0)[: HEADER.size - 8]  # all but the time
     return size == whole and (wanted.startswith(written) or written.startswith(wanted))
