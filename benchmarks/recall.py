@@ -3,7 +3,7 @@ it says of photos that it never saw, also of other kinds than it was calibrated 
 
 python benchmarks/recall.py --json out/recall.json
 python benchmarks/recall.py --model runs/default --data 'mine-*.tar' --episodes 0
-python benchmarks/recall.py --photos 266 --only-slots
+python benchmarks/recall.py --photos 59 --only-slots
 """
 
 from __future__ import annotations

@@ -389,6 +389,16 @@ def test_version_1_is_read_and_rewritten_before_the_first_write(tmp_path: Path) 
         reader.begin()
 
 
+def test_version_1_grows_as_it_is_rewritten(tmp_path: Path) -> None:
+    path = tmp_path / "a.mem"
+    path.write_bytes(zlib.decompress(base64.b85decode(VERSION_1)))
+    file = MemoryFile(FilePages(path), SMALL._replace(slots=200), MODEL, grow=True)
+    before, usage = contents(file), file.usage()[file.live()].tolist()
+    file.begin()
+    assert contents(file) == before == contents(opened(path)) and file.shape.slots == 200
+    assert file.usage()[file.live()].tolist() == usage
+
+
 def test_an_empty_file_of_version_1(tmp_path: Path) -> None:
     path = tmp_path / "a.mem"
     head = struct.pack("<8sIIIIII64sd", b"BITMAR\0M", 1, 3, 5, 7, 5, 512, MODEL.encode(), time.time())

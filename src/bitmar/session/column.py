@@ -46,8 +46,10 @@ class Column:
             there = slots[now[slots] != 0]
             vectors = self._file.column(self.name, there)
             texts = self._file.texts(there) if self.name == "text" else []
-            self.rows[slots[now[slots] == 0]] = 0
-            self.rows[there] = vectors
+            gone = slots[now[slots] == 0]
+            self.rows[gone], self.rows[there] = 0, vectors
+            for slot in gone.tolist():
+                self.texts.pop(slot, None)
             self.texts.update(zip(there.tolist(), texts, strict=False))
             self.stamps[slots] = now[slots]
         return self

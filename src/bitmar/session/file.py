@@ -124,7 +124,7 @@ class MemoryFile(MemoryReader):
         return image
 
     def _seal(self, entries: Any) -> Seal | None:
-        """For a directory of these entries, the present ones and more or less room; None while it is empty."""
+        """For a directory of these entries, the present ones and perhaps more room; None while it is empty."""
         used = self._cell_of[self._cell_of >= 0]
         if not len(used):
             return None
@@ -182,7 +182,7 @@ class MemoryFile(MemoryReader):
         """Empty these slots and wipe what stood there."""
         self.begin()
         for slot in slots:
-            if not (0 <= slot < self.shape.slots and self._flags[slot]):
+            if slot not in range(self.shape.slots) or not self._flags[int(slot)]:
                 raise MemoryFileError(f"{self.pages.name}: slot {slot} holds nothing; `bitmar memory show` lists them")
         for slot in dict.fromkeys(slots):
             old = int(self._cell_of[slot])
