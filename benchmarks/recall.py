@@ -77,9 +77,12 @@ def main(
         raise DataError(f"{data} gives {len(samples)} photos with several captions, not {photos}: ask for fewer")
     if photos < 2 * ROUNDS:
         raise DataError(f"{photos} photos are too few to measure anything: ask for at least {2 * ROUNDS}")
+    slots = slots or SLOTS
+    if min(slots) < photos:
+        raise DataError(f"{photos} photos do not fit into {min(slots)} slots: ask for fewer, or for larger memories")
     if only_slots:
         figures: dict[str, Any] = {"model": str(loaded.path), "engine": loaded.engine.name, "photos": photos}
-        figures["slots"] = by_slots(loaded, samples[:photos], slots or SLOTS)
+        figures["slots"] = by_slots(loaded, samples[:photos], slots)
         publish("recall", figures, data=f"{photos} photos of {data}", out=json)
         return
     memory = loaded.memory()
@@ -121,7 +124,7 @@ def main(
     figures["key stored as"] = by_storage(loaded, images, next(iter(seen_again.values())))
     if episodes:
         figures[f"{episodes} episodes"] = overwriting(loaded, opened, episodes)
-    figures["slots"] = by_slots(loaded, samples[:photos], slots or SLOTS)
+    figures["slots"] = by_slots(loaded, samples[:photos], slots)
     publish("recall", figures, data=f"{photos} of {len(samples)} photos of {data}", out=json)
 
 
