@@ -37,6 +37,12 @@ def test_an_index_that_follows_is_as_one_made_anew() -> None:
         assert index.confidence(0.5) == anew.confidence(0.5)
 
 
+def test_no_score_is_above_1() -> None:
+    keys = np.random.default_rng(0).standard_normal((2000, 24)).astype(np.float32)
+    index = Index(np.arange(2000), keys)
+    assert max(index.scores(key).max() for key in keys) <= 1
+
+
 def test_words_that_no_text_has_any_more_are_forgotten() -> None:
     words = Words(["the first"])
     for i in range(3000):

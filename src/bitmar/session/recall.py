@@ -295,7 +295,9 @@ class Index:
 
     def scores(self, key: F32, text: str = "") -> F64:
         """Of all episodes (n,), at most 1."""
-        scores = self._space.resemblance(key)[self.slots].astype(np.float64)
+        scores = np.minimum(
+            self._space.resemblance(key)[self.slots].astype(np.float64), 1
+        )  # but for float32's last bit
         return scores if self._words is None else (scores + self._words.resemblance(text)[self.slots]) / 2
 
     def confidence(self, score: float) -> float | None:
