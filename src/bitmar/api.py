@@ -139,9 +139,7 @@ class BitMar:
     def _start(
         self, image: PhotoSource | ImageTokens | None, memory: MemoryState | Session | None, given: I64
     ) -> State:
-        """The state of an empty sequence. given: tokens by which a session of more episodes than the model has slots
-        chooses what is read; none that is yet to be predicted, or the reads would tell of it.
-        """
+        """given: tokens by which a crowded session chooses what is read, none of them yet to be predicted."""
         config, seen = self.config, self._image(image)
         if memory is not None:
             self._need_memory()
@@ -275,10 +273,7 @@ class BitMar:
     def memory(self, path: str | Path | None = None, *, slots: int | None = None, wait: float = 0.0) -> Session:
         """The memory of this device: a session in the file `path`, made at the first `remember`, or in RAM.
 
-        slots: how many episodes there is room for (1 to 65,536); a file with fewer grows. By default what the file has,
-        and a new one as many as the model. wait: seconds that a write waits for another program to let go of the file.
-        Threads may share the session. Raises ConfigError for a model that was built without a memory, MemoryFileError
-        for a file that is damaged or another model's.
+        slots, wait: as in `Session`. Raises ConfigError; MemoryFileError for a damaged file, or another model's.
         """
         return Session(self, path, slots=slots, wait=wait)
 
@@ -386,21 +381,16 @@ class BitMar:
         memory: MemoryState | Session | None = None,
     ) -> F32:
         """How much the model reads each slot of its memory after a text, about a picture or not: float32 (K,), sum 1
-        (w of eq. 2). Of a session with more slots than the model has, of each of those: 0 where it is not read. Raises
-        ConfigError for a model that was built without a memory.
+        (w of eq. 2); K is the session's if it has more. Raises ConfigError for a model that was built without a memory.
         """
         self._need_memory()
         if isinstance(memory, Session):
-            query = self.query(text, image)
-            state, source = memory.reading(self, lambda: query)
-            weights = np.zeros(max(memory.file.shape.slots, self.config.memory_slots), np.float32)
-            weights[source] = self._memory_reader.read_weights(query[None, None], state)[0, 0]
-            return weights
+            return memory.read_weights(self, self.query(text, image))
         prompt = self._prompt(text)
         query = self._start(image, memory, prompt).query(prompt)
         state = self._memory_reader.initial_state() if memory is None else memory
-        read: F32 = self._memory_reader.read_weights(query[None, None], state)[0, 0]
-        return read
+        weights: F32 = self._memory_reader.read_weights(query[None, None], state)[0, 0]
+        return weights
 
     @cached_property
     def _memory_reader(self) -> EpisodicMemory:

@@ -340,7 +340,7 @@ def test_a_model_reads_the_episodes_that_equation_2_weighs_most(model: BitMar) -
         query = model.query("", image)
         state, source = memory.reading(model, lambda q=query: q)
         assert state.slots.shape == (1, room, model.config.memory_dim)
-        weights = memory._slots._memory.read_weights(query[None, None], everything)[0, 0]
+        weights = memory._slots.memory.read_weights(query[None, None], everything)[0, 0]
         assert set(source) == set(np.argsort(-weights)[:room].tolist())
         np.testing.assert_array_equal(state.slots[0], values[source])
         np.testing.assert_array_equal(state.usage[0], usage[source])

@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from bitmar.core.config import ModelConfig
@@ -26,12 +25,12 @@ from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import MemoryState
 from bitmar.session import transfer
-from bitmar.session.column import Column
 from bitmar.session.file import MemoryFile
+from bitmar.session.indices import Indices
 from bitmar.session.keep import keep
-from bitmar.session.layout import Episode, Ints, Shape, Vectors
+from bitmar.session.layout import Episode, Shape, Vectors
 from bitmar.session.pages import FilePages, RamPages
-from bitmar.session.recall import Background, Index, Recognizer
+from bitmar.session.recall import Background, Recognizer
 from bitmar.session.slots import Reading, SlotReader
 
 MOST_SLOTS = 1 << 16
@@ -66,15 +65,6 @@ class Recalled:
     score: float
     margin: float | None
     confidence: float | None
-
-
-@dataclass(slots=True)
-class _Known:
-    """An index, the column that it was made of, and the stamps (`Column`) that the column had then."""
-
-    column: Column
-    stamps: npt.NDArray[np.uint64]
-    index: Index
 
 
 class Session:
@@ -115,7 +105,7 @@ class Session:
         grow = slots is not None
         self.file = MemoryFile(pages, shape, checksum, decay=config.memory_decay, salvage=salvage, grow=grow)
         self._slots = SlotReader(self.file, model.container, config)
-        self._indices: dict[str, _Known] = {}
+        self._indices = Indices(self.file, self._background)
         self._uses: dict[int, None] = {}  # slots recalled since the last write, the latest last
         self._lock = threading.RLock()
         _sessions.add(self)
@@ -267,7 +257,7 @@ class Session:
         return found
 
     def _nearest(self, kind: str, key: F32, words: str, k: int) -> list[Recalled]:
-        index = self._index(kind)
+        index = self._indices.of(kind)
         if index is None:
             return []
         scores = index.scores(key, words)
@@ -325,21 +315,14 @@ class Session:
         """The state of `reading`."""
         return self.reading(model, query).state
 
-    def _index(self, kind: str) -> Index | None:
-        """Up to date; None without an episode that has such a key."""
-        column = self.file.resident(kind).follow()
-        slots: Ints = np.flatnonzero(column.stamps)
-        known = self._indices.pop(kind, None)  # put back when it is whole
-        if not len(slots):
-            return None
-        if known is None or known.column is not column:
-            texts, background = (column.texts, None) if kind == "text" else (None, self._background)
-            known = _Known(column, column.stamps.copy(), Index(slots, column.rows, texts, background))
-        elif len(changed := np.flatnonzero(known.stamps != column.stamps)):
-            known.index.follow(changed, slots)
-            known.stamps[changed] = column.stamps[changed]
-        self._indices[kind] = known
-        return known.index
+    def read_weights(self, model: Model, query: F32) -> F32:
+        """How much `model` reads each slot for this query, w of eq. 2: of the session or of the model, whichever has
+        more; 0 for what is not read.
+        """
+        state, source = self.reading(model, lambda: query)
+        weights = np.zeros(max(self.file.shape.slots, len(source)), np.float32)
+        weights[source] = self._slots.memory.read_weights(query[None, None], state)[0, 0]
+        return weights
 
     def _look(self, image: PhotoSource | ImageTokens | None, turns: int = 1) -> tuple[list[ImageTokens], str | None]:
         """A picture as the model sees it, with its quarter turns, and the hash of its thumbnail; prepared tokens have

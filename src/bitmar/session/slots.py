@@ -70,10 +70,10 @@ class SlotReader:
         values = self._file.resident("value").follow().rows[: live[-1] + 1]
         usage = self._file.usage()[: len(values)]
         q = np.zeros(values.shape[1], np.float32) if query is None else query()
-        weights = self._memory.read_weights(q[None, None], MemoryState(values[None], usage[None]))[0, 0, live]
+        weights = self.memory.read_weights(q[None, None], MemoryState(values[None], usage[None]))[0, 0, live]
         most: Ints = np.sort(live[np.argpartition(-weights, count - 1)[:count]])
         return most
 
     @cached_property
-    def _memory(self) -> EpisodicMemory:
+    def memory(self) -> EpisodicMemory:
         return EpisodicMemory(Weights(self._container), self._config)
