@@ -7,6 +7,7 @@
 # make figures the figures of README and docs/, written from docs/figures.json; MEASURE='bench recall' first measures these
 # make web       web/dist: the model in a browser, a folder for any static host, and the package bitmar-web
 # make docs      the site of docs/, in build/site
+# make wheel     a wheel in dist/, installed into an empty environment and asked for a caption
 # make compat    the model's tests in transformers 4.51.3, in the locked release and in the newest
 # make mutants   faults put in one at a time, tests/mutants.toml: which of them no test notices; ONLY='memory.cpp' picks some
 # make update    locks the newest releases that pyproject.toml allows, in requirements/; BELOW="PACKAGE<VERSION ..." holds one back
@@ -27,7 +28,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard native/*.h native/*.cpp)
 INSTALL := pyproject.toml scripts/install.sh requirements/build.txt $(NATIVE)
 
-.PHONY: demo test sanitize fuzz neon web bench figures docs compat mutants update clean
+.PHONY: demo test sanitize fuzz neon web bench figures docs wheel compat mutants update clean
 
 demo: $(VENV)/demo.stamp
 	@if [ -e "$(PHOTO)" ]; then set -- "$(PHOTO)"; else set -- $(PHOTO); fi; \
@@ -60,6 +61,9 @@ web: build/zig/stamp
 
 docs: build/docs/stamp
 	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build --strict
+
+wheel:
+	scripts/wheel.sh
 
 compat: $(VENV)/full.stamp
 	scripts/compat.sh $(BIN)/python

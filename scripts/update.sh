@@ -27,6 +27,7 @@ compile() {  # NAME ARGUMENT...: write requirements/NAME.txt
 everything=(--extra train --extra vision --extra eval --extra serve --extra watch --extra heif --extra xmp --extra plots --extra cluster --extra dev)
 compile full pyproject.toml "${everything[@]}" --group demo
 compile demo pyproject.toml --group demo --constraint requirements/full.txt
+compile serve pyproject.toml --extra serve --extra heif --constraint requirements/full.txt
 compile build --group build --constraint requirements/full.txt
 compile fuzz --group fuzz --constraint requirements/full.txt
 compile docs --group docs --constraint requirements/full.txt
