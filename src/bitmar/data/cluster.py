@@ -7,6 +7,7 @@ computes again, which is passed over.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -76,7 +77,7 @@ class Cluster:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns of what is to come
         if self._joined:
             try:
-                ray.init(None if address == AUTO else address, log_to_driver=False, logging_level="ERROR")
+                ray.init(None if address == AUTO else address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
                 raise ConfigError(f"no cluster answers at {address} ({_first_line(error)}): is its head up?") from error
 
@@ -240,7 +241,8 @@ def _actor_class() -> type:
             import ray
 
             node = ray.get_runtime_context().get_node_id()
-            self.name = f"node {platform.node()} ({ray.util.get_node_ip_address()})"
+            util: Any = ray.util  # without types
+            self.name = f"node {platform.node()} ({util.get_node_ip_address()})"
             try:
                 from bitmar import __version__ as found
             except ImportError:
