@@ -1,8 +1,8 @@
 // How far a caption can be trusted, by the concepts of its photo: bitmar.runtime.confidence, where the reasons stand.
 
 const CLEAR = 0.6; // together so much of a general notion's concepts, and it can be said
-const HEARD = 0.15;
-const EDGE = 0.01;
+const HEARD = 0.15; // a concept that scores less says nothing
+const EDGE = 0.01; // scores are kept this far from 0 and 1 before their log-odds are taken
 const LONGEST = 3; // words of a phrase
 const WORD_IDS = 6;
 const EVIDENCE = 7;
