@@ -276,9 +276,9 @@ function cosine(a, b) {
   return dot(a, b) / Math.max(norm(a) * norm(b), 1e-12);
 }
 
-// Of a photo's turns the nearest counts.
+// Of a photo's turns the nearest counts. Rounding must not take it above 1.
 function resemblance(keys, key) {
-  return Math.max(...Array.from({ length: TURNS }, (_, turn) => dot(keys, key, turn * key.length)));
+  return Math.min(1, Math.max(...Array.from({ length: TURNS }, (_, turn) => dot(keys, key, turn * key.length))));
 }
 
 // At most so many bytes of UTF-8, never half a character.
