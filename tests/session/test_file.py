@@ -453,6 +453,7 @@ def test_a_file_keeps_its_number_of_slots(tmp_path: Path) -> None:
 def test_a_file_grows_and_keeps_all(steps: list[tuple[str, int]], slots: int, sizes: list[int]) -> None:
     shape, pages = SMALL._replace(slots=slots), RamPages()
     file = MemoryFile(pages, shape, MODEL)
+    file.begin()
     for name, number in steps:
         if name == "write":
             file.write(vectors(number, shape), f"text {number}")

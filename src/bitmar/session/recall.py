@@ -295,9 +295,8 @@ class Index:
 
     def scores(self, key: F32, text: str = "") -> F64:
         """Of all episodes (n,), at most 1."""
-        scores = np.minimum(
-            self._space.resemblance(key)[self.slots].astype(np.float64), 1
-        )  # but for float32's last bit
+        found = self._space.resemblance(key)[self.slots].astype(np.float64)
+        scores: F64 = np.minimum(found, 1)  # which float32's last bit may exceed
         return scores if self._words is None else (scores + self._words.resemblance(text)[self.slots]) / 2
 
     def confidence(self, score: float) -> float | None:

@@ -262,9 +262,7 @@ class Session:
             return []
         scores = index.scores(key, words)
         count = min(k + 1, len(scores))
-        near = np.flatnonzero(
-            scores >= np.partition(scores, -count)[-count]
-        )  # more than these only where some are equal
+        near = np.flatnonzero(scores >= np.partition(scores, -count)[-count])  # more than these where some are equal
         order = near[np.argsort(-scores[near], kind="stable")]
         best = scores[order]
         found = []
