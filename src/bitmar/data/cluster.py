@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from heapq import heappop, heappush
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
@@ -121,7 +121,7 @@ class _Pool:
         self._new: dict[Any, Any] = {}  # the call `begin` -> its actor
         self._idle: list[_Worker] = []
         self._busy: dict[Any, tuple[_Worker, int]] = {}  # the call `run` -> the worker, the shard
-        self._todo: deque[int] = deque(range(len(shards)))
+        self._todo = list(range(len(shards)))  # a heap: what was lost comes before what is new
         self._done: dict[int, list[Any]] = {}
         self._deaths = [0] * len(shards)
 
@@ -155,7 +155,7 @@ class _Pool:
         self._hire()
         last = turn + _AHEAD * max(1, len(self._idle) + len(self._busy))
         while self._idle and self._todo and self._todo[0] <= last:
-            worker, number = self._idle.pop(), self._todo.popleft()
+            worker, number = self._idle.pop(), heappop(self._todo)
             shard, stem = self._shards[number]
             self._busy[worker.actor.run.remote(shard, stem, self._known, _is_here(shard))] = worker, number
         calls = [*self._busy, *self._new]
@@ -218,7 +218,7 @@ class _Pool:
         elif _is_here(shard):
             raise DataError(f"{worker.name} has no {shard}: shards must lie where every node can read them")
         else:  # it vanished after it was given out: now it is read as one that is not there
-            self._todo.appendleft(number)
+            heappush(self._todo, number)
 
     def _again(self, number: int, error: Exception) -> None:
         self._deaths[number] += 1
@@ -227,7 +227,7 @@ class _Pool:
                 f"{_DEATHS} workers died over {self._shards[number][0]} ({_first_line(error)}): leave that shard out, "
                 "or give the nodes more memory; what is done is kept"
             )
-        self._todo.appendleft(number)
+        heappush(self._todo, number)
 
 
 def _actor_class() -> type:
