@@ -20,8 +20,10 @@ from bitmar.data.concepts import (
     label_table,
 )
 from bitmar.data.concepts.bank import ConceptBank
+from bitmar.data.concepts.label_captions import truest
 from bitmar.data.concepts.questions import label_questions
 from bitmar.data.concepts.rewrite import CaptionPool, replace_noun, with_article
+from bitmar.data.joined import Said
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +159,12 @@ def test_a_bank_is_read_as_it_was_written(tmp_path: Path) -> None:
         ConceptBank.load(path)
     with pytest.raises(FormatError, match="no concept bank"):
         ConceptBank.load(tmp_path / "absent.safetensors")
+
+
+def test_what_is_rewarded_names_least_that_is_not_there() -> None:
+    vocabulary = Vocabulary(["dog", "cat", "grass", "table"])
+    captions = ("A dog and a cat on a table.", "A dog on a table.", "A dog on grass.", "A dog.")
+    said = [Said(captions, (("presence", "Is there a dog? yes"),)), Said(())]
+    first, second = truest(said, [{0, 2}, set()], vocabulary)
+    assert first.captions == ("A dog on grass.", "A dog.", "A dog on a table.")
+    assert first.questions == said[0].questions and second == said[1]

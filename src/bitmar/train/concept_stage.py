@@ -14,7 +14,7 @@ import numpy as np
 from bitmar.core.errors import ConfigError
 from bitmar.core.files import write_atomically
 from bitmar.core.vocabulary import Vocabulary
-from bitmar.data.concepts import build_vocabulary
+from bitmar.data.concepts import Labels, build_vocabulary
 from bitmar.data.concepts.bank import F32, ConceptBank
 from bitmar.data.concepts.label_captions import label_of, say, with_other_nouns
 from bitmar.data.concepts.rewrite import CaptionPool
@@ -28,6 +28,8 @@ from bitmar.train.ranks import is_main, main_first, wait
 from bitmar.train.stages import Concepts
 from bitmar.train.tags import MadeUpTags, PhotoTags, best
 from bitmar.train.workspace import Workspace
+
+_HEARD = 0.12  # a concept that scores more may be named in what is rewarded
 
 BANK, FOLD, HELD = "concepts.safetensors", "fold-{}.safetensors", "heldout.safetensors"
 
@@ -116,6 +118,14 @@ class ConceptData:
             write_atomically(path, json.dumps([asdict(each) for each in said]).encode())
         kept = json.loads(path.read_text(encoding="utf-8"))
         return [Said(tuple(each["captions"]), tuple(map(tuple, each["questions"]))) for each in kept]
+
+    def shown(self, store: FeatureStore) -> list[set[int]]:
+        """What is to be seen in labelled photos, by photo: what the label says, and what the bank hears."""
+        tags, of = self.tags(store), Labels(self.vocabulary)
+        heard = (
+            set(ids[scores >= _HEARD].tolist()) for ids, scores in zip(tags.ids[:, 0], tags.scores[:, 0], strict=True)
+        )
+        return [known.union(of(label_of(store[i].meta))) for i, known in enumerate(heard)]
 
     def tagged(self, store: FeatureStore) -> tuple[list[str], MadeUpTags]:
         """Texts that get tags in place of a photo, and what makes these; store: of the captioned photos."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bitmar.core.errors import ConfigError
 from bitmar.data.caption_batches import CaptionBatches, CaptionedFeatures, Tagger
+from bitmar.data.concepts.label_captions import truest
 from bitmar.data.dataset import BatchSource, Mixture, TextBatches
 from bitmar.data.joined import Joined, JoinedTags
 from bitmar.data.tagged import TaggedCaptions
@@ -146,7 +147,9 @@ def _with_tags(stage: Fit, concepts: ConceptData, captioned: FeatureStore) -> tu
     taggers: list[Tagger] = [tags] * chosen.photos
     if chosen.labelled:
         store = concepts.features("labelled")
-        parts += [(store, concepts.said("labelled"))] * chosen.labelled
+        parts += [
+            (store, truest(concepts.said("labelled"), concepts.shown(store), concepts.vocabulary))
+        ] * chosen.labelled
         taggers += [concepts.tags(store)] * chosen.labelled
     joined = Joined(parts)
     return joined, JoinedTags(joined, taggers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from bitmar.data.features import FeatureStore
 from bitmar.data.joined import Said
 
 LABELLED, PLAIN = 5, 3  # captions of a photo with a label, and of one without
+TRUEST = 3  # of those of a label, what captions are rewarded for
 
 _LONGEST = 16  # words of a caption whose noun is replaced
 
@@ -51,6 +53,15 @@ def say(
             questions = label_questions(nouns, others[: len(nouns)], boxes)
         said.append(Said(tuple(captions), tuple(map(tuple, questions))))
     return said
+
+
+def truest(said: Sequence[Said], shown: Sequence[set[int]], vocabulary: Vocabulary) -> list[Said]:
+    """Of each photo's captions the few that name the least that is not there. shown: what is, by photo."""
+
+    def of(captions: Sequence[str], known: set[int]) -> tuple[str, ...]:
+        return tuple(sorted(captions, key=lambda caption: len(set(vocabulary.find(caption)) - known))[:TRUEST])
+
+    return [replace(each, captions=of(each.captions, known)) for each, known in zip(said, shown, strict=True)]
 
 
 def _boxes(meta: dict[str, object]) -> list[Box]:
