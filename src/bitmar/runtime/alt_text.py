@@ -16,15 +16,21 @@ _OPENING = re.compile(
     r"(?:of|that shows|showing|shows|depicting|with) (?=\S)",
     re.IGNORECASE,
 )
+_SEEN = r" in (?:the|this) (?:photo|picture|image)\W*$"
+_ENDING = re.compile(rf"^there (?:is|are) (?=.*{_SEEN})|{_SEEN}", re.IGNORECASE)
 
 
 def alt_text(caption: str) -> str:
-    """The first sentence of a caption without "a photo of", with a capital letter and a full stop; "" of nothing."""
+    """The first sentence of a caption, with a capital letter and a full stop; "" of nothing.
+
+    Without "a photo of" and "in the picture".
+    """
     text = " ".join(caption.split())
     text = re.sub(r" ([.,;:!?])", r"\1", text)
     text = re.split(r"(?<=\w{3}[.!?]) ", text, maxsplit=1)[0]
     while opening := _OPENING.match(text):
         text = text[opening.end() :]
+    text = _ENDING.sub("", text)
     text = text.rstrip(" ,;:-")
     if not re.search(r"\w", text):
         return ""
