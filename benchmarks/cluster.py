@@ -4,8 +4,7 @@
 
 The nodes are processes of this machine, a core each. A round captions one shard and all shards, in one process and by
 one node, two, ...: the difference is what a photo takes, and the rest what a run takes to begin. The fastest of each
-counts. Beside the clock's time stands that of the processors, Ray's own processes included, which other work on the
-machine hardly changes.
+counts; on a machine that does other work as well, neither is worth much.
 """
 
 from __future__ import annotations
@@ -18,12 +17,11 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import psutil
 import typer
 from _machine import SHARED, publish, run, skip_without_shared_data
 
@@ -53,7 +51,7 @@ def main(
         captioner = Captioner(folder)
         processes = Processes()
         try:
-            took: dict[str, list[tuple[float, float]]] = defaultdict(list)
+            took: dict[str, list[float]] = defaultdict(list)
             for number in range(1, nodes + 1):
                 processes.add()
                 captioner.seconds(None, shards)
@@ -67,21 +65,14 @@ def main(
             processes.stop()
     one = -(-count // shards)
     figures: dict[str, Any] = {"photos": count}
-    figures |= {
-        name: {} for name in ("ms_per_photo", "cpu_ms_per_photo", "cpu_seconds_to_begin", "cpu_hours_per_million")
-    }
-    for where in ("plain", *(f"nodes_{number}" for number in range(1, nodes + 1))):
-        less, more = (tuple(map(min, zip(*took[f"{where} {some}"], strict=True))) for some in (1, shards))
-        each, cpu_each = ((b - a) / (count - one) for a, b in zip(less, more, strict=True))
+    figures |= {name: {} for name in ("ms_per_photo", "seconds_to_begin", "core_hours_per_million")}
+    for where, cores in (("plain", 1), *((f"nodes_{number}", number) for number in range(1, nodes + 1))):
+        less, more = min(took[f"{where} 1"]), min(took[f"{where} {shards}"])
+        each = (more - less) / (count - one)
         figures["ms_per_photo"][where] = 1e3 * each
-        figures["cpu_ms_per_photo"][where] = 1e3 * cpu_each
-        figures["cpu_seconds_to_begin"][where] = less[1] - one * cpu_each
-        figures["cpu_hours_per_million"][where] = 1e6 * cpu_each / 3600
-    figures["cpu_overhead"] = {
-        where: value / figures["cpu_ms_per_photo"]["plain"] - 1
-        for where, value in figures["cpu_ms_per_photo"].items()
-        if where != "plain"
-    }
+        figures["seconds_to_begin"][where] = less - one * each
+        figures["core_hours_per_million"][where] = cores * 1e6 * each / 3600
+    figures["overhead_of_one_node"] = figures["ms_per_photo"]["nodes_1"] / figures["ms_per_photo"]["plain"] - 1
     figures["kills"] = {
         "runs": kills,
         "lost": sum(lost for lost, _ in ends),
@@ -110,11 +101,11 @@ class Captioner:
         self.out, self.folder, self.model = folder / "captions.json", folder, bitmar.load()
         self.expected = b""
 
-    def seconds(self, cluster: str | None, shards: int) -> tuple[float, float]:
-        """One run over the first shards, by the clock and of processors. BitMarError for a file of other captions."""
-        begun, spent = time.perf_counter(), cpu_seconds()
+    def seconds(self, cluster: str | None, shards: int) -> float:
+        """One run over the first shards. BitMarError for a file of other captions."""
+        begun = time.perf_counter()
         self.run(cluster, shards)
-        took = time.perf_counter() - begun, cpu_seconds() - spent
+        took = time.perf_counter() - begun
         written = self.out.read_bytes()
         if len(written) > len(self.expected) and cluster is None:
             self.expected = written
@@ -148,15 +139,6 @@ class Captioner:
         if len(keys) == len(expected) and self.out.read_bytes() != self.expected:
             raise BitMarError("with a node killed, other captions were written")
         return len(expected - set(keys)), len(keys) - len(set(keys))
-
-
-def cpu_seconds() -> float:
-    """What this process and all below it have taken of processors, those among them that ended."""
-    total = 0.0
-    for process in (psutil.Process(), *psutil.Process().children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            total += sum(process.cpu_times()[:4])
-    return total
 
 
 class Processes:
