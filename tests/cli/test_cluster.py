@@ -46,6 +46,7 @@ class Nodes:
         """With these nodes, and no others."""
         for name in self._nodes.keys() - set(names):
             self.kill(name)
+        self._processes.wait_for_nodes()  # else work may still be given to those that were killed
         for name in names:
             if name not in self._nodes:
                 self.add(name)

@@ -17,6 +17,8 @@ from PIL import Image
 from bitmar.cli.photos import find_photos
 from bitmar.cli.threads import in_order
 
+from .._without import without
+
 Cli = Callable[..., Any]
 
 
@@ -176,6 +178,4 @@ def test_a_video_is_described_by_a_frame_of_its_middle(
     assert both.exit_code == 1 and "broken.mp4: no video" in both.stderr and path.with_suffix(".txt").exists()
     folder = cli("caption", tmp_path, "--model", model)  # a telephone films beside its photos
     assert folder.exit_code == 2 and "no photo in this folder" in folder.stderr
-    monkeypatch.delitem(sys.modules, "bitmar.watch.video", raising=False)
-    monkeypatch.setitem(sys.modules, "av", None)
-    assert "[video]" in fails("caption", path, "--model", model)
+    assert "[video]" in without("av", "caption", path, "--model", model)

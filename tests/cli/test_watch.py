@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from .._without import without
+
 pytest.importorskip("watchdog", reason="watching needs bitmar[watch]")
 av = pytest.importorskip("av", reason="watching needs bitmar[watch]")
 
@@ -93,13 +95,7 @@ def test_what_it_refuses(fails: Callable[..., str], model: Path, video: Path, ph
     assert "--existing" in fails("watch", video, "--existing")
 
 
-def test_a_missing_extra_is_named(
-    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, video: Path, tmp_path: Path
-) -> None:
+def test_a_missing_extra_is_named(video: Path, tmp_path: Path) -> None:
     for package, source in {"av": video, "watchdog": tmp_path}.items():
-        for name in [name for name in sys.modules if name.startswith(("bitmar.watch", package))]:
-            monkeypatch.delitem(sys.modules, name)
-        monkeypatch.setitem(sys.modules, package, None)
-        line = fails("watch", source)
+        line = without(package, "watch", source)
         assert f"needs {package}" in line and "[watch]" in line
-        monkeypatch.undo()

@@ -28,7 +28,7 @@ def write(path: Path, *colours: str) -> str:
 
 
 def test_a_shard_replaced_under_its_name_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
-    recipe = SimpleNamespace(cache=str(tmp_path / "cache"), tower={"image_size": 32})
+    recipe = SimpleNamespace(cache=str(tmp_path / "cache"), checkpoints=None, tower={"image_size": 32})
     workspace = Workspace(recipe)  # type: ignore[arg-type]
     patterns = (write(tmp_path / "a.tar", "red", "blue"),)
     assert len(workspace.photos("train", patterns)) == 2
@@ -42,7 +42,7 @@ def test_a_shard_replaced_under_its_name_is_not_taken_for_the_old_one(tmp_path: 
 
 
 def test_what_is_not_there_is_told_at_once(tmp_path: Path) -> None:
-    workspace = Workspace(SimpleNamespace(cache=str(tmp_path)))  # type: ignore[arg-type]
+    workspace = Workspace(SimpleNamespace(cache=str(tmp_path), checkpoints=None))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no shard"):
         workspace.check((str(tmp_path / "x.tar"),), {})
     with pytest.raises(DataError, match="no text"):
