@@ -66,6 +66,18 @@ def test_the_folder_is_a_repository(model: Any, tmp_path: Path) -> None:
     assert AutoModelForCausalLM.from_pretrained(ready.folder, trust_remote_code=True).config.vocab_size == 280
 
 
+def test_two_photos_of_one_name(model: Any, tmp_path: Path) -> None:
+    from bitmar.hub import prepare
+
+    photos = [tmp_path / "a" / "photo.png", tmp_path / "b" / "photo.png"]
+    for photo in photos:
+        photo.parent.mkdir()
+        Image.new("RGB", (30, 30), "green").save(photo)
+    with pytest.raises(ConfigError, match="the same name"):
+        prepare(model, "someone/tiny", tmp_path / "hub", photos=photos)
+    assert not (tmp_path / "hub").exists()
+
+
 def test_a_licence_of_the_hubs_list_is_named_as_it_is(model: Any, tmp_path: Path) -> None:
     from bitmar.hub import prepare
 

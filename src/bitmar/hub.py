@@ -83,6 +83,8 @@ def prepare(
         raise ConfigError(f"{folder} is not empty: name another folder, or delete this one")
     results = [] if figures is None else read_results(figures)
     shown = [_shown(model, Path(photo)) for photo in photos]
+    if len({name for name, _, _ in shown}) < len(shown):
+        raise ConfigError("two of the photos have the same name: the repository shows them by their names")
     unpack(model.path, folder)
     shutil.copyfile(model.path, folder / PACKED)
     for name, _, picture in shown:

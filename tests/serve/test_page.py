@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright (bitmar[dev])")
-data = pytest.importorskip("skimage", reason="the photos are scikit-image's").__file__
-expect = sync_api.expect
+from .._browser import CAT, CHROMIUM, COFFEE, FLAGS, expect, needs_chromium, sync_api
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here (Debian: apt-get install chromium)")
-
-PHOTOS = Path(data).parent / "data"
-CAT, COFFEE = PHOTOS / "chelsea.png", PHOTOS / "coffee.png"  # both in the public domain (CC0)
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-    "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
-]  # fmt: skip
+pytestmark = needs_chromium
 SECONDS = 60  # a machine that trains at the same time is slow
 
 

@@ -202,7 +202,10 @@ def caption(
 
 
 def _print(result: dict[str, Any], style: Style, alone: bool) -> None:
-    line = _honest(result) if style is Style.plain else result["caption"]
+    from bitmar.runtime.confidence import honest
+
+    plain = honest(result["caption"], result["confidence"], result["general"])
+    line = plain if style is Style.plain else result["caption"]
     how_sure = _sure(result["confidence"]) if style is Style.plain else ""
     typer.echo(line if alone else f"{result['photo']}: {line}{how_sure and f' ({how_sure})'}")
     if alone and how_sure:
@@ -256,16 +259,6 @@ def caption_photos(
         if log is not None and key is not None and key not in log.found and "error" not in result:
             log.put(key, result)
         yield result
-
-
-def _honest(result: dict[str, Any]) -> str:
-    """A caption as it is shown: a doubtful one says so, and what is sure in its place."""
-    from bitmar.runtime.confidence import DOUBTFUL
-
-    if result["confidence"] is None or result["confidence"] >= DOUBTFUL:
-        return str(result["caption"])
-    sure = f" (surely {result['general']})" if result["general"] else ""
-    return f"not sure: {result['caption']}{sure}"
 
 
 def _sure(confidence: float | None) -> str:

@@ -97,6 +97,13 @@ class Witness:
         return phrase if phrase is not None and sums[phrase] >= _CLEAR else None
 
 
+def honest(caption: str, confidence: float | None, general: str | None) -> str:
+    """A caption as it is shown to people: a doubtful one says so, and what is sure in its place."""
+    if confidence is None or confidence >= DOUBTFUL:
+        return caption
+    return f"not sure: {caption}" + (f" (surely {general})" if general else "")
+
+
 def log_odds(p: float) -> float:
     """The log-odds of a chance, bounded."""
     p = min(max(p, _EDGE), 1 - _EDGE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from bitmar.runtime.confidence import DOUBTFUL
+from bitmar.runtime.confidence import honest
 from bitmar.session.session import Recalled
 from bitmar.watch.source import Notice
 
@@ -43,9 +43,7 @@ class Seen:
 
     def line(self) -> str:
         """For people."""
-        words = self.caption
-        if self.confidence is not None and self.confidence < DOUBTFUL:
-            words = f"not sure: {words}" + (f" (surely {self.general})" if self.general else "")
+        words = honest(self.caption, self.confidence, self.general)
         sure = "" if self.confidence is None else f"{self.confidence:.0%} sure"
         about = "; ".join(filter(None, (sure, self.known)))
         return f"{_place(self.time, self.path, self.at)}{words}{about and f' ({about})'}"
