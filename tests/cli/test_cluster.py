@@ -254,10 +254,9 @@ def test_a_shard_that_vanishes_is_named_and_the_others_go_on(
 def test_a_node_with_another_version_is_refused_by_name(
     head: Nodes, fails: Callable[..., str], model: Path, shards: Path, tmp_path: Path
 ) -> None:
-    package = tmp_path / "other" / "bitmar"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text('__version__ = "0.0.1"\n')
-    head.ensure().add("other", PYTHONPATH=str(package.parent))
+    # Run when Python starts; an editable installation would be found before another package on its path.
+    (tmp_path / "sitecustomize.py").write_text('import bitmar\n\nbitmar.__version__ = "0.0.1"\n')
+    head.ensure().add("other", PYTHONPATH=str(tmp_path))
     out = tmp_path / "out.json"
     line = fails("caption", "--model", model, "--data", f"{shards}/*.tar", "--out", out, "--cluster", head.address)
     assert f"has bitmar 0.0.1 and this machine {bitmar.__version__}: install the same one on all" in line
