@@ -1,5 +1,6 @@
 # make demo      captions of four sample photographs, or PHOTO="mine.jpg yours.jpg"; installs no PyTorch
-# make test      everything that continuous integration checks
+# make test      ruff, clang-format, mypy and pytest
+# make tidy      clang-tidy over the native engine
 # make sanitize  the native engine under AddressSanitizer and UndefinedBehaviorSanitizer (gcc)
 # make fuzz      FUZZ_SECONDS of broken models, photos, memories, shards, recipes and options, by default 60
 # make neon      the Arm kernels, cross-compiled and run by qemu
@@ -28,7 +29,7 @@ BIN := $(VENV)/bin
 NATIVE := CMakeLists.txt $(wildcard native/*.h native/*.cpp)
 INSTALL := pyproject.toml scripts/install.sh requirements/build.txt $(NATIVE)
 
-.PHONY: demo test sanitize fuzz neon web bench figures docs wheel compat mutants update clean
+.PHONY: demo test tidy sanitize fuzz neon web bench figures docs wheel compat mutants update clean
 
 demo: $(VENV)/demo.stamp
 	@if [ -e "$(PHOTO)" ]; then set -- "$(PHOTO)"; else set -- $(PHOTO); fi; \
@@ -38,8 +39,15 @@ demo: $(VENV)/demo.stamp
 test: $(VENV)/full.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/clang-format --dry-run --Werror native/*.[hc]* native/tests/*.cpp
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# compile_commands.json is what CMake will compile here: the instruction sets of this processor family.
+tidy: $(VENV)/full.stamp
+	PATH="$(abspath $(BIN)):$$PATH" cmake -S . -B build/tidy -DBITMAR_PYTHON=OFF
+	grep -o '"file": "[^"]*' build/tidy/compile_commands.json | cut -d'"' -f4 | \
+	  xargs -n 1 -P "$$(nproc)" $(BIN)/clang-tidy --quiet -p build/tidy
 
 sanitize: $(VENV)/full.stamp
 	scripts/sanitize.sh $(BIN)/python
