@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 locked=$(realpath -s "${1:-.venv/bin/python}")
 oldest=4.51.3
 work=build/compat
-tests=(tests/model tests/test_export.py tests/evaluate/babylm/test_conformance.py)
+tests=(tests/model tests/test_export.py tests/evaluate/tasks/babylm/test_conformance.py)
 mkdir -p $work
 
 # A virtual environment that has a transformers of its own, and all else (the same torch: its bits can be compared) from PYTHON's.

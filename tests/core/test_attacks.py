@@ -6,6 +6,7 @@ The lies are told with the checksum left out of account (`verify=False`) too: an
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -256,8 +257,15 @@ def test_metadata_alone_is_refused(good_file: Path, tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_one_error(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="No such file"):
         open_container(tmp_path / "nothing.bitmar")
-    with pytest.raises(FormatError, match="cannot be read"):
+    with pytest.raises(FormatError, match="is a folder"):
         open_container(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.bitmar")
+    with pytest.raises(FormatError, match="is no file"):
+        open_container(tmp_path / "pipe.bitmar")
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

@@ -49,6 +49,7 @@ def test_is_frozen() -> None:
         ({"dropout": 1.5}, "between"),
         ({"dropout": float("nan")}, "between"),
         ({"rope_theta": 10**400}, "between"),
+        ({"hidden_size": 10**5000}, "not a number of thousands of digits"),
         ({"activation": "relu"}, "did you mean 'relu2'"),
         ({"activation": None}, "must be str"),
         ({"num_heads": 3}, "multiple"),

@@ -37,6 +37,20 @@ def test_texts_beside_photos(photos: Path) -> None:
     assert not bad
 
 
+def test_a_text_that_may_be_of_either_of_two_photos_is_of_neither(photos: Path, jpeg: Callable[..., bytes]) -> None:
+    (photos / "a.png").write_bytes(jpeg())
+    (photos / "a.txt").write_text("A cat.")
+    (photos / "a.png.txt").write_text("A dog.")
+    found, bad = read(photos)
+    assert found[str(photos / "a.png")] == ("A dog.",) and str(photos / "a.jpg") not in found
+    assert bad == {str(photos / "a.jpg"): "a.txt may be another photo's: call it a.jpg.txt"}
+
+
+def test_a_text_in_utf_16_is_no_caption(photos: Path) -> None:
+    (photos / "a.txt").write_bytes("A cat.".encode("utf-16-le"))
+    assert "NUL bytes" in read(photos)[1][str(photos / "a.jpg")]
+
+
 def test_a_table_as_caption_writes_it(photos: Path) -> None:
     table = photos / "captions.csv"
     table.write_text(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from bitmar.core.errors import ConfigError, DataError
+from bitmar.core.errors import ConfigError, DataError, OutputError
 from bitmar.data import corpus as corpus_module
 from bitmar.data.corpus import Corpus, TokenStream, build_corpus
 from bitmar.data.tokenizer import train_bpe
@@ -24,6 +24,40 @@ def _source(folder: Path, name: str = "stories.txt", texts: list[str] = STORIES)
 
 def _build(path: str, cache: Path, tokenizer: Tokenizer = TOKENIZER, **more: object) -> Corpus:
     return build_corpus({"stories": path}, tokenizer, cache, progress=False, **more)  # type: ignore[arg-type]
+
+
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = _source(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        with pytest.raises(OutputError, match=r"cannot write .*: No space left on device"):
+            _build(path, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+    assert len(_build(path, tmp_path / "cache")["stories"].train)
+
+
+@pytest.mark.parametrize(
+    "about", ["[]", "{}", "null", '{"dtype": 1, "tokens": {}}', '{"dtype": "uint16", "tokens": []}']
+)
+def test_a_folder_that_says_something_else_is_damaged(tmp_path: Path, about: str) -> None:
+    path = _source(tmp_path)
+    _build(path, tmp_path / "cache")
+    next((tmp_path / "cache").glob("*/domain.json")).write_text(about)
+    with pytest.raises(DataError, match="is damaged"):
+        _build(path, tmp_path / "cache")
+
+
+def test_documents_that_do_not_fit_their_tokens_are_damage(tmp_path: Path) -> None:
+    path = _source(tmp_path)
+    _build(path, tmp_path / "cache", heldout=0.0)
+    file = next((tmp_path / "cache").glob("*/train.offsets.npy"))
+    offsets = np.load(file)
+    np.save(file, np.concatenate((offsets[:1], offsets[2:3], offsets[1:2], offsets[3:])))
+    with pytest.raises(DataError, match=r"train\.offsets\.npy does not fit train\.bin"):
+        _build(path, tmp_path / "cache", heldout=0.0)
 
 
 def _texts(stream: TokenStream) -> list[str]:

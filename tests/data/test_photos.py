@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from bitmar.core.image import load_photo, to_square
 from bitmar.data import photos
 from bitmar.data.photos import PhotoStore, build_photo_store
 from bitmar.data.rowlog import RowLog, open_shards, read_index
-from bitmar.data.sources import CaptionedPhoto
+from bitmar.data.sources import CaptionedPhoto, _from_sample
 
 
 def sample(i: int, key: str | None = None) -> CaptionedPhoto:
@@ -95,8 +97,68 @@ def test_folders_that_are_no_store(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         PhotoStore(tmp_path / "cut")
     (tmp_path / "cut" / "store.json").write_text("{")
-    with pytest.raises(DataError, match="is not JSON"):
+    with pytest.raises(DataError, match=r"store\.json is damaged"):
         PhotoStore(tmp_path / "cut")
+    for size in ("true", "0", '"16"', "1e9", "null"):
+        (tmp_path / "cut" / "store.json").write_text(f'{{"format": 2, "kind": "photos", "size": {size}}}')
+        with pytest.raises(DataError, match=r"store\.json is damaged \(size is"):
+            PhotoStore(tmp_path / "cut")
+
+
+LINES = [
+    json.dumps({"key": key, "row": i, "captions": [key], "meta": {}, "digest": key}) for i, key in enumerate("abc")
+]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [LINES[0], LINES[2]],
+        [LINES[1], LINES[0], LINES[2]],
+        [LINES[0], LINES[0], LINES[1]],
+        ['{"key": "a", "row": true}'],
+        ['{"key": "a", "row": -1}'],
+        ['{"key": "a", "row": 0.0}'],
+        ['{"key": 1, "row": 0}'],
+        ['{"row": 0}'],
+        ['{"key": "a", "row": 0, "captions": "A dog."}'],
+        ['{"key": "a", "row": 0, "captions": [1]}'],
+        ['{"key": "a", "row": 0, "meta": []}'],
+        ['{"key": "a", "row": null, "error": 1}'],
+        ["[]"],
+        ["{" * 100],
+        ["", LINES[0]],
+    ],
+)
+def test_no_sample_of_a_damaged_index_gets_the_row_of_another(tmp_path: Path, lines: list[str]) -> None:
+    (tmp_path / "index.jsonl").write_text("\n".join([*lines, ""]))
+    with pytest.raises(DataError, match=r"line \d is damaged"):
+        read_index(tmp_path)
+
+
+def test_a_missing_shard_is_not_replaced_by_the_next(tmp_path: Path) -> None:
+    with log_of(tmp_path) as log:
+        write(log, [True] * 12, 0)
+    (tmp_path / "rows-00001.npy").unlink()
+    with pytest.raises(DataError, match=r"has no rows-00001\.npy"):
+        open_shards(tmp_path, "rows", (3,), DTYPE)
+
+
+def test_a_run_that_goes_on_names_what_the_one_before_has_skipped(tmp_path: Path) -> None:
+    build_photo_store([sample(0), BROKEN], tmp_path, size=16)
+    bad: list[str] = []
+    build_photo_store([sample(0), BROKEN, sample(1)], tmp_path, size=16, on_bad=lambda key, _: bad.append(key))
+    assert bad == ["set/broken"]
+
+
+def test_what_a_shard_may_say_of_a_photo_can_be_read_again(tmp_path: Path) -> None:
+    deep: object = "x"
+    for _ in range(14):
+        deep = [deep]
+    photo = _from_sample("a", {"png": sample(0).image, "json": json.dumps({"more": deep}).encode()})
+    assert build_photo_store([photo], tmp_path, size=16)[0].meta == {"more": deep}
+    with pytest.raises(ValueError, match="nested too deeply"):
+        _from_sample("a", {"png": sample(0).image, "json": json.dumps({"more": [[[deep]]]}).encode()})
 
 
 DTYPE = np.dtype(np.uint16)
@@ -171,3 +233,25 @@ def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(OutputError, match="No space left on device; what is done is kept"):
             build_photo_store([sample(0)], tmp_path, size=16)
     assert len(build_photo_store([sample(0), sample(1)], tmp_path, size=16)) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such limit")
+def test_no_room_at_any_byte_loses_nothing_that_was_stored(tmp_path: Path) -> None:
+    """Files of at most so many bytes: the run ends in our error, and the next one goes on with what is there."""
+    import resource
+
+    samples = [sample(i) for i in range(6)]
+    whole = build_photo_store(samples, tmp_path / "whole", size=16)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        for most in (1, 100, 130, 900, 1000, 4000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+            with pytest.raises(OutputError, match="cannot write"):
+                build_photo_store(samples, tmp_path / str(most), size=16)
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            store = build_photo_store(samples, tmp_path / str(most), size=16)
+            assert np.array_equal(store.pixels, whole.pixels) and store.entries == whole.entries
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)

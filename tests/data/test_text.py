@@ -160,6 +160,15 @@ def test_hugging_face_dataset_from_a_local_folder(tmp_path: Path) -> None:
         list(Domain(dataset=str(tmp_path), column="stories").documents())
 
 
+def test_a_column_of_a_dataset_that_is_no_text_becomes_none(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    _write(tmp_path / "train.jsonl", '{"a": null, "b": ["One."], "c": 5}\n{"a": "Two.", "b": ["Two."], "c": 6}\n')
+    assert list(Domain(dataset=str(tmp_path), column="a").documents()) == ["Two."]
+    for column in "bc":
+        with pytest.raises(DataError, match=f"column '{column}' of dataset .* not text"):
+            list(Domain(dataset=str(tmp_path), column=column).documents())
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-be"])
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_text_in_another_encoding_is_refused_with_what_to_do(

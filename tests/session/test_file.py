@@ -408,6 +408,15 @@ def test_faults_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cod
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mem")
+    with pytest.raises(MemoryFileError, match="is a pipe or a device"):
+        opened(tmp_path / "pipe.mem")
+    with pytest.raises(MemoryFileError, match="no file can be called so"):
+        opened(tmp_path / "a\0.mem")
+
+
 def test_a_full_disk_while_the_file_is_made(tmp_path: Path) -> None:
     (tmp_path / "a.mem").symlink_to("/dev/full")  # reads as zeros, takes nothing
     file = opened(tmp_path / "a.mem")

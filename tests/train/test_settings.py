@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,9 @@ def test_builds_nested_dataclasses() -> None:
         ({"name": "a", "pair": 3}, "top: pair must be a list of 2, not 3"),
         ({"name": "a", "many": [1]}, "top: many must be text, not 1"),
         ({"name": "a", "more": []}, "top: more must be a mapping"),
+        ({"name": "a", "rate": 10**400}, "top: rate must be a number, not 1000"),
+        ({"name": "a", "inner": {"size": 1 << 31}}, "top: inner: size is too large: 2147483648"),
+        ({"name": "a", "rate": 10**5000}, "top: rate must be a number, not a number of thousands of digits"),
         ([], "top: expected a mapping, found []"),
         ("", "top: expected a mapping, found ''"),
     ],
@@ -72,6 +76,13 @@ def test_transformers_words(tmp_path) -> None:
 def test_half_precision_needs_a_gpu(tmp_path) -> None:
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):
         Training(steps=1, precision="fp16").arguments(str(tmp_path))
+
+
+def test_a_report_to_nobody(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"report_to: transformers knows no 'tensorbord' \(did you mean 'tensorboard'"
+    ):
+        Training(steps=1, precision="fp32", report_to=("tensorbord",)).arguments(str(tmp_path))
 
 
 def test_betas_reach_the_optimizer(tmp_path) -> None:

@@ -43,6 +43,9 @@ _DOUBLING = "0: &a0 [1, 1]\n" + "".join(f"{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" f
         (_DOUBLING, "too large"),
         ("{[1]: 2}", "a key must be a text"),
         ("9" * 5000, "no such number"),
+        ("0x" + "f" * 5000, "no such number"),
+        (r'a: "\0"', "a zero byte or half a character"),
+        (r'"\uD800": 1', "a zero byte or half a character"),
         ("!!python/name:os.system", "could not determine a constructor"),
         ("!!int x", "no such number"),
         ("!!float x", "no such number"),
@@ -68,7 +71,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
-_TEXTS = st.text().filter(lambda text: not _is_number(text))
+_TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])).filter(
+    lambda text: not _is_number(text)
+)
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | _TEXTS,
     lambda inner: st.lists(inner) | st.dictionaries(st.text("abc"), inner),

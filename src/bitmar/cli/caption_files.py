@@ -41,7 +41,7 @@ class CaptionFiles:
         if xmp or embed:
             with needs("xmp"):
                 import exiv2  # noqa: F401
-        self._shared: Counter[str] = Counter()
+        self._stems: dict[str, Counter[str]] = {}  # by folder: how many photos in it have this name but for the suffix
         for path in self.outputs:
             if path.is_dir():
                 raise ConfigError(f"{path} is a folder, name a file")
@@ -73,7 +73,6 @@ class CaptionFiles:
             return list(photos)
         if other := next((photo for photo in photos if photo == STDIN or _is_url(photo)), None):
             raise ConfigError(f"--sidecar, --xmp and --embed are for photos that are files, which {other} is not")
-        self._shared = Counter(os.path.splitext(photo)[0] for photo in set(photos))
         if self.outputs or self.force:
             return list(photos)
         left = [photo for photo in photos if self._lacks(photo)]
@@ -124,8 +123,21 @@ class CaptionFiles:
 
     def _beside(self, photo: str, kind: str = "txt") -> Path:
         """photo.txt; photo.jpg.txt where photos of one name differ in their suffix alone."""
-        stem = os.path.splitext(photo)[0]
-        return Path(f"{photo if self._shared[stem] > 1 else stem}.{kind}")
+        folder, name = os.path.split(photo)
+        if folder not in self._stems:
+            self._stems[folder] = _stems_in(folder)
+        shared = self._stems[folder][os.path.splitext(name)[0]] > 1
+        return Path(f"{photo if shared else os.path.splitext(photo)[0]}.{kind}")
+
+
+def _stems_in(folder: str) -> Counter[str]:
+    from bitmar.core.formats import SUFFIXES  # with Pillow, which help does without
+
+    try:
+        names = [os.path.splitext(name) for name in os.listdir(folder or ".")]
+    except OSError:  # told of the photo, which cannot be read either
+        return Counter()
+    return Counter(stem for stem, suffix in names if suffix.lower() in SUFFIXES)
 
 
 def photo_key(photo: str) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, get_args
 
 from bitmar.core.conv_config import ConvTowerConfig
-from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.errors import ConfigError, nearest, told
 from bitmar.core.vit_config import VitTowerConfig
 
 _Config = TypeVar("_Config", bound="ModelConfig | VisionTowerConfig")
@@ -239,16 +239,16 @@ def _check_fields(config: ModelConfig | VisionTowerConfig) -> None:
             continue
         accepted = (float, int) if kind is float else get_args(kind) or (kind,)  # YAML writes `dropout: 0`
         if type(value) not in accepted:  # exact, because True is no number of layers
-            raise ConfigError(f"{name} must be {_kind_name(kind)}, not {value!r:.80}")
+            raise ConfigError(f"{name} must be {_kind_name(kind)}, not {told(value)}")
         if kind in (int, float):
             _check_range(name, value, field.metadata["low"], field.metadata["high"])
         elif kind is str and value not in field.metadata["choices"]:
             choices = field.metadata["choices"]
             hint = nearest(value, choices)
-            raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r:.80}{hint}")
+            raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {told(value)}{hint}")
         elif kind is tuple:
             if not 0 < len(value) <= _MAX_STAGES or any(type(item) is not int for item in value):
-                raise ConfigError(f"{name} must be a list of whole numbers, not {value!r:.80}")
+                raise ConfigError(f"{name} must be a list of whole numbers, not {told(value)}")
             for item in value:
                 _check_range(name, item, field.metadata["low"], field.metadata["high"])
         if kind is float:
@@ -261,7 +261,7 @@ def _kind_name(kind: Any) -> str:
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also false for NaN
-        raise ConfigError(f"{name} must lie between {low} and {high}, not {value!r:.80}")
+        raise ConfigError(f"{name} must lie between {low} and {high}, not {told(value)}")
 
 
 def _check_divides(config: ModelConfig | VisionTowerConfig, whole: str, parts: str) -> None:

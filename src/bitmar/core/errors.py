@@ -64,6 +64,14 @@ def nearest(name: str, choices: Iterable[str]) -> str:
     return f" (did you mean {matches[0]!r}?)" if matches else ""
 
 
+def told(value: object, most: int = 80) -> str:
+    """A value as a message shows it: its beginning, and in words what Python writes down for nobody."""
+    try:
+        return f"{value!r:.{most}}"
+    except ValueError:  # a whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
 def pip_install(extra: str) -> str:
     """The command that brings an extra: by the project's name, or by its folder where pip installed it from a clone."""
     from urllib.parse import urlsplit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from bitmar.core.errors import OutputError
@@ -18,26 +19,38 @@ def shown(text: str) -> str:
 def write_atomically(path: str | Path, data: bytes, *, mode: int = 0o666) -> None:
     """Write `data` to a temporary file in the same folder, fsync it and rename it over `path`.
 
-    mode: the permissions, less what the process's umask takes away.
-    Raises OutputError if the folder is missing, the disk is full or writing is not allowed; `path` is then
-    untouched.
+    A link is followed, and stays one. mode: the permissions, less what the process's umask takes away.
+    Raises OutputError if the folder is missing, the disk is full, writing is not allowed, or `path` is a folder, a pipe
+    or a device; it is then untouched.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
+        target = _target(path)
+        temporary = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}")
         try:
             handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:  # Ctrl-C too must leave no debris
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    sync_folder(path.parent)
+    except ValueError as error:  # a zero byte in the name
+        raise OutputError(f"cannot write {str(path)!r}: {error}") from error
+    sync_folder(target.parent)
+
+
+def _target(path: Path) -> Path:
+    """The file that a name stands for. What is no file would be lost under one: /dev/null is such a name."""
+    target = Path(os.path.realpath(path)) if path.is_symlink() else path
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise OutputError(f"cannot write {path}: it is no file, name one")
+    return target
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,8 @@ class Mapped(NamedTuple):
 def map_file(path: Path) -> Mapped:
     """Open and map a file once, and parse its header; the entries are not checked. Raises FormatError."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for, for ever
+            raise FormatError("is a folder, name a file" if path.is_dir() else "is no file, name one")
         with path.open("rb") as file:
             prefix = file.read(8)
             if len(prefix) < 8:

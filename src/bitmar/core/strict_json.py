@@ -6,16 +6,16 @@ import json
 import re
 from typing import Any
 
-_DEPTH = 32  # far beyond any sidecar; what is read must also be writable again, from deeper in the stack
+DEPTH = 32  # far beyond any sidecar; what is read must also be writable again, from deeper in the stack
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str, depth: int = DEPTH) -> Any:
     """The value of a JSON document in UTF-8.
 
     Raises ValueError, with a reason that fits after "not JSON: " or stands alone, for anything but valid JSON, and
     also for NaN and infinities, a key that comes twice in one object, lone surrogates (UTF-8 has none), numbers beyond
-    64 bits and nesting deeper than 32.
+    64 bits and nesting deeper than `depth`.
     """
     try:
         text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
@@ -26,7 +26,7 @@ def parse_json(data: bytes | str) -> Any:
         raise ValueError(f"not JSON ({error.msg} at character {error.pos})") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    _check(value, _DEPTH)
+    _check(value, depth)
     return value
 
 

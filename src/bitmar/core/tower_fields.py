@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.errors import ConfigError, nearest, told
 
 _SCALES = (1e-9, 1e6)
 
@@ -24,17 +24,17 @@ def need_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """One of these words."""
     if value not in choices:
         hint = nearest(value, choices) if isinstance(value, str) else ""
-        raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r:.80}{hint}")
+        raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {told(value)}{hint}")
 
 
 def need_whole(name: str, value: Any, low: int, high: int) -> None:
     """A whole number from `low` to `high`; True is none."""
     if type(value) is not int or not low <= value <= high:
-        raise ConfigError(f"{name} must be a whole number from {low} to {high}, not {value!r:.80}")
+        raise ConfigError(f"{name} must be a whole number from {low} to {high}, not {told(value)}")
 
 
 def need_scale(name: str, value: Any) -> None:
     """A finite number above 0 that a step of integers may stand for."""
     low, high = _SCALES
     if type(value) not in (int, float) or not low <= value <= high:
-        raise ConfigError(f"{name} must lie between {low} and {high}, not {value!r:.80}")
+        raise ConfigError(f"{name} must lie between {low} and {high}, not {told(value)}")

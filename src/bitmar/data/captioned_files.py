@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -20,9 +21,10 @@ def iter_captioned(sources: Iterable[str], on_bad: OnBad) -> Iterator[CaptionedP
     """The photos of several sources, those without captions too.
 
     A source is a folder, whose photos, in all folders below it, have captions in NAME.txt or NAME.jpg.txt beside them,
-    one a line; a table, .csv or .jsonl, with `photo` and `caption` as `bitmar caption` writes it, whose paths hold from
-    here or from the table's folder; or WebDataset shards. What cannot be used goes to `on_bad` and is skipped. A source
-    that is not there is a DataError.
+    one a line (only in the latter where photos differ in nothing but their suffix: whose NAME.txt is cannot be known);
+    a table, .csv or .jsonl, with `photo` and `caption` as `bitmar caption` writes it, whose paths hold from here or
+    from the table's folder; or WebDataset shards. What cannot be used goes to `on_bad` and is skipped. A source that is
+    not there is a DataError.
     """
     for source in sources:
         path = Path(source)
@@ -38,11 +40,15 @@ def _folder(root: Path, on_bad: OnBad) -> Iterator[CaptionedPhoto]:
     photos = sorted(_photos_below(root, on_bad))
     if not photos:
         raise DataError(f"no photo in {root}: name a folder of photos with a .txt beside each, a table or shards")
+    stems = Counter(photo.with_suffix("") for photo in photos)
     for photo in photos:
         try:
-            captions = _sidecar(photo)
-        except (OSError, UnicodeDecodeError) as error:
-            on_bad(str(photo), f"its .txt cannot be read: {getattr(error, 'strerror', None) or error}")
+            captions = _sidecar(photo, alone=stems[photo.with_suffix("")] == 1)
+        except ValueError as error:
+            on_bad(str(photo), str(error))
+            continue
+        except OSError as error:
+            on_bad(str(photo), f"its .txt cannot be read: {error.strerror or error}")
             continue
         yield from _photo(photo, captions, on_bad)
 
@@ -60,10 +66,20 @@ def _photos_below(root: Path, on_bad: OnBad) -> Iterator[Path]:
         )
 
 
-def _sidecar(photo: Path) -> list[str]:
-    for path in (photo.with_name(f"{photo.name}.txt"), photo.with_suffix(".txt")):
+def _sidecar(photo: Path, alone: bool) -> list[str]:
+    """alone: no other photo differs in its suffix only. Raises OSError, and ValueError for what is no caption of it."""
+    own, shared = photo.with_name(f"{photo.name}.txt"), photo.with_suffix(".txt")
+    if not own.is_file() and not alone and shared.is_file():
+        raise ValueError(f"{shared.name} may be another photo's: call it {own.name}")
+    for path in (own, shared):
         if path.is_file():
-            return path.read_text(encoding="utf-8-sig").splitlines()
+            try:
+                text = path.read_text(encoding="utf-8-sig")
+            except UnicodeDecodeError as error:
+                raise ValueError(f"its .txt cannot be read: not UTF-8 at byte {error.start}") from None
+            if "\0" in text:
+                raise ValueError("its .txt cannot be read: it holds NUL bytes, as UTF-16 does; it must be UTF-8")
+            return text.splitlines()
     return []
 
 
@@ -71,7 +87,7 @@ def _table(table: Path, on_bad: OnBad) -> Iterator[CaptionedPhoto]:
     """Rows of one photo, wherever they stand, are captions of one photo."""
     found: dict[Path, list[str]] = {}
     for number, photo, caption in _rows(table, on_bad):
-        path = next((path for path in (Path(photo), table.parent / photo) if path.is_file()), None)
+        path = next((path for path in (Path(photo), table.parent / photo) if os.path.isfile(path)), None)
         if path is None:
             on_bad(f"{table}:{number}", f"no photo {photo:.200}{near_path(table.parent / photo)}")
             continue

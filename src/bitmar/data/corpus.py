@@ -8,8 +8,10 @@ whatever the domain, the order of the files or the run, and a copy of a held-out
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -22,7 +24,8 @@ import numpy.typing as npt
 from tokenizers import Tokenizer
 
 from bitmar import console
-from bitmar.core.errors import ConfigError, DataError, nearest
+from bitmar.core.errors import ConfigError, DataError, OutputError, nearest
+from bitmar.core.files import sync_folder, write_atomically
 from bitmar.data.questions import questions
 from bitmar.data.text import MAX_DOCUMENT, Domain
 from bitmar.data.tokenizer import SpecialIds, fingerprint, plain_encoder, special_ids
@@ -159,9 +162,9 @@ def _build(
     folder: Path,
     progress: bool,
 ) -> None:
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
+    partial = folder.with_name(f"{folder.name}.partial-{secrets.token_hex(4)}")
     try:
+        partial.mkdir(parents=True)
         with console.progress(size=True, hidden=not progress) as bar:
             size = sum(file.stat().st_size for file in domain.files()) if domain.path is not None else None
             task = bar.add_task(f"tokenising {name}", total=size)
@@ -170,9 +173,15 @@ def _build(
             written = _write(partial, parts, tokenizer, special)
         if not any(written["tokens"].values()):
             raise DataError(f"text domain {name!r} has no document in it: {domain.path or domain.dataset}")
-        (partial / "domain.json").write_text(json.dumps(written, indent=1))
-        if not folder.is_dir():  # another process may have finished the same domain first
+        write_atomically(partial / "domain.json", json.dumps(written, indent=1).encode())
+        try:
             partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process has finished the same domain first
+                raise
+        sync_folder(folder.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -211,8 +220,13 @@ def _write(
                 files[part].write(ids.tobytes())
                 offsets[part].append(offsets[part][-1] + len(ids))
                 size += len(text.encode())
+        for part in PARTS:
+            files[part].flush()
+            os.fsync(files[part].fileno())  # or a power cut leaves zeros where the folder says that all is there
     for part in PARTS:
-        np.save(folder / f"{part}.offsets.npy", np.array(offsets[part], np.int64))
+        offsets_file = io.BytesIO()
+        np.save(offsets_file, np.array(offsets[part], np.int64))
+        write_atomically(folder / f"{part}.offsets.npy", offsets_file.getvalue())
     return {"dtype": dtype.name, "bytes": size, "tokens": {part: offsets[part][-1] for part in PARTS}}
 
 
@@ -226,16 +240,18 @@ def _open(name: str, weight: float, folder: Path) -> CorpusDomain:
     try:
         about = json.loads((folder / "domain.json").read_text())
         train, heldout = (_stream(folder, part, about) for part in PARTS)
-        return CorpusDomain(name, weight, train, heldout, about["bytes"])
-    except (OSError, ValueError, KeyError) as error:
+        return CorpusDomain(name, weight, train, heldout, int(about["bytes"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise DataError(f"the tokenised text in {folder} is damaged ({error}); delete that folder") from None
 
 
 def _stream(folder: Path, part: Part, about: Mapping[str, Any]) -> TokenStream:
     dtype, count, file = np.dtype(about["dtype"]), about["tokens"][part], folder / f"{part}.bin"
     offsets = np.load(folder / f"{part}.offsets.npy", allow_pickle=False)
-    if file.stat().st_size != count * dtype.itemsize or offsets[-1] != count:
+    if file.stat().st_size != count * dtype.itemsize or offsets.ndim != 1 or offsets.dtype != np.int64:
         raise ValueError(f"{file.name} has not the {count} tokens it should")
+    if offsets[:1] != [0] or offsets[-1] != count or (np.diff(offsets) < 0).any():
+        raise ValueError(f"{part}.offsets.npy does not fit {file.name}")
     # numpy cannot map an empty file, which is what a small domain's held-out share may be
     tokens = np.memmap(file, dtype, "r") if count else np.empty(0, dtype)
     return TokenStream(tokens, offsets)

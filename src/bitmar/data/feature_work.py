@@ -56,7 +56,7 @@ def features_on(
     )
     with open_log(out, extractor) as log, Cluster(address) as cluster:
         found = cluster.results(task, named, [line["key"] for line in log.lines])
-        left = unlogged(_batches(found, on_bad), log, itemgetter(0))
+        left = unlogged(_batches(found, on_bad), log, itemgetter(0), on_bad)
         write_rows(iter(lambda: list(islice(left, _ROWS)), []), log, on_bad=on_bad, on_progress=on_progress)
     return FeatureStore(out)
 

@@ -107,7 +107,8 @@ def extract_features(
     """
     extractor = Extractor(tower, views=views, seed=seed, ranges=ranges)
     with open_log(folder, extractor) as log:
-        write_rows(extractor(unlogged(samples, log, describe)), log, on_bad=on_bad, on_progress=on_progress)
+        left = unlogged(samples, log, describe, on_bad)
+        write_rows(extractor(left), log, on_bad=on_bad, on_progress=on_progress)
     return FeatureStore(folder)
 
 

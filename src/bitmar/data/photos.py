@@ -8,6 +8,7 @@ a broken photo has row null and its error) and `photos-00000.npy`, uint8 (n, siz
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bitmar.core.errors import DataError, ImageError
 from bitmar.core.files import write_atomically
 from bitmar.core.image import load_photo, to_square
 from bitmar.core.locks import sole_writer
+from bitmar.core.strict_json import parse_json
 from bitmar.data.rowlog import RowLog, open_shards, read_index
 from bitmar.data.sources import CaptionedPhoto, OnBad
 
@@ -86,7 +88,7 @@ def build_photo_store(
     folder = Path(folder)
     card = {"format": FORMAT, "kind": "photos", "size": size}
     with claim_folder(folder, card), RowLog(folder, "photos", (size, size, 3), np.dtype(np.uint8), _ONE_SHARD) as log:
-        for sample in unlogged(samples, log, describe):
+        for sample in unlogged(samples, log, describe, on_bad):
             try:
                 log.append(describe(sample), to_square(load_photo(sample.image), size))
             except ImageError as error:
@@ -112,10 +114,13 @@ def skip(line: dict[str, Any], error: ImageError, log: RowLog, on_bad: OnBad | N
         on_bad(line["key"], str(error))
 
 
-def unlogged(items: Iterable[Item], log: RowLog, line_of: Callable[[Item], dict[str, Any]]) -> Iterator[Item]:
+def unlogged(
+    items: Iterable[Item], log: RowLog, line_of: Callable[[Item], dict[str, Any]], on_bad: OnBad | None = None
+) -> Iterator[Item]:
     """The items after those already logged, which must be the same photos with the same captions and keys.
 
-    line_of: from an item to its line of the index, as `describe` makes it.
+    line_of: from an item to its line of the index, as `describe` makes it. on_bad: hears of the broken photos that an
+    earlier run has logged, too.
     """
     done = len(log.lines)
     position = -1
@@ -129,6 +134,8 @@ def unlogged(items: Iterable[Item], log: RowLog, line_of: Callable[[Item], dict[
                 f"{log.folder}: sample {position} was {logged['key']!r} and is now {now['key']!r} with "
                 f"another {other}; the sources changed, so choose another folder or delete this one"
             )
+        if logged["row"] is None and on_bad is not None:
+            on_bad(logged["key"], logged.get("error", ""))
     if position + 1 < done:
         raise DataError(
             f"{log.folder} holds {done} samples but the sources give only {position + 1}; "
@@ -158,14 +165,41 @@ def claim_folder(folder: Path, card: dict[str, Any]) -> Iterator[None]:
 def read_card(folder: Path, kind: str) -> dict[str, Any]:
     path = folder / STORE_NAME
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        card = parse_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{folder} is no store of {kind}: it has no {STORE_NAME}") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise DataError(f"{path} is not JSON; build the folder again") from error
+        raise DataError(f"{path} is damaged ({error}); build the folder again") from error
     if not isinstance(card, dict) or card.get("kind") != kind or card.get("format") not in (1, FORMAT):
         raise DataError(f"{folder} is no store of {kind} of format {FORMAT}")
+    if odd := next((name for name, fits in _CARDS[kind].items() if not fits(card.get(name))), None):
+        raise DataError(f"{path} is damaged ({odd} is {card.get(odd)!r:.40}); build the folder again")
     return card
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= 1 << 24
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_scale(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
+
+
+_CARDS: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "photos": {"size": _is_count},
+    "features": {
+        "tower": _is_text,
+        "fingerprint": _is_text,
+        **dict.fromkeys(("views", "grid", "dim", "rows_per_shard"), _is_count),
+        "scale": _is_scale,
+    },
+}  # what a reader needs of each kind of card
 
 
 def read_entries(folder: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
@@ -173,7 +207,8 @@ def read_entries(folder: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
     entries, skipped = [], []
     for line in read_index(folder):
         if line["row"] is None:
-            skipped.append((line["key"], line["error"]))
+            skipped.append((line["key"], line.get("error", "")))
         else:
-            entries.append(Entry(line["key"], tuple(line["captions"]), line["meta"], line.get("digest", "")))
+            captions, meta = tuple(line.get("captions", ())), line.get("meta", {})
+            entries.append(Entry(line["key"], captions, meta, line.get("digest", "")))
     return entries, skipped

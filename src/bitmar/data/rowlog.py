@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,27 +24,57 @@ INDEX_NAME = "index.jsonl"
 
 
 def read_index(folder: Path) -> list[dict[str, Any]]:
-    """Every complete line of the folder's index; an unfinished last line (a kill) is left out."""
+    """Every complete line of the folder's index; an unfinished last line (a kill) is left out.
+
+    Rows are numbered as they lie, so that a line which was lost or came twice gives no sample another one's row. Raises
+    DataError for that and for any other damage.
+    """
     path = folder / INDEX_NAME
     if not path.exists():
         return []
-    lines = []
-    for raw in path.read_bytes().splitlines(keepends=True):
-        if not raw.endswith(b"\n"):
-            break
+    lines: list[dict[str, Any]] = []
+    rows = 0
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    for raw in data.split(b"\n")[:-1]:
         try:
-            lines.append(parse_json(raw))
-            if not isinstance(lines[-1]["row"], int | None):
-                raise TypeError("row")
-        except (ValueError, KeyError, TypeError) as error:
+            line = parse_json(raw)
+            _check_line(line, rows)
+        except ValueError as error:
             raise DataError(f"{path}: line {len(lines) + 1} is damaged ({error}); build the folder again") from error
+        rows += line["row"] is not None
+        lines.append(line)
     return lines
 
 
+def _check_line(line: Any, row: int) -> None:
+    """row: what comes next. Raises ValueError."""
+    if not isinstance(line, dict) or not isinstance(line.get("key"), str) or "row" not in line:
+        raise ValueError("no key or no row")
+    if line["row"] is None:
+        if not isinstance(line.get("error", ""), str):
+            raise ValueError("its error is no text")
+        return
+    if type(line["row"]) is not int or line["row"] != row:
+        raise ValueError(f"row {line['row']!r:.40} stands where row {row} belongs")
+    captions = line.get("captions", [])
+    if not isinstance(captions, list) or not all(isinstance(text, str) for text in captions):
+        raise ValueError("its captions are no list of strings")
+    if not isinstance(line.get("meta", {}), dict) or not isinstance(line.get("digest", ""), str):
+        raise ValueError("its meta or its digest is of another type")
+
+
 def open_shards(folder: Path, stem: str, row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[np.ndarray]:
-    """The folder's `stem-*.npy` shards in order, memory-mapped for reading, each (n, *row_shape)."""
+    """The folder's `stem-*.npy` shards in order, memory-mapped for reading, each (n, *row_shape).
+
+    Raises DataError for one that is damaged, or missing before another.
+    """
     shards = []
-    for path in sorted(folder.glob(f"{stem}-*.npy")):
+    for number, path in enumerate(sorted(folder.glob(f"{stem}-*.npy"))):
+        if path.name != f"{stem}-{number:05d}.npy":  # the rows of the next would be taken for its own
+            raise DataError(f"{folder} has no {stem}-{number:05d}.npy; build the folder again")
         try:
             shard = np.load(path, mmap_mode="r")
         except (ValueError, OSError, EOFError) as error:
@@ -71,13 +101,15 @@ class RowLog:
         self.folder, self.stem, self.row_shape, self.dtype = folder, stem, row_shape, np.dtype(dtype)
         self.rows_per_shard = rows_per_shard
         self.row_bytes = int(np.prod(row_shape)) * self.dtype.itemsize
-        folder.mkdir(parents=True, exist_ok=True)
-        self.lines = self._surviving_lines()
-        self.rows = sum(line["row"] is not None for line in self.lines)
         self._shard: BinaryIO | None = None
         self._pending: list[dict[str, Any]] = []
-        self._drop_unfinished()
-        self._index = (folder / INDEX_NAME).open("ab")
+        self._failed = False
+        with self._writing():
+            folder.mkdir(parents=True, exist_ok=True)
+            self.lines = self._surviving_lines()
+            self.rows = sum(line["row"] is not None for line in self.lines)
+            self._drop_unfinished()
+            self._index = (folder / INDEX_NAME).open("ab")
 
     def append(self, line: dict[str, Any], row: np.ndarray | None) -> None:
         if row is None:
@@ -106,11 +138,16 @@ class RowLog:
             _sync(self._index)
 
     def close(self) -> None:
-        self.commit()
-        if self._shard is not None:
-            self._shard.close()
+        """Commit what is left, but after a fault of the disk: which bytes have arrived then, the next run finds out."""
+        try:
+            if not self._failed:
+                self.commit()
+        finally:
+            for file in (self._shard, self._index):
+                if file is not None:
+                    with suppress(OSError):  # what it still holds is not committed
+                        file.close()
             self._shard = None
-        self._index.close()
 
     def __enter__(self) -> RowLog:
         return self
@@ -124,6 +161,7 @@ class RowLog:
         try:
             yield
         except OSError as error:
+            self._failed = True
             raise OutputError(
                 f"cannot write {self.folder}: {error.strerror or error}; what is done is kept: the same call goes on"
             ) from error

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bitmar.core.errors import DataError
-from bitmar.core.strict_json import kind_of, parse_json
+from bitmar.core.strict_json import DEPTH, kind_of, parse_json
 from bitmar.data.shards import named_shards, open_shard
 from bitmar.data.tar import Damage, Member, read_tar
 from bitmar.data.text import near_path, reading
@@ -161,7 +161,7 @@ def _from_sample(key: str, parts: dict[str, bytes]) -> CaptionedPhoto:
     meta: dict[str, Any] = {}
     if "json" in parts:
         try:
-            meta = parse_json(parts["json"])
+            meta = parse_json(parts["json"], DEPTH // 2)  # it will stand inside other documents
         except ValueError as error:
             raise ValueError(f"its .json: {error}") from None
         if not isinstance(meta, dict):

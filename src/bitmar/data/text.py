@@ -312,6 +312,23 @@ def iter_hf_dataset(name: str, split: str = "train", column: str = "text", confi
     if column not in first:
         hint = nearest(column, first)
         raise DataError(f"dataset {name!r} has no column {column!r}{hint}; it has {', '.join(first)}")
-    yield str(first[column])
-    for row in rows:
-        yield str(row[column])
+    yield _text_in(first, column, name)
+    while (row := _next_row(rows, name)) is not None:
+        yield _text_in(row, column, name)
+
+
+def _next_row(rows: Iterator[Any], name: str) -> Any:
+    """None at the end."""
+    try:
+        return next(rows, None)
+    except Exception as error:  # as above: a shard that is cut off, a connection that is lost
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"dataset {name!r} cannot be read to its end: {reason}") from error
+
+
+def _text_in(row: Mapping[str, Any], column: str, name: str) -> str:
+    """Its text, "" where it has none."""
+    value = row.get(column)
+    if not isinstance(value, str | None):
+        raise DataError(f"column {column!r} of dataset {name!r} holds {value!r:.40}, not text: name another column")
+    return value or ""

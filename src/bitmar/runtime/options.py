@@ -8,7 +8,7 @@ import numbers
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.errors import ConfigError, nearest, told
 
 MAX_BEAMS = 64
 
@@ -23,7 +23,7 @@ def whole(name: str, value: object) -> int:
 def number(name: str, value: object) -> float:
     """A finite number as a float; numpy's are welcome. Raises ConfigError for all else, True and False among it."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ConfigError(f"{name} must be a number, not {value!r:.80}")
+        raise ConfigError(f"{name} must be a number, not {told(value)}")
     try:
         converted = float(value)
     except OverflowError:

@@ -11,6 +11,7 @@ import errno
 import os
 import random
 import secrets
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -114,6 +115,8 @@ class FilePages:
     """
 
     def __init__(self, path: str | Path, *, wait: float = 0.0) -> None:
+        if "\0" in str(path):
+            raise MemoryFileError(f"{str(path)!r}: no file can be called so")
         self.path, self.name, self.wait = Path(os.path.abspath(path)), str(path), wait
         self._file: BinaryIO | None = None
         self._locked = False
@@ -208,7 +211,7 @@ class FilePages:
 
     def _try_lock(self) -> BinaryIO | None:
         """The file, made where there is none, and locked; None while it is another's."""
-        created = not self.path.exists()
+        created = not self._is_there()
         file = _open(self.path)
         try:
             _lock(file)
@@ -231,9 +234,18 @@ class FilePages:
             return False
 
     def _reading(self) -> BinaryIO | None:
-        if self._file is None and self.path.exists():
+        if self._file is None and self._is_there():
             self._hold(self.path.open("rb", buffering=0))  # what a disk gives is final
         return self._file
+
+    def _is_there(self) -> bool:
+        try:
+            kind = os.stat(self.path).st_mode
+        except FileNotFoundError:
+            return False
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe would be waited for; opening a folder says so
+            raise MemoryFileError(f"{self.name}: is a pipe or a device: name a file")
+        return True
 
     def _hold(self, file: BinaryIO | None) -> None:
         if self._file is not None:

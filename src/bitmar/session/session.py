@@ -19,7 +19,7 @@ from PIL import Image
 
 from bitmar.core.config import ModelConfig
 from bitmar.core.container import Container
-from bitmar.core.errors import ConfigError, ImageError, MemoryFileError
+from bitmar.core.errors import ConfigError, ImageError, MemoryFileError, told
 from bitmar.core.image import PhotoSource, load_photo
 from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
@@ -91,11 +91,11 @@ class Session:
         if config.memory_integration == "off":
             raise ConfigError('this model has no memory (memory_integration is "off")')
         if isinstance(wait, bool) or not isinstance(wait, (int, float)) or not 0 <= wait < math.inf:
-            raise ConfigError(f"wait is how many seconds to wait for another program, at least 0, not {wait!r:.80}")
+            raise ConfigError(f"wait is how many seconds to wait for another program, at least 0, not {told(wait)}")
         if slots is not None and (type(slots) is not int or not 1 <= slots <= MOST_SLOTS):
-            raise ConfigError(f"slots is how many episodes a memory has room for, 1 to {MOST_SLOTS}, not {slots!r:.80}")
+            raise ConfigError(f"slots is how many episodes a memory has room for, 1 to {MOST_SLOTS}, not {told(slots)}")
         self.model, self.path = model, None if path is None else Path(os.path.abspath(path))
-        if self.path is not None and not self.path.parent.is_dir():
+        if self.path is not None and not os.path.isdir(self.path.parent):  # False too where nobody may look
             raise MemoryFileError(f"{path}: there is no folder {Path(str(path)).parent}: make it, or put its disk back")
         self._background = Background.of(model.container)
         self._recognizer = Recognizer(self._background, config.hidden_size)
@@ -240,7 +240,7 @@ class Session:
         if (image is None) == (text is None or not text.strip()):
             raise ConfigError("recall needs either a photo or a text, and not both")
         if type(k) is not int or k < 1:
-            raise ConfigError(f"k is how many episodes to recall, at least 1, not {k!r:.80}")
+            raise ConfigError(f"k is how many episodes to recall, at least 1, not {told(k)}")
         if image is not None:
             (tokens, *_), _ = self._look(image)
             kind, key, words = "image", self._recognizer.key(tokens), ""

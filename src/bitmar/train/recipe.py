@@ -15,6 +15,7 @@ stages:                         # in this order; a finished stage is not run aga
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -24,7 +25,7 @@ from typing import Any
 from bitmar.core.config import ModelConfig, VisionTowerConfig
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.core.paths import expand
-from bitmar.train.settings import from_mapping
+from bitmar.train.settings import check_ranges, from_mapping
 from bitmar.train.stages import Concepts, Distill, Fit, Stage, domains
 
 _SET_ELSEWHERE = {
@@ -74,9 +75,7 @@ class Data:
     def __post_init__(self) -> None:
         if not 0 <= self.heldout < 1:
             raise ConfigError(f"heldout is a share of the data, at least 0 and below 1, not {self.heldout}")
-        for name in ("views", "labelled_views", "plain_views"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_ranges(self, views=(1, 1024), labelled_views=(1, 1024), plain_views=(1, 1024), view_colour=(0, 1))
         if not 0 < self.view_area[0] <= self.view_area[1] <= 1:
             raise ConfigError(f"view_area is [least, most], shares of a photo, not {list(self.view_area)}")
         domains(self.text)
@@ -92,6 +91,8 @@ class Tokenizer:
     def __post_init__(self) -> None:
         if (self.train is None) == (self.load is None):
             raise ConfigError("give either `train: SIZE` or `load: NAME_OR_FOLDER`")
+        if self.train is not None and not 260 <= self.train <= 1 << 20:
+            raise ConfigError(f"train is the size of a byte-level vocabulary, 260 to {1 << 20:,}, not {self.train:,}")
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def _check_fit(stage: Fit, recipe: Recipe, seen: dict[str, Stage]) -> None:
     if stage.tower_from and stage.pictures != "photos":
         raise ConfigError(f"stage {stage.name}: tower_from is for pictures: photos, not for pictures: {stage.pictures}")
     start = seen.get(stage.start or "")
-    elsewhere = (stage.start or "").endswith(PACKED) or Path(stage.start or "").is_dir()
+    elsewhere = (stage.start or "").endswith(PACKED) or os.path.isdir(stage.start or "")
     if stage.start and not isinstance(start, Fit) and (start or not elsewhere):
         hint = nearest(stage.start, [name for name, earlier in seen.items() if isinstance(earlier, Fit)])
         raise ConfigError(

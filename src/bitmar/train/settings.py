@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from bitmar.core.errors import ConfigError, nearest
+from bitmar.core.errors import ConfigError, DependencyError, nearest, told
 
+_MOST = (1 << 31) - 1  # of a whole number; the libraries below count in 32 bits
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 
 
@@ -51,8 +52,17 @@ def _value(value: Any, kind: Any, where: str) -> Any:
     if origin is float and type(value) in (int, str):
         value = _number(value)
     if type(value) is not origin or (origin is float and not math.isfinite(value)):
-        raise ConfigError(f"{where} must be {_WORDS[origin]}, not {value!r:.60}")
+        raise ConfigError(f"{where} must be {_WORDS[origin]}, not {told(value, 60)}")
+    if origin is int and abs(value) > _MOST:
+        raise ConfigError(f"{where} is too large: {told(value, 60)}, the most is {_MOST:,}")
     return value
+
+
+def check_ranges(config: Any, **ranges: tuple[float, float]) -> None:
+    """Raises ConfigError for a field outside of its range, both ends of which are allowed."""
+    for name, (low, high) in ranges.items():
+        if not low <= (value := getattr(config, name)) <= high:
+            raise ConfigError(f"{name} is a number from {low:,} to {high:,}, not {value:,}")
 
 
 def _items(values: Any, kinds: tuple[Any, ...], where: str) -> tuple[Any, ...]:
@@ -66,7 +76,7 @@ def _items(values: Any, kinds: tuple[Any, ...], where: str) -> tuple[Any, ...]:
 def _number(value: int | str) -> Any:
     try:
         return float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return value  # its type is reported
 
 
@@ -124,8 +134,9 @@ class Training:
         for name in ("warmup_steps", "weight_decay", "clip", "workers", "threads", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be below 0, but is {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise ConfigError(f"learning_rate must be above 0, not {self.learning_rate}")
+        check_ranges(self, accumulation=(1, 65_536), workers=(0, 1024), threads=(0, 4096))
+        if not 0 < self.learning_rate <= 100:
+            raise ConfigError(f"learning_rate must be above 0, at most 100, not {self.learning_rate}")
         if not 0 <= self.eta_min <= 1:
             raise ConfigError(f"eta_min is a share of learning_rate between 0 and 1, not {self.eta_min}")
         if not 0 < self.decay_share <= 1:
@@ -138,6 +149,7 @@ class Training:
         import torch
         from transformers import TrainingArguments
 
+        self._check_reports()
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         if cpu and self.precision == "fp16":
             raise ConfigError("precision: fp16 needs a GPU and there is none here; take bf16 or fp32")
@@ -173,3 +185,15 @@ class Training:
             ddp_broadcast_buffers=False,
             **{recompute: self.gradient_checkpointing},
         )
+
+    def _check_reports(self) -> None:
+        from transformers.integrations import get_available_reporting_integrations
+        from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+        for name in self.report_to:
+            if name not in (*INTEGRATION_TO_CALLBACK, "all", "none"):
+                raise ConfigError(
+                    f"report_to: transformers knows no {name!r:.60}{nearest(name, INTEGRATION_TO_CALLBACK)}"
+                )
+            if name in INTEGRATION_TO_CALLBACK and name not in get_available_reporting_integrations():
+                raise DependencyError(f"report_to: {name} is not installed: pip install {name}")

@@ -8,7 +8,7 @@ from typing import Any
 from bitmar.core.errors import ConfigError, nearest
 from bitmar.data.caption_batches import Chains
 from bitmar.data.text import Domain
-from bitmar.train.settings import Training
+from bitmar.train.settings import Training, check_ranges
 
 
 def domains(text: dict[str, Any]) -> dict[str, Domain]:
@@ -140,9 +140,10 @@ class Fit:
         for name in ("text_share", "revisit", "repeat", "hidden", "photo_questions", "label_questions"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is between 0 and 1, not {getattr(self, name)}")
-        for name in ("text_rows", "caption_rows", "further_rows", "episodes", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_ranges(self, **dict.fromkeys(("text_rows", "caption_rows", "further_rows", "episodes"), (1, 65_536)))
+        check_ranges(self, evaluate_every=(1, 1 << 31), samples=(1, 1024), caption_length=(3, 65_536))
+        weights = ("contrastive", "memory", "tower_rate", "memory_rate", "reward", "naming")
+        check_ranges(self, **dict.fromkeys(weights, (0, 1e6)))
         if self.concepts is not None and self.pictures != "features":
             raise ConfigError("concepts are found in a teacher's features: they need pictures: features")
         if self.mix is not None and self.pictures == "none" and self.mix.photos:
@@ -156,8 +157,6 @@ class Fit:
         if self.rewarded is not None and (self.objective != "cider" or self.concepts is None):
             raise ConfigError("rewarded is for objective: cider with concepts")
         domains(self.text)
-        if self.caption_length < 3:
-            raise ConfigError(f"caption_length must hold BOS, a token and EOS, not only {self.caption_length}")
         if self.caption_rows % self.episodes:
             raise ConfigError(f"caption_rows {self.caption_rows} must be a multiple of episodes {self.episodes}")
 
@@ -189,6 +188,9 @@ class DistillWeights:
     classes: float = 1.0
     maps: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_ranges(self, **dict.fromkeys(vars(self), (0, 1e6)))
+
 
 @dataclass(frozen=True)
 class Distill:
@@ -211,8 +213,7 @@ class Distill:
         kind, _, path = self.teacher.partition(":")
         if kind not in ("litert", "litert-torch") or not path:
             raise ConfigError(f"the teacher of a distillation is litert:FILE.tflite, not {self.teacher!r}")
-        if self.rows < 1:
-            raise ConfigError(f"rows must be at least 1, not {self.rows}")
+        check_ranges(self, rows=(1, 65_536))
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ConfigError(f"area is [least, most], shares of a photo, not {list(self.area)}")
         if not 0 <= self.alone_from <= 1:
@@ -241,9 +242,9 @@ class Concepts:
     class_width: int = 0
 
     def __post_init__(self) -> None:
-        for name, lowest in (("least", 1), ("tokens", 1), ("folds", 2), ("views", 1), ("class_width", 0)):
-            if getattr(self, name) < lowest:
-                raise ConfigError(f"{name} must be at least {lowest}, not {getattr(self, name)}")
+        check_ranges(
+            self, least=(1, 1 << 31), tokens=(1, 256), folds=(2, 64), views=(1, 1024), class_width=(0, 1 << 24)
+        )
 
 
 Stage = Fit | Distill | Concepts

@@ -12,7 +12,9 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 _DEEPEST = 30
+_LONGEST = 64  # characters of a whole number
 _MOST = 100_000  # values; a short text can ask for any number of them by references to references
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # can be written down by escapes, but no file can be called so
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {
     "null": r"~|null|Null|NULL|",
@@ -51,6 +53,8 @@ class _Loader(yaml.SafeLoader):
         if self._depth > _DEEPEST:
             raise self._error("nested too deep", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
         node = super().compose_node(parent, index)
+        if isinstance(node, ScalarNode) and _NO_TEXT.search(node.value):
+            raise self._error("a zero byte or half a character", node.start_mark)
         self._depth -= 1
         return node
 
@@ -85,8 +89,10 @@ class _Loader(yaml.SafeLoader):
     def whole(self, node: ScalarNode) -> int:
         text = node.value
         try:
+            if len(text) > _LONGEST:
+                raise ValueError
             return int(text, 0) if text[:2] in ("0o", "0x") else int(text)
-        except ValueError:  # thousands of digits
+        except ValueError:
             raise self._error("no such number", node.start_mark) from None
 
     def real(self, node: ScalarNode) -> float:

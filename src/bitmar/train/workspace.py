@@ -14,6 +14,7 @@ from bitmar.console import progress
 from bitmar.core.config import VisionTowerConfig
 from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
+from bitmar.core.strict_json import parse_json
 from bitmar.train.mirror import Mirror
 from bitmar.train.recipe import Recipe
 from bitmar.train.stages import Fit, domains
@@ -51,7 +52,8 @@ class Workspace:
         folder = self.cache / f"tokenizer-{_digest(asked)}"
         if not (folder / "tokenizer.json").exists():
             self.console.print(f"Training a tokenizer of {spec.train} entries")
-            train_from_sources(folder, domains(data.text), data.captions, vocab_size=spec.train or 0, every=2)
+            size, texts = spec.train or 0, domains(data.text)
+            train_from_sources(folder, texts, data.captions, vocab_size=size, every=2, on_bad=self._on_bad)
         return load_tokenizer(folder)
 
     def corpus(self, text: dict[str, Any]) -> Corpus | None:
@@ -133,8 +135,8 @@ class Workspace:
             raise DataError(f"{title}: the recipe names no shards; give data.captions, data.photos or data.validation")
         done, stamps = folder / "complete.json", _stamps(patterns)
         if done.exists():
-            before = json.loads(done.read_text())
-            if stamps is None or before.get("shards", stamps) == stamps:
+            before = _finished(done)
+            if before is not None and (stamps is None or before.get("shards", stamps) == stamps):
                 for key, reason in before["skipped"]:
                     self._on_bad(key, reason)
                 return
@@ -150,6 +152,17 @@ class Workspace:
             build(iter_webdataset(patterns, on_bad), on_bad, lambda n: bar.update(task, completed=n))
         about = {"patterns": list(patterns), "shards": stamps, "skipped": bad}
         write_atomically(done, json.dumps(about).encode())
+
+
+def _finished(done: Path) -> dict[str, Any] | None:
+    """What a finished build has noted; None where that is damaged, so that the shards are read again."""
+    try:
+        before = parse_json(done.read_bytes())
+        skipped = before["skipped"]
+        whole = all(isinstance(text, str) for key, reason in skipped for text in (key, reason))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return before if whole else None
 
 
 def _stamps(patterns: tuple[str, ...]) -> list[list[Any]] | None:
