@@ -40,6 +40,10 @@ class Vocabulary:
 
     def find(self, text: str) -> list[int]:
         """The concepts that a text names, in their order, each once; the longest phrase first."""
+        return list(dict.fromkeys(self.mentions(text)))
+
+    def mentions(self, text: str) -> list[int]:
+        """`find`, each as often as it is named."""
         tokens, found, at = words(text), [], 0
         while at < len(tokens):
             for length in range(min(LONGEST, len(tokens) - at), 0, -1):
@@ -48,7 +52,7 @@ class Vocabulary:
                     found.append(concept)
                     break
             at += length
-        return list(dict.fromkeys(found))
+        return found
 
     def _look_up(self, tokens: list[str]) -> int | None:
         if len(tokens) == 1:

@@ -25,7 +25,7 @@ _FURTHER = ("sheep", "person", "man", "woman", "child", "people", "animal", "foo
 
 def build_vocabulary(captions_of_photos: Iterable[Sequence[str]], least: int = 25) -> Vocabulary:
     """The nouns of the ImageNet classes and of the labels, and content words that captions of `least` photos share."""
-    stop = set(_table("stopwords.txt").split())  # words that say nothing about what is to be seen
+    stop = stopwords()
     counts: Counter[str] = Counter()
     for captions in captions_of_photos:
         counts.update({word for caption in captions for word in words(caption)})
@@ -38,6 +38,12 @@ def build_vocabulary(captions_of_photos: Iterable[Sequence[str]], least: int = 2
         base = next((form for form in singulars(word) if counts[form] >= least and form not in stop), word)
         names.setdefault(synonyms().get(base, base))
     return Vocabulary(list(names))
+
+
+@cache
+def stopwords() -> frozenset[str]:
+    """Words that say nothing about what is to be seen."""
+    return frozenset(_table("stopwords.txt").split())
 
 
 @cache
