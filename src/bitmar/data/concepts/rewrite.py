@@ -98,13 +98,12 @@ class CaptionPool:
     def _best(
         self, places: npt.NDArray[np.int64], gain: npt.NDArray[np.float32], count: int, least: float = -np.inf
     ) -> list[str]:
-        """Of the captions at `places` the best, those that gain `least`."""
+        """Of the captions at `places` the best, those that gain `least`; one that is used up comes last."""
         value = self._names[places] @ gain - self._unknown[places]
+        value = np.where(self._uses[places] < _REUSED, value, value - len(self.vocabulary))
         places, value = places[value >= least], value[value >= least]
         if not len(places):
             return []
-        # One that is used up comes last.
-        value = np.where(self._uses[places] < _REUSED, value, value - len(self.vocabulary))
         top = np.argpartition(-value, min(count, len(value) - 1))[:count]
         chosen = places[top[np.argsort(-value[top])]]
         self._uses[chosen] += 1
