@@ -72,6 +72,13 @@ def test_transformers_words(tmp_path) -> None:
     assert not arguments.bf16 and not arguments.fp16 and arguments.report_to == []
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_is_taken_where_the_device_computes_it(tmp_path, monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr("bitmar.train.settings.computes_bf16", lambda: native)
+    arguments = Training(steps=1).arguments(str(tmp_path))
+    assert arguments.bf16 is native and not arguments.fp16
+
+
 @pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="here fp16 is possible")
 def test_half_precision_needs_a_gpu(tmp_path) -> None:
     with pytest.raises(ConfigError, match="fp16 needs a GPU"):

@@ -27,6 +27,7 @@ from bitmar.data.photos import PhotoStore
 from bitmar.data.towers.litert_torch import LiteRTTorch
 from bitmar.model.vision import BitViT, BitViTConfig, initialise
 from bitmar.train.ranks import is_main, main_first, wait, world_size
+from bitmar.train.settings import computes_bf16
 from bitmar.train.stages import Distill, DistillWeights
 from bitmar.train.trainer import BatchTrainer, reporting_full_disk
 from bitmar.train.workspace import MEAN, STD, Workspace
@@ -157,8 +158,7 @@ def distill(stage: Distill, workspace: Workspace, output: Path) -> Path:
         store = workspace.photos("distill", (*recipe.data.captions, *recipe.data.photos))
     config = BitViTConfig.from_dict(recipe.tower or {})
     torch.manual_seed(settings.seed)
-    native = torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    teacher = LiteRTTorch(path, dtype=torch.bfloat16 if native else torch.float32)
+    teacher = LiteRTTorch(path, dtype=torch.bfloat16 if computes_bf16() else torch.float32)
     calibration = np.random.default_rng(settings.seed).choice(len(store), min(CALIBRATION, len(store)), replace=False)
     model = Distillation(
         config, teacher, stage.weights, np.stack([store.photo(int(i)) for i in calibration]), MEAN, STD

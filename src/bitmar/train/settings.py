@@ -87,8 +87,9 @@ class Training:
     steps: optimiser steps. accumulation: batches per step. schedule: "restarts" (SGDR, arXiv 1608.03983: first period
     t0, growing by t_mult, never below eta_min * learning_rate), "cosine", "linear", "constant" or "wsd" (constant, then
     linear to 0 over the last `decay_share`). optimizer: "adamw8bit" (bitsandbytes; plain AdamW where that has no kernel
-    for the device) or "adamw". precision: "bf16", "fp16" (GPU) or "fp32". compile: fuse the blocks with torch.compile
-    (needs a C++ compiler). workers: processes that prepare batches. log_every, save_every: in steps; keep: how many
+    for the device) or "adamw". precision: "bf16", "fp16" (GPU), "fp32" or "auto", which is bf16 where the device
+    computes it (`computes_bf16`) and fp32 elsewhere. compile: fuse the blocks with torch.compile (needs a C++
+    compiler). workers: processes that prepare batches. log_every, save_every: in steps; keep: how many
     checkpoints. save_words: also keep `chck_NM` checkpoints at 1..10, 20..100, 200.. million words, as BabyLM asks.
     threads: CPU threads (0 = all).
     """
@@ -106,7 +107,7 @@ class Training:
     weight_decay: float = 0.02
     clip: float = 0.3
     accumulation: int = 1
-    precision: str = "bf16"
+    precision: str = "auto"
     gradient_checkpointing: bool = False
     compile: bool = False
     workers: int = 1
@@ -122,7 +123,7 @@ class Training:
         choices = {
             "schedule": ("restarts", "cosine", "linear", "constant", "wsd"),
             "optimizer": ("adamw8bit", "adamw"),
-            "precision": ("bf16", "fp16", "fp32"),
+            "precision": ("auto", "bf16", "fp16", "fp32"),
         }
         for name, allowed in choices.items():
             value = getattr(self, name)
@@ -152,7 +153,7 @@ class Training:
         self._check_reports()
         cpu = not (torch.cuda.is_available() or torch.backends.mps.is_available())
         if cpu and self.precision == "fp16":
-            raise ConfigError("precision: fp16 needs a GPU and there is none here; take bf16 or fp32")
+            raise ConfigError("precision: fp16 needs a GPU and there is none here; take auto, bf16 or fp32")
         names = TrainingArguments.__dataclass_fields__
         recompute = "activation_checkpointing" if "activation_checkpointing" in names else "gradient_checkpointing"
         return TrainingArguments(
@@ -166,7 +167,7 @@ class Training:
             adam_beta2=self.betas[1],
             max_grad_norm=self.clip,
             warmup_steps=self.warmup_steps,
-            bf16=self.precision == "bf16",
+            bf16=self.precision == "bf16" or (self.precision == "auto" and computes_bf16()),
             fp16=self.precision == "fp16",
             use_cpu=cpu,
             optim="adamw_torch_fused",
@@ -197,3 +198,13 @@ class Training:
                 )
             if name in INTEGRATION_TO_CALLBACK and name not in get_available_reporting_integrations():
                 raise DependencyError(f"report_to: {name} is not installed: pip install {name}")
+
+
+def computes_bf16() -> bool:
+    """Whether the device at hand multiplies bfloat16 by itself. Where it only imitates that, float32 is many times
+    faster."""
+    import torch
+
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
