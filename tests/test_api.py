@@ -10,6 +10,7 @@ from PIL import Image
 from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError, ImageError, TokenizerError
 from bitmar.plots.trace import Tracer
+from bitmar.runtime.memory import MemoryState
 from bitmar.runtime.text import encode
 
 
@@ -52,6 +53,38 @@ def test_a_photo_gives_the_logits_of_torch(make_pair: Callable[..., Any], photo:
     error = np.abs(pair.bitmar.logits(ids, photo) - theirs)
     # One int8 code of the tower that falls to the other side of a rounding edge moves all that follows a little.
     assert np.median(error) < 0.05 and error.max() < 0.25
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda slots, usage: [slots, usage], "not list"),
+        (lambda slots, usage: "home.mem", "not str"),
+        (lambda slots, usage: MemoryState(slots[:, 1:], usage), "another shape"),
+        (lambda slots, usage: MemoryState(slots, usage[:, 1:]), "another shape"),
+        (lambda slots, usage: MemoryState(np.full_like(slots, np.nan), usage), "not finite"),
+        (lambda slots, usage: MemoryState(slots, -usage - 1), "not between 0 and 1"),
+        (lambda slots, usage: MemoryState(slots, usage * np.nan), "not between 0 and 1"),
+        (lambda slots, usage: MemoryState(np.full(slots.shape, "a"), usage), "arrays of numbers"),
+    ],
+)
+def test_what_is_no_memory_of_this_model_is_refused(
+    blind: BitMar, spoil: Callable[[Any, Any], Any], message: str
+) -> None:
+    state = blind.remember("the dog")
+    assert len(blind.score("the dog", memory=state))
+    with pytest.raises(ConfigError, match=message):
+        blind.score("the dog", memory=spoil(*state))
+
+
+def test_what_is_no_text_is_refused(seeing: BitMar, photo: Image.Image) -> None:
+    memory = seeing.memory()
+    for what in (5, b"the dog", ["the dog"]):
+        for call in (seeing.complete, seeing.embed, memory.remember, lambda text: memory.recall(text=text)):
+            with pytest.raises(TokenizerError, match="no text that can be encoded"):
+                call(what)  # type: ignore[arg-type]
+        with pytest.raises(TokenizerError, match="no text that can be encoded"):
+            seeing.ask(photo, what)  # type: ignore[arg-type]
 
 
 def test_the_image_changes_what_is_written(blind: BitMar) -> None:

@@ -27,7 +27,7 @@ from bitmar.runtime.confidence import Witness
 from bitmar.runtime.embedding import TextEncoder, pooled_image, unit
 from bitmar.runtime.layers import Weights
 from bitmar.runtime.locate import find_model
-from bitmar.runtime.memory import EpisodicMemory, MemoryState
+from bitmar.runtime.memory import EpisodicMemory, MemoryState, check_state
 from bitmar.runtime.options import GenerationOptions, Options
 from bitmar.runtime.text import check_ids, encode
 from bitmar.session.session import Session
@@ -140,13 +140,12 @@ class BitMar:
         self, image: PhotoSource | ImageTokens | None, memory: MemoryState | Session | None, given: I64
     ) -> State:
         """given: tokens by which a crowded session chooses what is read, none of them yet to be predicted."""
-        config, seen = self.config, self._image(image)
+        seen = self._image(image)
         if memory is not None:
             self._need_memory()
             if isinstance(memory, Session):
                 memory = memory.state_for(self, lambda: self.engine.start(seen).query(given))
-            if memory.slots.shape != (1, config.memory_slots, config.memory_dim):
-                raise ConfigError("this memory belongs to another model: its slots have another shape")
+            check_state(memory, self.config)
         return self.engine.start(seen, memory)
 
     # Writing.

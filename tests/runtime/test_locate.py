@@ -37,7 +37,15 @@ def test_a_checkpoint_says_how_to_export_it(tmp_path: Path) -> None:
 def test_an_empty_folder_and_a_wrong_path_are_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"holds no \.bitmar file"):
         find_model(tmp_path)
-    for name in (tmp_path / "absent", "absent.bitmar", "some/where.bitmar", "../some/where", "no such model"):
+    for name in (
+        tmp_path / "absent",
+        "absent.bitmar",
+        "some/where.bitmar",
+        "../some/where",
+        "no such model",
+        "a" * 5000,
+        "a\0b",
+    ):
         with pytest.raises(FormatError, match="no such file or folder"):
             find_model(name)
 

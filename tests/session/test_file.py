@@ -351,6 +351,12 @@ def test_what_cannot_be_an_episode() -> None:
     with pytest.raises(MemoryFileError, match="from 1 to"):
         MemoryFile(RamPages(), SMALL._replace(slots=0), MODEL)
     assert contents(file) == {}
+    file.write(vectors(0), "here")
+    for slot in (True, 0.5, "0", None, -1, 10**400, [0]):
+        with pytest.raises(MemoryFileError, match="holds nothing"):
+            file.forget([slot])  # type: ignore[list-item]
+    file.forget([np.int64(0)])  # type: ignore[list-item]
+    assert contents(file) == {}
 
 
 # Several programs, bad disks.

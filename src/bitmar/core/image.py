@@ -150,13 +150,7 @@ def _open_file(path: Path) -> IO[bytes]:
 def _load(image: Image.Image, fresh: bool) -> Image.Image:
     """fresh: only just opened here; a caller's own picture may be decoded already."""
     pixels = image.width * image.height
-    if not pixels:
-        raise ImageError(f"a picture of {image.width}x{image.height} pixels shows nothing")
-    if pixels > MAX_PIXELS:
-        raise ImageError(
-            f"{image.width}x{image.height} pixels are more than the {MAX_PIXELS // 10**6} megapixels that bitmar "
-            "reads; make it smaller first"
-        )
+    _check_size(image.width, image.height)
     orientation = _orientation(image)
     bands = bands_of(image) if isinstance(image, ImageFile) and fresh and pixels > _WHOLE else None
     if bands is not None:
@@ -167,6 +161,16 @@ def _load(image: Image.Image, fresh: bool) -> Image.Image:
         image.load()
         photo = rgb_of(image, 2 if image.width * image.height > _SHRUNK else 1)
     return photo if orientation is None else photo.transpose(orientation)
+
+
+def _check_size(width: int, height: int) -> None:
+    if not width * height:
+        raise ImageError(f"a picture of {width}x{height} pixels shows nothing")
+    if width * height > MAX_PIXELS:
+        raise ImageError(
+            f"{width}x{height} pixels are more than the {MAX_PIXELS // 10**6} megapixels that bitmar reads; make it "
+            "smaller first"
+        )
 
 
 def _make_room(image: ImageFile) -> None:
@@ -206,4 +210,5 @@ def _from_array(array: npt.NDArray[np.generic]) -> Image.Image:
         raise ImageError(
             f"a photo as an array is uint8 (H, W), (H, W, 3) or (H, W, 4), not {array.dtype} {array.shape}"
         )
+    _check_size(array.shape[1], array.shape[0])  # before it is copied
     return Image.fromarray(array[..., 0] if array.ndim == 3 and channels == 1 else array)

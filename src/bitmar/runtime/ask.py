@@ -19,7 +19,7 @@ from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.confidence import Witness
 from bitmar.runtime.generate import sample
 from bitmar.runtime.options import GenerationOptions
-from bitmar.runtime.text import encode
+from bitmar.runtime.text import checked, encode
 
 CANNOT_TELL = "I cannot tell"
 
@@ -53,7 +53,7 @@ class Answer:
 
 def tidy(question: str) -> str:
     """A question as the model has met them: "is there a dog" -> "Is there a dog?". Raises ConfigError for none."""
-    text = " ".join(question.split()).rstrip("?.! ")
+    text = " ".join(checked(question).split()).rstrip("?.! ")
     if not text:
         raise ConfigError('ask a question, such as "What color is the dog?"')
     return f"{text[0].upper()}{text[1:]}?"

@@ -17,6 +17,8 @@ def choose_backend(container: Container, engine: str | None = None) -> Backend:
     variable BITMAR_KERNEL says, else the fastest here, which is numpy where the native engine was not built or cannot
     run this configuration. Raises ConfigError for an engine that cannot run.
     """
+    if not isinstance(engine, str | None):
+        raise ConfigError(f"engine is the name of one, such as {NUMPY!r}, not {engine!r:.80}")
     wish = engine or os.environ.get(VARIABLE, "")
     if wish == NUMPY:
         return Engine(container)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -29,13 +30,13 @@ def find_model(name: str | Path | None = None) -> Path:
             raise FormatError(f"{name}: a model on the Hub is {HUB}OWNER/NAME or {HUB}OWNER/NAME@REVISION")
         return _in_folder(_download(named[1], named[2]))
     path = Path(name)
-    if path.is_file():
+    if os.path.isfile(path):  # which meets a name that is too long, too
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         return _in_folder(path)
     if isinstance(name, str) and path.suffix != ".bitmar" and (named := _HUB_ID.fullmatch(name)):
         return _in_folder(_download(named[1], named[2]))
-    raise FormatError(f"{name}: no such file or folder, and no Hub id (those look like someone/model)")
+    raise FormatError(f"{name!s:.200}: no such file or folder, and no Hub id (those look like someone/model)")
 
 
 def _in_folder(folder: Path) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitmar.core.config import ModelConfig
+from bitmar.core.errors import ConfigError
 from bitmar.core.ternary import F32
 from bitmar.runtime.layers import Linear, Weights, rms_norm, softmax, softplus
 
@@ -24,6 +25,21 @@ class MemoryState(NamedTuple):
     def select(self, sequences: npt.NDArray[np.int64]) -> MemoryState:
         """The same for chosen sequences of the batch."""
         return MemoryState(self.slots[sequences], self.usage[sequences])
+
+
+def check_state(memory: object, config: ModelConfig) -> None:
+    """Raise ConfigError for what is no state of one memory of such a model, K finite slots with their usage."""
+    if not isinstance(memory, MemoryState):
+        raise ConfigError(f"a memory is a Session, or what `remember` returned, not {type(memory).__name__}")
+    wanted = (1, config.memory_slots, config.memory_dim)
+    try:
+        slots, usage = (np.asarray(part, np.float32) for part in memory)
+    except (TypeError, ValueError):
+        raise ConfigError("a memory's slots and usage are arrays of numbers") from None
+    if (slots.shape, usage.shape) != (wanted, wanted[:2]):
+        raise ConfigError("this memory belongs to another model: its slots have another shape")
+    if not (np.isfinite(slots).all() and (usage >= 0).all() and (usage <= 1).all()):
+        raise ConfigError("this memory is damaged: its slots are not finite, or its usage is not between 0 and 1")
 
 
 class QueryCarry(NamedTuple):

@@ -9,6 +9,13 @@ from bitmar.core.errors import TokenizerError
 from bitmar.runtime.cache import I64
 
 
+def checked(text: object) -> str:
+    """A text. Raises TokenizerError for anything else."""
+    if not isinstance(text, str):
+        raise TokenizerError(f"this is no text that can be encoded: it is of the type {type(text).__name__}")
+    return text
+
+
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids of a text, nothing added. Raises TokenizerError for text that is not valid Unicode."""
     try:

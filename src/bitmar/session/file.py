@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from bitmar.core.errors import MemoryFileError
+from bitmar.core.errors import MemoryFileError, told
 from bitmar.core.ternary import F32
 from bitmar.session.layout import (
     COLUMNS,
@@ -182,9 +182,11 @@ class MemoryFile(MemoryReader):
         """Empty these slots and wipe what stood there."""
         self.begin()
         for slot in slots:
-            if slot not in range(self.shape.slots) or not self._flags[int(slot)]:
-                raise MemoryFileError(f"{self.pages.name}: slot {slot} holds nothing; `bitmar memory show` lists them")
-        for slot in dict.fromkeys(slots):
+            if type(slot) is bool or slot not in range(self.shape.slots) or not self._flags[int(slot)]:
+                raise MemoryFileError(
+                    f"{self.pages.name}: slot {told(slot)} holds nothing; `bitmar memory show` lists them"
+                )
+        for slot in dict.fromkeys(map(int, slots)):
             old = int(self._cell_of[slot])
             entry = self._entry(slot, 0)
             entry["live"] = np.count_nonzero(self._flags) - 1

@@ -24,6 +24,7 @@ from bitmar.core.image import PhotoSource, load_photo
 from bitmar.core.ternary import F32
 from bitmar.runtime.cache import ImageTokens
 from bitmar.runtime.memory import MemoryState
+from bitmar.runtime.text import checked
 from bitmar.session import transfer
 from bitmar.session.file import MemoryFile
 from bitmar.session.indices import Indices
@@ -143,7 +144,7 @@ class Session:
         names. Raises ImageError, also for a photo of one colour; ConfigError if there is neither; TokenizerError;
         MemoryFileError.
         """
-        text = text.strip()
+        text = checked(text).strip()
         if not text and image is None:
             raise ConfigError("there is nothing to remember: give a text, a photo, or both")
         seen, photo = self._look(image, self._recognizer.turns)
@@ -237,7 +238,7 @@ class Session:
         A picture finds episodes with a picture, a text those with a text. The best one counts as used. Raises
         ConfigError for both or neither, ImageError, TokenizerError, MemoryFileError.
         """
-        if (image is None) == (text is None or not text.strip()):
+        if (image is None) == (text is None or not checked(text).strip()):
             raise ConfigError("recall needs either a photo or a text, and not both")
         if type(k) is not int or k < 1:
             raise ConfigError(f"k is how many episodes to recall, at least 1, not {told(k)}")
