@@ -1,4 +1,4 @@
-// bitmar-run MODEL.bitmar PHOTO.ppm: a caption without Python, the words of `bitmar caption`. The photo is a raw PPM (P6)
+// bitmar-run MODEL.bitmar PHOTO.ppm: a caption without Python, the words of `bitmar caption --beams 1`. The photo is a raw PPM (P6)
 // of any size. BITMAR_KERNEL chooses a path, as everywhere.
 #include <ctype.h>
 #include <errno.h>

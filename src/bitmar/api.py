@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TextIO
@@ -139,14 +139,21 @@ class BitMar:
     def _start(
         self, image: PhotoSource | ImageTokens | None, memory: MemoryState | Session | None, given: I64
     ) -> State:
-        """given: tokens by which a crowded session chooses what is read, none of them yet to be predicted."""
-        seen = self._image(image)
+        return self._starting(self._image(image), memory, given)()
+
+    def _starting(
+        self, seen: ImageTokens | None, memory: MemoryState | Session | None, given: I64
+    ) -> Callable[[], State]:
+        """What gives empty states about an image, all with the memory of this moment.
+
+        given: tokens by which a crowded session chooses what is read, none of them yet to be predicted.
+        """
         if memory is not None:
             self._need_memory()
             if isinstance(memory, Session):
                 memory = memory.state_for(self, lambda: self.engine.start(seen).query(given))
             check_state(memory, self.config)
-        return self.engine.start(seen, memory)
+        return partial(self.engine.start, seen, memory)
 
     # Writing.
 
@@ -160,6 +167,7 @@ class BitMar:
     ) -> Caption:
         """A sentence on a photo, with its `confidence`: `generate` without a text, of at most 32 tokens.
 
+        Of several sentences it is the one that the photo bears out; with beams=1 the likeliest, token by token.
         Raises ImageError or ConfigError.
         """
         if image is None:
@@ -221,15 +229,14 @@ class BitMar:
         options: Options,
     ) -> Writing:
         chosen = GenerationOptions.of(**options)
-        if 2 * chosen.beams > self.config.vocab_size:
+        if chosen.beams is not None and 2 * chosen.beams > self.config.vocab_size:
             raise ConfigError(f"{chosen.beams} beams are too many for a vocabulary of {self.config.vocab_size}")
         start = perf_counter()
         seen = self._image(image)
         times = start, perf_counter()
         session = memory if isinstance(memory, Session) else None
         prompt = self._prompt(text)
-        state = self._start(seen, memory, prompt)
-        return Writing(self, state, text, prompt, seen, session, recite, chosen, times)
+        return Writing(self, self._starting(seen, memory, prompt), text, prompt, seen, session, recite, chosen, times)
 
     def likelihood(self, tokens: Sequence[int], image: ImageTokens) -> float:
         """The mean log-probability of a caption's tokens and its end.
@@ -263,7 +270,7 @@ class BitMar:
         Arguments are checked at the call, not at the first piece. The generator returns what `generate` would have:
         `result = yield from model.stream(...)`.
         """
-        if GenerationOptions.of(**options).beams > 1:
+        if GenerationOptions.of(**options).searches:
             raise ConfigError("beam search knows its text only at the end: stream with beams=1")
         return self._write(text, image, memory, recite, options).pieces()
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Literal, Protocol
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from bitmar.core.config import ModelConfig
+from bitmar.core.ternary import F32
+from bitmar.core.vocabulary import Vocabulary
 from bitmar.runtime.backend import State
 from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.confidence import DOUBTFUL, Witness
-from bitmar.runtime.generate import beam_search, sample
+from bitmar.runtime.generate import Beam, beam_search, sample
 from bitmar.runtime.options import GenerationOptions
+from bitmar.runtime.rerank import BEAMS, BEGINNINGS, worth
 from bitmar.runtime.text import TextStream, encode
 from bitmar.session.recite import as_sentence, rest_of, to_recite
 from bitmar.session.session import Recalled, Session
@@ -80,14 +84,14 @@ class Model(Protocol):
 class Writing:
     """A text that has begun: its prompt is read, or there is something to recite in its place.
 
-    state: empty, about `image`. session: of the device, to recall the picture from. times: when the call began, and
-    when its picture was encoded.
+    start: gives an empty state about `image`, with the memory of the call. session: of the device, to recall the
+    picture from. times: when the call began, and when its picture was encoded.
     """
 
     def __init__(
         self,
         model: Model,
-        state: State,
+        start: Callable[[], State],
         text: str,
         prompt: I64,
         image: ImageTokens | None,
@@ -96,7 +100,8 @@ class Writing:
         options: GenerationOptions,
         times: tuple[float, float],
     ) -> None:
-        self._model, self._state, self._options = model, state, options
+        self._model, self._start, self._prompt, self._options = model, start, prompt, options
+        self._state = start()
         self._captioned = None if text else image  # the photo that the text describes, where it is a caption
         self._recalled: Recalled | None = None
         self._recital: list[int] = []  # tokens that are said in place of the model's own
@@ -107,15 +112,12 @@ class Writing:
                 words, self._recited = as_sentence(rest_of(to_recite(self._recalled), text))
                 self._recital = encode(model.tokenizer, words)
         if not self._recital:
-            state.read(prompt)
+            self._state.read(prompt)
         self._times = (*times, perf_counter())
 
     def at_once(self) -> Generation:
         """The whole text."""
-        if self._recital or self._options.beams == 1:
-            return self._result(tuple(self._tokens()))
-        best = beam_search(self._state, self._model.config.eos_token_id, self._options)
-        return self._result(best.tokens[:-1] if best.ended else best.tokens)
+        return self._result(tuple(self._tokens()))
 
     def pieces(self) -> Generator[str, None, Generation]:
         """The text piece by piece, never half a character; returns what `at_once` would."""
@@ -129,9 +131,34 @@ class Writing:
         return self._result(tuple(tokens))
 
     def _tokens(self) -> Iterator[int]:
+        options, eos = self._options, self._model.config.eos_token_id
         if self._recital:
-            return iter(self._recital[: self._options.max_tokens])
-        return sample(self._state, self._model.config.eos_token_id, self._options)
+            return iter(self._recital[: options.max_tokens])
+        if options.beams is not None and options.searches:
+            return iter(_without_end(beam_search(self._state, eos, options.beams, options)[0]))
+        image, witness = self._captioned, self._model.witness
+        by_chance = options.beams == 1 or options.temperature > 0
+        if by_chance or image is None or image.concepts is None or witness is None:
+            return sample(self._state, eos, options)
+        return iter(self._borne_out(image, image.concepts, witness.vocabulary))
+
+    def _borne_out(self, image: ImageTokens, scores: F32, vocabulary: Vocabulary) -> tuple[int, ...]:
+        """Of several captions the one that the photo bears out (`rerank`)."""
+        options, eos, decode = self._options, self._model.config.eos_token_id, self._model.tokenizer.decode
+        beams = min(BEAMS, self._model.config.vocab_size // 2)
+        candidates = [_without_end(beam) for beam in beam_search(self._state, eos, beams, options)]
+        for beginning in BEGINNINGS:
+            begun = encode(self._model.tokenizer, beginning)
+            if (left := options.max_tokens - len(begun)) > 0:
+                state = self._start()
+                state.read(np.append(self._prompt, begun))
+                candidates.append((*begun, *sample(state, eos, replace(options, max_tokens=left))))
+
+        def value(tokens: tuple[int, ...]) -> float:
+            log_probability = (len(tokens) + 1) * self._model.likelihood(tokens, image)
+            return worth(decode(list(tokens)), log_probability, scores, vocabulary)
+
+        return max(dict.fromkeys(candidates), key=value)
 
     def _result(self, tokens: tuple[int, ...]) -> Generation:
         start, seen, begun = self._times
@@ -150,3 +177,7 @@ class Writing:
             return None, None
         likelihood = self._model.likelihood(tokens, image)
         return witness.confidence(text, likelihood, image.concepts), witness.general(image.concepts)
+
+
+def _without_end(beam: Beam) -> tuple[int, ...]:
+    return beam.tokens[:-1] if beam.ended else beam.tokens

@@ -78,7 +78,7 @@ def test_a_stopped_run_goes_on(
 def test_captions_of_two_models_never_mix(cli: Cli, model: Path, shard: Path, tmp_path: Path) -> None:
     out, partial = tmp_path / "captions.json", tmp_path / "captions.json.partial"
     digests = [sample.digest for sample in iter_webdataset(str(shard))]
-    task = {"model": "another", "features": None, "options": {"beams": 1, "max_tokens": 32}}
+    task = {"model": "another", "features": None, "options": {"beams": None, "max_tokens": 32}}
     lines = [task, *({"key": digest, "result": "Another's."} for digest in digests)]
     partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = cli("caption", "--data", shard, "--json", out, "--model", model)

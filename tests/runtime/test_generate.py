@@ -104,7 +104,7 @@ def test_a_search_stops_when_no_beam_can_win_at_its_present_length() -> None:
     """Seven tokens would score better under this length penalty, but the rule looks at the present length only."""
     chain = Chain([[1e-9, 0.5001, 0.4999], [0.9, 0.1, 1e-9], [0.8, 1e-9, 0.2]])
     options = GenerationOptions(beams=2, length_penalty=2.0, max_tokens=12)
-    best = beam_search(chain, 0, options)  # type: ignore[arg-type]
+    best = beam_search(chain, 0, 2, options)[0]  # type: ignore[arg-type]
     assert best.tokens == (1, 0) and best.ended
     assert best.score == pytest.approx(np.log(0.5001 * 0.9) / 4, rel=1e-4)
 

@@ -60,7 +60,7 @@ def caption(
         ),
     ] = None,
     model: Model = None,
-    beams: Beams = 1,
+    beams: Beams = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", help="Longest caption, in tokens.")] = 32,
     as_json: Json = False,
     data: Annotated[
@@ -295,7 +295,7 @@ def _caption_shards(
     grid: Path | None,
     limit: int | None,
     cluster: str | None,
-    beams: int,
+    beams: int | None,
     max_tokens: int,
 ) -> None:
     from tempfile import TemporaryDirectory

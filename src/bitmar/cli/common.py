@@ -25,7 +25,14 @@ Model = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Beams = Annotated[int, typer.Option("--beams", help="Beam search with N beams; 1 is greedy.")]
+Beams = Annotated[
+    int | None,
+    typer.Option(
+        "--beams",
+        metavar="N",
+        help="Beam search with N beams; 1 is greedy. By default the one of several captions that the photo bears out.",
+    ),
+]
 Image = Annotated[str | None, typer.Option("--image", "-i", metavar="PHOTO", help="The photo that the text is about.")]
 MemoryFile = Annotated[
     Path | None,

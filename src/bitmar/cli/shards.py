@@ -30,7 +30,7 @@ def caption_shards(
     data: Sequence[str],
     features: Path | None,
     out: Path,
-    options: dict[str, int],
+    options: dict[str, int | None],
     limit: int | None,
     cluster: str | None = None,
 ) -> tuple[int, Skipped]:

@@ -38,7 +38,7 @@ def complete(
         float, typer.Option("--repetition-penalty", help="Above 1: divides the logits of tokens already present.")
     ] = 1.0,
     seed: Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")] = None,
-    beams: Beams = 1,
+    beams: Beams = None,
     memory: MemoryFile = None,
     recite: Recite = True,
     as_json: Json = False,
@@ -71,7 +71,7 @@ def complete(
                 "seconds": {part: round(seconds, 4) for part, seconds in asdict(written.timings).items()},
             }
         )
-    elif beams > 1:  # knows its text only at the end
+    elif (beams or 1) > 1:  # knows its text only at the end
         typer.echo(text + loaded.complete(text, image, beams=beams, **options))
     else:
         pieces = loaded.stream(text, image, **options)

@@ -79,7 +79,7 @@ def watch(
     existing: Annotated[
         bool, typer.Option("--existing", help="Of a folder: begin with the photos that are there.")
     ] = False,
-    beams: Beams = 1,
+    beams: Beams = None,
 ) -> None:
     """Describe what is new in a folder, a video or before a camera, and say what was seen before.
 

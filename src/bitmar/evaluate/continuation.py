@@ -81,5 +81,5 @@ def cut(text: str, until: Sequence[str]) -> str:
 
 def check_write(options: GenerationOptions) -> None:
     """Writing up to a stop text follows one hypothesis at a time. Beams: ConfigError."""
-    if options.beams > 1:
+    if options.searches:
         raise ConfigError("texts with stop sequences are written without beams")

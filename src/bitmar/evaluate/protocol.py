@@ -48,8 +48,8 @@ class Scorer(Protocol):
         """
         ...
 
-    def caption(self, images: Sequence[Picture], *, beams: int = 1, max_tokens: int = 32) -> list[str]:
-        """A sentence on each picture, greedily or by beam search. Raises ImageError."""
+    def caption(self, images: Sequence[Picture], *, beams: int | None = None, max_tokens: int = 32) -> list[str]:
+        """A sentence on each picture. beams: of a search, 1 is greedy; None: as the model captions by itself."""
         ...
 
 

@@ -53,7 +53,7 @@ class RuntimeScorer:
                 on_progress(i + 1)
         return scores
 
-    def caption(self, images: Sequence[Picture], *, beams: int = 1, max_tokens: int = 32) -> list[str]:
+    def caption(self, images: Sequence[Picture], *, beams: int | None = None, max_tokens: int = 32) -> list[str]:
         return [self.model.caption(self._encode(image), beams=beams, max_tokens=max_tokens) for image in images]
 
     def look(self, pictures: Sequence[Picture]) -> list[Picture]:

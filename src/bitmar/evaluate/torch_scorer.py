@@ -98,7 +98,7 @@ class TorchScorer:
                 on_progress(done)
         return scores
 
-    def caption(self, images: Sequence[Picture], *, beams: int = 1, max_tokens: int = 32) -> list[str]:
+    def caption(self, images: Sequence[Picture], *, beams: int | None = None, max_tokens: int = 32) -> list[str]:
         config, captions = self.model.config, []
         for start in range(0, len(images), self.pictures_at_once):
             with self._evaluating():
@@ -109,7 +109,7 @@ class TorchScorer:
                     attention_mask=torch.ones_like(prompt),
                     vision_features=features,
                     max_new_tokens=max_tokens,
-                    num_beams=beams,
+                    num_beams=beams or 1,
                     do_sample=False,
                     eos_token_id=config.eos_token_id,
                     pad_token_id=config.pad_token_id,

@@ -31,14 +31,13 @@ class Beam:
     ended: bool = False
 
 
-def beam_search(state: State, eos: int, options: GenerationOptions) -> Beam:
-    """The best hypothesis after the prompt that `state` has read, by the rules of transformers.
+def beam_search(state: State, eos: int, beams: int, options: GenerationOptions) -> list[Beam]:
+    """The finished hypotheses after the prompt that `state` has read, best first, by the rules of transformers.
 
     Of the 2 * beams best continuations, one that ends is kept as finished if it is among the first `beams`;
     the others go on. The search stops when no running beam can, at its present length, beat the worst
     finished one (`early_stopping=False` there).
     """
-    beams = options.beams
     running, finished = [Beam(0.0, ())], list[Beam]()
     for length in range(1, options.max_tokens + 1):
         ids, scores = state.candidates(2 * beams, options.repetition_penalty)
@@ -62,4 +61,4 @@ def beam_search(state: State, eos: int, options: GenerationOptions) -> Beam:
         running = [beam for _, beam in alive]
         sources = np.array([source for source, _ in alive])
         state.branch(sources, np.array([beam.tokens[-1] for beam in running]))
-    return finished[0]
+    return finished

@@ -42,7 +42,7 @@ class Options(TypedDict, total=False):
     top_p: float
     repetition_penalty: float
     seed: int | None
-    beams: int
+    beams: int | None
     length_penalty: float
 
 
@@ -52,7 +52,8 @@ class GenerationOptions:
 
     max_tokens: stop after N tokens. temperature: 0 is greedy. top_k: sample from the k likeliest, 0 is all.
     top_p: from the likeliest that together reach this share. repetition_penalty: divides the logits of what
-    already stands there (arXiv 1909.05858), 1 is none. seed: makes sampling repeatable. beams: 1 is none;
+    already stands there (arXiv 1909.05858), 1 is none. seed: makes sampling repeatable. beams: 1 is none; None is
+    none either, but for a caption: that is then the one of several that the photo bears out (`rerank`).
     length_penalty: a finished beam's score is its log-probability / length^this. Raises ConfigError for a
     value of another type or out of range.
     """
@@ -63,13 +64,13 @@ class GenerationOptions:
     top_p: float = 1.0
     repetition_penalty: float = 1.0
     seed: int | None = None
-    beams: int = 1
+    beams: int | None = None
     length_penalty: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "top_k", "seed", "beams"):
             value = getattr(self, name)
-            if not (name == "seed" and value is None):
+            if value is not None or name not in ("seed", "beams"):
                 object.__setattr__(self, name, whole(name, value))
         for name in ("temperature", "top_p", "repetition_penalty", "length_penalty"):
             object.__setattr__(self, name, number(name, getattr(self, name)))
@@ -82,12 +83,17 @@ class GenerationOptions:
             "repetition_penalty from 0.001 to 1000": 0.001 <= self.repetition_penalty <= 1000,
             "length_penalty from -10 to 10": -10 <= self.length_penalty <= 10,
             "seed of at least 0": self.seed is None or self.seed >= 0,
-            f"beams from 1 to {MAX_BEAMS}": 1 <= self.beams <= MAX_BEAMS,
-            "temperature 0 beside beams: beam search does not sample": self.beams == 1 or self.temperature == 0,
+            f"beams from 1 to {MAX_BEAMS}": self.beams is None or 1 <= self.beams <= MAX_BEAMS,
+            "temperature 0 beside beams: beam search does not sample": not self.searches or self.temperature == 0,
         }
         for rule, met in allowed.items():
             if not met:
                 raise ConfigError(f"generation needs {rule}")
+
+    @property
+    def searches(self) -> bool:
+        """Whether beam search was asked for."""
+        return self.beams is not None and self.beams > 1
 
     @classmethod
     def of(cls, **values: Any) -> GenerationOptions:

@@ -103,9 +103,12 @@ def photo_route(kind: type[Body], summary: str) -> dict[str, Any]:
 async def caption(
     asked: Annotated[tuple[CaptionRequest, bytes], Depends(body_of(CaptionRequest))], here: Here
 ) -> Response | Caption:
-    """Greedy, or the best of several beams. A photo that is surely remembered is called what it was called."""
+    """The one of several captions that the photo bears out, or by beam search.
+
+    A photo that is surely remembered is called what it was called.
+    """
     body, photo = asked
-    if body.stream and body.beams > 1:
+    if body.stream and (body.beams or 1) > 1:
         raise ApiError(400, "beam search knows its text only at the end: stream with beams=1", param="beams")
     served = here.home.now
     options = {**body.chosen(), "max_tokens": body.max_tokens, "beams": body.beams}

@@ -223,7 +223,13 @@ class CaptionRequest(Options):
     """A sentence about a photo."""
 
     image: str = Field(description=IMAGE)
-    beams: int = Field(default=1, ge=1, le=8, description="Beam search; 1 is greedy. It cannot stream.")
+    beams: int | None = Field(
+        default=None,
+        ge=1,
+        le=8,
+        description="Beam search, which cannot stream; 1 is greedy. Without: the one of several captions that "
+        "the photo bears out.",
+    )
     max_tokens: int = Field(default=32, ge=1, le=256)
     stream: bool = Field(default=False, description="As server-sent events: `piece`s, then `done`.")
     memory: bool = Field(default=True, description="Begin with what was remembered where the photo is surely known.")

@@ -76,7 +76,7 @@ def write(home: Home, served: Served, task: Task) -> Generator[str, None, Writte
 
 
 def _begin(home: Home, served: Served, task: Task, image: Any) -> Generator[str, None, Generation]:
-    if task.options.get("beams", 1) > 1:
+    if (task.options.get("beams") or 1) > 1:
         return _at_once(home, served, task, image)
     if served.session is None or not task.memory:
         return served.model.stream(task.text, image, **task.options)

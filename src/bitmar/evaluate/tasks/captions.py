@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ _JAVA = ("meteor", "spice")
 _WORD = re.compile(r"\w")  # a reference without is empty to the metrics, which then fail
 _NAMES = {"bleu_1": "BLEU-1", "bleu_2": "BLEU-2", "bleu_3": "BLEU-3", "bleu_4": "BLEU-4", "rouge_l": "ROUGE-L"}
 _BESIDE = {"right": "right photo", "shuffled": "another photo", "blank": "a blank one", "none": "no photo"}
+_BEAMS = "Beam search with N beams; 1 is greedy. By default the one of several captions that the photo bears out."
 
 
 def run(
@@ -37,7 +38,7 @@ def run(
     *,
     data: Shards,
     features: Features = None,
-    beams: Annotated[int, Option("Beam search with N beams; 1 is greedy.")] = 1,
+    beams: Annotated[int | None, Option(_BEAMS, "N")] = None,
     max_tokens: Annotated[int, Option("Longest caption, in tokens.")] = 32,
     grounding: Annotated[int, Option("Photos that are also shown shuffled and blank; 0 for none.", least=0)] = 1000,
     java: Annotated[bool, Option("METEOR and SPICE, which take gigabytes of memory.")] = True,
@@ -60,7 +61,7 @@ def run(
     return {"beams": beams, "max_tokens": max_tokens, "captions": plain(report), "grounding": plain(test)}
 
 
-def kept(*, features: Path | None = None, beams: int = 1, max_tokens: int = 32, **_: Any) -> dict[str, Any]:
+def kept(*, features: Path | None = None, beams: int | None = None, max_tokens: int = 32, **_: Any) -> dict[str, Any]:
     """What captions depend on."""
     store = None if features is None else FeatureStore(features).fingerprint
     return {"features": store, "beams": beams, "max_tokens": max_tokens}
@@ -102,7 +103,7 @@ def evaluate_captions(
     work: Work,
     *,
     features: Path | None = None,
-    beams: int = 1,
+    beams: int | None = None,
     max_tokens: int = 32,
     grounding: int = 1000,
     java: bool = True,
@@ -151,7 +152,7 @@ def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> Caption
 class Said:
     """Captions of photos as they come, and what the grounding test needs of the first ones."""
 
-    def __init__(self, model: PictureScorer, work: Work, options: dict[str, int], grounding: int) -> None:
+    def __init__(self, model: PictureScorer, work: Work, options: Mapping[str, Any], grounding: int) -> None:
         self._model, self._work, self._options, self._grounding = model, work, options, grounding
         self.lines: list[Captioned] = []
         self._pictures: list[Picture] = []  # of the grounding test, as the tower left them

@@ -1,0 +1,39 @@
+"""Of several captions of a photo the one that it bears out.
+
+The likeliest caption names what photos like this one mostly show; a person wants what this one does. Beam search ends
+with several captions, and two plain beginnings give one each that claims little. Every concept that a caption names is
+a claim, and the concept bank, which never reads captions, has scored them all: so the captions are ranked by what is
+true of them on average, less what is false, and a little by how likely the model finds them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from bitmar.core.ternary import F32
+from bitmar.core.vocabulary import Vocabulary
+from bitmar.runtime.confidence import log_odds
+
+BEAMS = 4
+BEGINNINGS = ("There is", "A close up of")
+
+# Of what captions of Flickr8k's validation photos named, people named 4, 39, 65, 85 and 97 % where its score was below
+# 0.05, 0.1 to 0.2, 0.3 to 0.5, 0.7 to 0.9 and more: the score's own log-odds, and so much besides, for the model that
+# wrote it has seen the photo too.
+_WRITTEN = 1.0
+_FALSE = 0.5  # what a false claim costs, where a true one is worth 1; as in training (train/rewards.py)
+_LIKELY = 0.05  # what a nat of a caption's log-probability is worth
+
+
+def worth(caption: str, log_probability: float, scores: F32, vocabulary: Vocabulary) -> float:
+    """What a caption is worth. log_probability: of the whole of it. scores (K,): of the photo's concepts.
+
+    Naming a thing twice is a false claim: "a cup of coffee on a cup of coffee".
+    """
+    named = Counter(vocabulary.mentions(caption))
+    odds = np.array([log_odds(float(scores[concept])) + _WRITTEN for concept in named])
+    true = 1 / (1 + np.exp(-odds))
+    repeated = named.total() - len(named)
+    return float((true - _FALSE * (1 - true)).sum()) - _FALSE * repeated + _LIKELY * log_probability
