@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,17 @@ def test_a_task_of_the_list(cli: Callable[..., Any], trained: Path, tmp_path: Pa
     )  # fmt: skip
 
 
+def test_the_head_alone_on_some_lines_of_an_archive(cli: Callable[..., Any], trained: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "glue.zip", "w") as packed:
+        for split in ("train", "dev"):
+            packed.writestr(f"SST2/{split}.tsv", "1\tgood\n0\tbad\n" * 4)
+    options = ("--frozen", "--lines", 6, "--epochs", 2, "--learning-rate", 1e-3, "--threads", 1)
+    result = cli("finetune", "sst2", "--data", tmp_path, "-m", trained / "joint", "-o", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    assert "sst2: 8 lines of the valid file" in result.stdout and "paper" not in result.stdout
+    assert "trained: head alone, 2 epochs of 6 lines at 0.001" in result.stdout
+
+
 def test_what_makes_no_sense(fails: Callable[..., str], own: list[Any], trained: Path, tmp_path: Path) -> None:
     where = ("--model", trained, "--out", tmp_path / "out")
     assert "no task 'mnly' (did you mean 'mnli'?)" in fails("finetune", "mnly", "--data", tmp_path, *where)
@@ -76,7 +88,7 @@ def test_what_is_not_there_is_named_before_torch_is_imported(own: list[Any], tmp
     (tmp_path / "rte.train.jsonl").write_text("{}")
     where = ["--out", str(tmp_path / "out"), "--model", str(tmp_path)]
     cases = {
-        "no file": ["rte", "--data", str(tmp_path)],
+        "rte.train.jsonl has no rte.valid.jsonl beside it": ["rte", "--data", str(tmp_path)],
         f"no file {tmp_path / 'tset.jsonl'}": [*own, "--test", tmp_path / "tset.jsonl"],
         "is no checkpoint folder, it has no config.json": own,
     }

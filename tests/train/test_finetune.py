@@ -7,6 +7,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from bitmar.data.tokenizer import train_bpe
 from bitmar.model.checkpoint import save_checkpoint
 from bitmar.model.configuration_bitmar import BitMarConfig
 from bitmar.model.modeling_bitmar import BitMarForCausalLM
+from bitmar.train import classifier
 from bitmar.train import finetune as module
 from bitmar.train.classifier import Classifier, load_classifier
 from bitmar.train.finetune import PREDICTIONS, Protocol, ShuffledRows, finetune
 from bitmar.train.finetune_report import FinetuneReport, read_report
 from bitmar.train.monitor import read_log
-from bitmar.train.tasks import TASKS, own_task
+from bitmar.train.tasks import TASKS, LineFile, own_task
 from bitmar.train.trainer import BatchTrainer, checkpoints
 
 WORDS = ["the", "dog", "runs", "over", "grass", "and", "a", "man", "sits"]
@@ -291,6 +293,75 @@ def test_a_line_is_judged_alone(checkpoint: Path, pooling: str) -> None:
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
     torch.testing.assert_close(together, backwards, rtol=0, atol=1e-6)
     assert (together.sum(1) - 1).abs().max() < 1e-6
+
+
+def test_a_batch_in_groups_of_like_length_teaches_the_same(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for size in (1 << 30, 2):
+        monkeypatch.setattr(classifier, "_GROUP", size)
+        torch.manual_seed(0)
+        model = Classifier.from_checkpoint(checkpoint, TASK, ["a", "b"])
+        for part in model.body.modules():
+            if isinstance(part, torch.nn.Dropout):
+                part.p = 0.0  # the head keeps its own, which sees the batch in its order
+        inputs = model.pad(model.encode([(" ".join(WORDS[:n]),) for n in (2, 9, 3, 8, 1)]))
+        output = model(**inputs, labels=torch.tensor([0, 1, 0, 1, 1]))
+        output["loss"].backward()
+        gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+        found.append((output["logits"], gradients))
+    (logits, gradients), (same, again) = found
+    torch.testing.assert_close(same, logits)
+    assert gradients.keys() == again.keys() and len(gradients) > 10
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(again[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_so_many_of_the_training_lines(checkpoint: Path, files: dict[str, Path], tmp_path: Path) -> None:
+    data = {"train": files["train"], "valid": files["valid"]}
+    report = finetune(TASK, checkpoint, tmp_path, **data, protocol=Protocol(epochs=1, lines=40, threads=1))
+    assert (report.trained, report.items, report.protocol["lines"]) == (40, 60, 40)
+    lines = module.Lines.read(TASK, {split: LineFile(path) for split, path in data.items()})
+    numbers = [example.number for example in lines.drawn(40).examples["train"]]
+    assert numbers == sorted(set(numbers)) and len(numbers) == 40 and numbers != list(range(40))
+    assert numbers == [example.number for example in lines.drawn(40).examples["train"]]
+    assert lines.drawn(1000) is lines and len(lines.drawn(40).examples["valid"]) == 60
+    with pytest.raises(ConfigError, match="1 lines have none of the label"):
+        lines.drawn(1)
+    with pytest.raises(ConfigError, match="whose lines is not the same"):
+        finetune(TASK, checkpoint, tmp_path, **data, protocol=Protocol(epochs=1, lines=41, threads=1))
+    with pytest.raises(ConfigError, match="lines must be at least 1, not 0"):
+        finetune(TASK, checkpoint, tmp_path / "0", **data, protocol=Protocol(lines=0))
+
+
+def test_of_a_frozen_body_the_states_are_computed_once(
+    checkpoint: Path, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    once = Classifier.states
+
+    def states(self: Classifier, rows: Any, *more: Any) -> torch.Tensor:
+        computed.append(len(rows))
+        return once(self, rows, *more)
+
+    monkeypatch.setattr(Classifier, "states", states)
+    protocol = Protocol(learning_rate=3e-3, epochs=2, frozen=True, threads=1)
+    killed_at(12, monkeypatch, lambda: finetune(TASK, checkpoint, tmp_path / "a", **files, protocol=protocol))
+    with pytest.raises(ConfigError, match="whose max_length is not the same"):
+        finetune(TASK, checkpoint, tmp_path / "a", **files, protocol=replace(protocol, max_length=3))
+    report = finetune(TASK, checkpoint, tmp_path / "a", **files, seeds=2, protocol=protocol)
+    assert computed == [320, 60, 100]
+    assert report.training == "head alone, 2 epochs of 320 lines at 0.003"
+    finetune(TASK, checkpoint, tmp_path / "b", **files, protocol=protocol)
+    assert same_result(tmp_path / "a" / "seed-42", tmp_path / "b" / "seed-42")
+    body, heads = Classifier.from_checkpoint(checkpoint, TASK, ["+", "-"]).body.state_dict(), []
+    for seed in (42, 43):
+        weights = load_file(tmp_path / "a" / f"seed-{seed}" / "model.safetensors")
+        assert all(weights[f"body.{name}"].equal(tensor) for name, tensor in body.items())
+        heads.append(weights["head.1.weight"])
+    assert not heads[0].equal(heads[1])
+    model = load_classifier(tmp_path / "a" / "seed-42")  # which reads texts as any other
+    said = [line["pred"] for line in predictions(tmp_path / "a" / "seed-42")]
+    assert [line["pred"] for line in model.predict(files["test"])] == said
 
 
 def test_the_last_token_has_seen_all_and_padding_is_not_it(checkpoint: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +93,16 @@ def report(low: float) -> FinetuneReport:
     found = {"accuracy": Figure(0.6, low, 0.65), "f1": Figure(0.5, 0.4, 0.6)}
     seeds = [SeedResult(42, 3, found, [{"accuracy": 0.6, "f1": 0.5}])]
     majority = {"accuracy": 0.55, "f1": 0.0}
-    return FinetuneReport("rte", "m", "valid", 139, [0, 1], "accuracy", found, None, 0, majority, 54.0, seeds)
+    numbers = {"epochs": 3, "learning_rate": 3e-4, "frozen": False}
+    return FinetuneReport(
+        "rte", "m", "valid", 139, 2490, [0, 1], "accuracy", found, None, 0, majority, 54.0, seeds, protocol=numbers
+    )
+
+
+def test_what_was_trained_is_said() -> None:
+    assert report(0.5).training == "all weights, 3 epochs of 2,490 lines at 0.0003"
+    head = replace(report(0.5), protocol={"epochs": 1, "learning_rate": 1e-3, "frozen": True}, trained=9)
+    assert head.training == "head alone, 1 epoch of 9 lines at 0.001"
 
 
 def test_a_report_is_read_back(tmp_path: Path) -> None:

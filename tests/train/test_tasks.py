@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bitmar.core.errors import ConfigError, DataError
-from bitmar.train.tasks import TASKS, Example, Task, find_labels, find_task, own_task, read_examples, task_files
+from bitmar.train.tasks import (
+    TASKS,
+    Example,
+    LineFile,
+    Task,
+    data_files,
+    find_labels,
+    find_task,
+    own_task,
+    read_examples,
+    task_files,
+)
 
 RTE = {"sentence1": "A dog runs.", "sentence2": "It moves.", "label": 1}
 
@@ -20,8 +32,9 @@ def write(path: Path, *lines: Any) -> Path:
     return path
 
 
-def test_the_seven_tasks_of_table_2() -> None:
-    assert list(TASKS) == ["boolq", "mnli", "mrpc", "multirc", "qqp", "rte", "wsc"]
+def test_the_seven_tasks_of_table_2_and_two_beside() -> None:
+    assert list(TASKS) == ["boolq", "mnli", "mrpc", "multirc", "qqp", "rte", "wsc", "cola", "sst2"]
+    assert [name for name, task in TASKS.items() if task.paper is None] == ["cola", "sst2"]
     assert {name for name, task in TASKS.items() if task.metric == "f1"} == {"mrpc", "qqp"}
     assert {name for name, task in TASKS.items() if task.batch == 16} == {"boolq", "multirc"}
     assert {name: task.epochs for name, task in TASKS.items() if task.epochs != 10} == {"wsc": 30}
@@ -93,14 +106,62 @@ def test_the_files_of_a_task(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     with pytest.raises(DataError, match=r"no file .*rte\.train\.jsonl.*glue_filtered of BabyLM.*osf\.io"):
         task_files(TASKS["rte"], tmp_path)
-    write(inner / "rte.train.jsonl", RTE)
-    with pytest.raises(DataError, match=r"no file .*rte\.valid\.jsonl.*did you mean 'rte\.train\.jsonl'"):
-        task_files(TASKS["rte"], tmp_path)
     write(inner / "rte.valid.jsonl", RTE)
+    with pytest.raises(DataError, match=r"glue_filtered/rte\.valid\.jsonl has no rte\.train\.jsonl beside it"):
+        task_files(TASKS["rte"], tmp_path)
+    write(inner / "rte.train.jsonl", RTE)
     for given in (tmp_path, tmp_path / "full_eval", inner):
-        assert task_files(TASKS["rte"], given) == {s: inner / f"rte.{s}.jsonl" for s in ("train", "valid")}
+        assert task_files(TASKS["rte"], given) == {s: LineFile(inner / f"rte.{s}.jsonl") for s in ("train", "valid")}
     with pytest.raises(DataError, match="no folder"):
         task_files(TASKS["rte"], tmp_path / "nowhere")
+
+
+def pack(path: Path, **files: str) -> Path:
+    with zipfile.ZipFile(path, "w") as packed:
+        for name, text in files.items():
+            packed.writestr(name, text)
+    return path
+
+
+def test_the_files_of_a_task_in_its_archive(tmp_path: Path) -> None:
+    line = json.dumps(RTE)
+    names = [f"glue_filtered/rte.{split}.jsonl" for split in ("train", "valid")]
+    (tmp_path / "another.zip").write_bytes(b"PK, but cut off")  # is not asked for
+    packed = pack(tmp_path / "glue.zip", **dict.fromkeys(names, line), **{"glue_filtered/boolq.valid.jsonl": "{}"})
+    for data in (tmp_path, packed):
+        files = data_files(TASKS["rte"], data)
+        assert [str(file) for file in files.values()] == [f"{packed}/{name}" for name in names]
+        assert read_examples(files["train"], TASKS["rte"]) == [Example(0, ("A dog runs.", "It moves."), 1)]
+    with pytest.raises(DataError, match=r"boolq\.valid\.jsonl has no boolq\.train\.jsonl beside it"):
+        data_files(TASKS["boolq"], tmp_path)
+    with pytest.raises(DataError, match=r"another\.zip cannot be read"):  # it may be in that one
+        data_files(TASKS["mnli"], tmp_path)
+    bad: list[str] = []
+    pack(packed, **dict.fromkeys(names, f"{{\n{line}"))
+    read_examples(files["valid"], TASKS["rte"], lambda where, reason: bad.append(where))
+    assert bad == [f"{packed}/{names[1]}:1"]
+
+
+def test_tab_separated_values(tmp_path: Path) -> None:
+    sst2, cola = TASKS["sst2"], TASKS["cola"]
+    for name in (*sst2.files, *cola.files):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("1\tit 's fine\n" if name in sst2.files else "it 's fine\t1\n")
+    for task in (sst2, cola):
+        for file in task_files(task, tmp_path).values():
+            assert read_examples(file, task) == [Example(0, ("it 's fine",), 1)]
+    bad: dict[str, str] = {}
+    path = tmp_path / "bad.tsv"
+    path.write_bytes(b"1\tfine\n2\tfine\nfine\n1\ta\tb\n1\t\xff\nyes\tfine\n1\t\n")
+    assert len(read_examples(path, sst2, bad.__setitem__)) == 1
+    assert {int(where.rpartition(":")[2]): reason for where, reason in bad.items()} == {
+        2: "the label is 2; sst2 has 0, 1",
+        3: "1 columns, not 2 (label, sentence)",
+        4: "3 columns, not 2 (label, sentence)",
+        5: "'utf-8' codec can't decode byte 0xff in position 2: invalid start byte",
+        6: "the label is 'yes'; sst2 has 0, 1",
+        7: "there is no text in it",
+    }
 
 
 def lines(*labels: int | str) -> list[Example]:

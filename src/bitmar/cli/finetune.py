@@ -33,11 +33,13 @@ def finetune(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="What to write.", show_default=False)],
     task: Annotated[
         str | None,
-        typer.Argument(metavar="TASK", help="boolq, mnli, mrpc, multirc, qqp, rte or wsc.", show_default=False),
+        typer.Argument(
+            metavar="TASK", help="boolq, mnli, mrpc, multirc, qqp, rte, wsc, cola or sst2.", show_default=False
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="FOLDER", help="BabyLM's: TASK.train.jsonl and TASK.valid.jsonl."),
+        typer.Option("--data", metavar="FOLDER", help="BabyLM's TASK.train.jsonl and TASK.valid.jsonl, or their .zip."),
     ] = None,
     train: Annotated[Path | None, typer.Option("--train", metavar="FILE", help="Instead of --data: a .jsonl.")] = None,
     valid: Annotated[
@@ -66,6 +68,13 @@ def finetune(
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Passes over the training file. Default: 10, for wsc 30.")
     ] = None,
+    lines: Annotated[
+        int | None, typer.Option("--lines", help="Train on so many lines of the training file. Default: all.")
+    ] = None,
+    frozen: Annotated[
+        bool,
+        typer.Option("--frozen", help="Train the head alone, on states that are computed once: minutes, not hours."),
+    ] = False,
     max_length: Annotated[int, typer.Option("--max-length", help="Longest input in tokens; the rest is cut.")] = 512,
     pooling: Annotated[str, typer.Option("--pooling", help="The states to judge by: last, or mean of all.")] = "last",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 is all.")] = 0,
@@ -82,7 +91,7 @@ def finetune(
     from bitmar.train.tasks import data_files
 
     chosen = _task(task, text_fields, label_field, metric, train)
-    files = data_files(chosen, data, train, valid, test)
+    data_files(chosen, data, train, valid, test)
     checkpoint = last_model(model) if is_run(model) else model
     check_checkpoint(checkpoint)
     with needs("train"), resumable_training(out):
@@ -100,10 +109,15 @@ def finetune(
             chosen,
             checkpoint,
             out,
-            **files,
+            data=data,
+            train=train,
+            valid=valid,
+            test=test,
             seeds=seeds,
             seed=seed,
-            protocol=Protocol(learning_rate, batch, epochs, max_length, pooling, threads=threads),
+            protocol=Protocol(
+                learning_rate, batch, epochs, max_length, pooling, lines=lines, frozen=frozen, threads=threads
+            ),
             on_bad=on_bad,
         )
     if skipped:
@@ -145,7 +159,7 @@ def _print(report: FinetuneReport) -> None:
         if name == "accuracy" and report.paper is not None:
             line += f"   paper {report.paper:5.1f}"
         typer.echo(line)
-    typer.echo(f"  {'above' if report.above_majority else 'not above'} the commonest class")
+    typer.echo(f"  {'above' if report.above_majority else 'not above'} the commonest class; trained: {report.training}")
 
 
 def _percent(share: float) -> str:

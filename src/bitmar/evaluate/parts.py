@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bitmar.core.errors import BitMarError
-from bitmar.evaluate.archives import data_hash
+from bitmar.data.archives import data_hash
 from bitmar.evaluate.work import Work
 
 DONE, FAILED = "done", "failed"

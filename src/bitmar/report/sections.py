@@ -115,15 +115,15 @@ def _finetuned_table(found: Results) -> Iterator[Table]:
         report = (reports or {}).get(task)
         if report is None:
             reason = found.why("finetuned") if reports is None else f"no finished fine-tuning of {task}"
-            rows.append([name, reported(paper), "", missing(reason), "", "", ""])
+            rows.append([name, reported(paper), "", missing(reason), "", "", "", ""])
             continue
         accuracy, majority = report["mean"]["accuracy"], 100 * report["majority"]["accuracy"]
         said = verdict(accuracy, 100, {"the paper": paper, "the commonest": majority})
         rows.append(
             [name, reported(paper), number(majority), ranged(accuracy, 100), number(len(report["seeds"]), 0),
-             number(report["items"], 0), said]
+             report["training"], number(report["items"], 0), said]
         )  # fmt: skip
-    head = ["task", "paper: BitMar-14M", "commonest", "ours", "seeds", "items", BESIDE]
+    head = ["task", "paper: BitMar-14M", "commonest", "ours", "seeds", "trained", "items", BESIDE]
     note = "Commonest: the share of the commonest class in training. Each report names the model that was fine-tuned."
     yield Table("Table 2: fine-tuning", head, rows, note)
 

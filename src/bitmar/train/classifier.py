@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn as nn
@@ -28,6 +28,8 @@ from bitmar.train.tasks import Label, Task, read_examples
 POOLINGS = ("last", "mean")
 CARD = "classifier.json"
 _ROWS = 64  # of one forward without gradients
+Row = Sequence[int] | Tensor  # token ids, or a state (d,)
+_GROUP = 8  # rows of a batch that go through the body together on a CPU
 
 
 class Head(nn.Sequential):
@@ -96,45 +98,83 @@ class Classifier(nn.Module):
         """Token ids, as the checkpoint's tokenizer writes a text or a pair: BOS first, nothing between the two."""
         return [encoding.ids for encoding in self.tokenizer.encode_batch([t if len(t) > 1 else t[0] for t in texts])]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-        """input_ids, attention_mask (B, T), padded on the right; labels (B,) -> logits (B, C), loss, accuracy."""
-        states = self.body(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, write_memory=False
-        ).last_hidden_state  # (B, T, d)
-        lengths = attention_mask.sum(1)
-        if self.pooling == "last":
-            pooled = states[torch.arange(len(states), device=states.device), lengths - 1]
-        else:
-            pooled = (states * attention_mask.unsqueeze(-1)).sum(1) / lengths.unsqueeze(-1)
-        logits = self.head(pooled)
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        states: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """input_ids, attention_mask (B, T), padded on the right, or the states (B, d) of a frozen body; labels (B,) ->
+        logits (B, C), loss, accuracy."""
+        if states is None:
+            assert input_ids is not None and attention_mask is not None
+            states = self._pooled(input_ids, attention_mask)
+        logits = self.head(states)
         if labels is None:
             return {"logits": logits}
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return {"logits": logits, "loss": F.cross_entropy(logits, labels), "accuracy": accuracy}
 
-    def pad(self, rows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Rows of token ids as input_ids and attention_mask (B, T)."""
+    def _pooled(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """States to judge by (B, d).
+
+        In training rows of like length go through the body together, a group at a time: on a CPU padding costs what
+        tokens cost, and a row's state does not depend on its neighbours.
+        """
+        lengths = attention_mask.sum(1)
+        order = lengths.argsort(stable=True)
+        groups = order.split(_GROUP) if input_ids.device.type == "cpu" and self.training else (order,)
+        pooled = torch.cat([self._states(input_ids[rows], attention_mask[rows], lengths[rows]) for rows in groups])
+        return pooled[order.argsort()]
+
+    def _states(self, input_ids: Tensor, attention_mask: Tensor, lengths: Tensor) -> Tensor:
+        longest = int(lengths.max())
+        input_ids, attention_mask = input_ids[:, :longest], attention_mask[:, :longest]
+        states = self.body(
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, write_memory=False
+        ).last_hidden_state  # (B, T, d)
+        if self.pooling == "last":
+            return cast(Tensor, states[torch.arange(len(states), device=states.device), lengths - 1])
+        return cast(Tensor, (states * attention_mask.unsqueeze(-1)).sum(1) / lengths.unsqueeze(-1))
+
+    def freeze(self) -> None:
+        """From now on only the head is trained."""
+        self.body.requires_grad_(False)
+
+    def pad(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Rows of token ids as input_ids and attention_mask (B, T); states as `states` (B, d)."""
+        states = [row for row in rows if isinstance(row, Tensor)]
+        if states:
+            return {"states": torch.stack(states)}
         ids = torch.full((len(rows), max(map(len, rows))), self.body.config.pad_token_id or 0)
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
             ids[i, : len(row)], mask[i, : len(row)] = torch.tensor(row), 1
         return {"input_ids": ids, "attention_mask": mask}
 
+    def probabilities(self, rows: Sequence[Row], on_progress: Callable[[int], None] | None = None) -> Tensor:
+        """Rows of token ids, or states -> probabilities (n, C) on the CPU. The model's mode is as before afterwards."""
+        return self._each(lambda **inputs: self(**inputs)["logits"].float().softmax(-1), rows, on_progress)
+
+    def states(self, rows: Sequence[Row], on_progress: Callable[[int], None] | None = None) -> Tensor:
+        """Rows of token ids -> the states to judge by (n, d) on the CPU, as `probabilities` has them."""
+        return self._each(self._pooled, rows, on_progress)
+
     @torch.no_grad()
-    def probabilities(self, rows: Sequence[Sequence[int]], on_progress: Callable[[int], None] | None = None) -> Tensor:
-        """Rows of token ids -> probabilities (n, C) on the CPU. The model's mode is as before afterwards."""
+    def _each(self, f: Callable[..., Tensor], rows: Sequence[Row], on_progress: Callable[[int], None] | None) -> Tensor:
         was_training, device = self.training, next(self.parameters()).device
         self.eval()
-        found = torch.zeros(len(rows), len(self.labels))
+        found: dict[int, Tensor] = {}
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # rows of one length need no padding
         for start in range(0, len(order), _ROWS):
             batch = order[start : start + _ROWS]
             inputs = {name: tensor.to(device) for name, tensor in self.pad([rows[i] for i in batch]).items()}
-            found[batch] = self(**inputs)["logits"].float().softmax(-1).cpu()
+            found.update(zip(batch, f(**inputs).cpu(), strict=True))
             if on_progress is not None:
                 on_progress(start + len(batch))
         self.train(was_training)
-        return found
+        return torch.stack([found[i] for i in range(len(rows))])
 
     def predict(self, path: str | Path, on_bad: OnBad | None = None) -> Iterator[dict[str, Any]]:
         """What it says of every line of a jsonl file, which needs no labels: {"line", "pred", "probability"}.

@@ -11,18 +11,20 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 
+from bitmar.console import progress
 from bitmar.core.errors import ConfigError, DataError
 from bitmar.core.files import write_atomically
 from bitmar.data.sources import OnBad
-from bitmar.train.classifier import Classifier
+from bitmar.train.classifier import Classifier, Row
 from bitmar.train.finetune_report import (
     REPORT,
     FinetuneReport,
@@ -35,10 +37,11 @@ from bitmar.train.ranks import world_size
 from bitmar.train.runs import check_checkpoint
 from bitmar.train.settings import Training
 from bitmar.train.state import StatefulCallback
-from bitmar.train.tasks import Example, Label, Task, data_files, find_labels, find_task, read_examples
+from bitmar.train.tasks import Example, Label, LineFile, Task, data_files, find_labels, find_task, read_examples
 from bitmar.train.trainer import BatchTrainer, checkpoints, reporting_full_disk
 
 PREDICTIONS, RESULT, BEST, PROTOCOL = "predictions.jsonl", "result.json", "best.safetensors", "protocol.json"
+_STATES = "states-{}.safetensors"  # of a frozen body, by split
 _ADVICE = "Free some space and run the same command again to resume"
 
 
@@ -46,7 +49,8 @@ _ADVICE = "Free some space and run the same command again to resume"
 class Protocol:
     """Numbers of a fine-tuning; the defaults are the pipeline's. batch, epochs: None takes the task's.
 
-    threads: CPU threads (0 = all).
+    lines: train on so many lines, the same for every seed; None: on all. frozen: train the head alone. threads: CPU
+    threads (0 = all).
     """
 
     learning_rate: float = 3e-5
@@ -56,12 +60,14 @@ class Protocol:
     pooling: str = "last"
     weight_decay: float = 0.01
     warmup: float = 0.06
+    lines: int | None = None
+    frozen: bool = False
     threads: int = 0
 
     def of(self, task: Task) -> Protocol:
         """With the task's own numbers filled in. Raises ConfigError for what makes no sense."""
         filled = {**asdict(self), "batch": self.batch or task.batch, "epochs": self.epochs or task.epochs}
-        for name in ("batch", "epochs"):
+        for name in ("batch", "epochs", "lines"):
             if (given := getattr(self, name)) is not None and given < 1:
                 raise ConfigError(f"{name} must be at least 1, not {given}")
         return Protocol(**filled)
@@ -82,7 +88,7 @@ class Protocol:
             workers=0,
             threads=self.threads,
             log_every=min(50, batches),
-            save_every=min(200, batches),
+            save_every=1000 if self.frozen else min(200, batches),
             keep=1,
             seed=seed,
         )
@@ -102,19 +108,31 @@ class Lines:
     def measured(self) -> str:
         return "test" if "test" in self.examples else "valid"
 
+    def drawn(self, count: int | None) -> Lines:
+        """With so many of the training lines, in their order: a draw that is the same for every seed."""
+        if count is None or count >= len(self.examples["train"]):
+            return self
+        picked = np.sort(np.random.default_rng(0).choice(len(self.examples["train"]), count, replace=False))
+        train = [self.examples["train"][i] for i in picked]
+        missing = set(range(len(self.labels))) - set(self.targets["train"][picked])
+        if missing:
+            raise ConfigError(f"{count} lines have none of the label {self.labels[min(missing)]!r}: take more")
+        targets = {**self.targets, "train": self.targets["train"][picked]}
+        return replace(self, examples={**self.examples, "train": train}, targets=targets)
+
     @classmethod
-    def read(cls, task: Task, files: Mapping[str, Path], on_bad: OnBad | None = None) -> Lines:
+    def read(cls, task: Task, files: Mapping[str, LineFile], on_bad: OnBad | None = None) -> Lines:
         """Raises DataError for a file or a class that is missing."""
         bad: Counter[str] = Counter()
         examples: dict[str, list[Example]] = {}
-        for split, path in files.items():
+        for split, file in files.items():
 
             def report(where: str, reason: str, split: str = split) -> None:
                 bad[split] += 1
                 if on_bad is not None:
                     on_bad(where, reason)
 
-            examples[split] = read_examples(path, task, report)
+            examples[split] = read_examples(file, task, report)
         labels = find_labels(task, examples["train"], [e for split in examples for e in examples[split]])
         place = {label: i for i, label in enumerate(labels)}
         targets = {
@@ -126,7 +144,7 @@ class Lines:
 class ShuffledRows:
     """Batch k of an endless walk through the examples: each once an epoch, the rest that fills no batch left out."""
 
-    def __init__(self, model: Classifier, rows: Sequence[Sequence[int]], targets: np.ndarray, batch: int, seed: int):
+    def __init__(self, model: Classifier, rows: Sequence[Row], targets: np.ndarray, batch: int, seed: int):
         self._model, self._rows, self._targets = model, rows, targets
         self._batch, self._seed = min(batch, len(rows)), seed
 
@@ -144,7 +162,7 @@ class ShuffledRows:
 class BestEpoch(StatefulCallback):
     """At the end of every epoch (`every` steps): metrics on the validation file, and the weights if they are better."""
 
-    def __init__(self, model: Classifier, rows: list[list[int]], targets: np.ndarray, every: int, path: Path) -> None:
+    def __init__(self, model: Classifier, rows: Sequence[Row], targets: np.ndarray, every: int, path: Path) -> None:
         self.model, self.rows, self.targets, self.every, self.path = model, rows, targets, every, path
         self.history: list[dict[str, float]] = []
         self.epoch = 0
@@ -212,8 +230,8 @@ def finetune(
     """Fine-tunes the checkpoint folder `model` on a task, once per seed, and leaves everything in `out`.
 
     Args:
-        task: one of `TASKS`, or a definition, of `own_task` for one. data: the pipeline's folder with
-            TASK.train.jsonl and TASK.valid.jsonl; or train, valid: the two files.
+        task: one of `TASKS`, or a definition, of `own_task` for one. data: the pipeline's folder, or
+            its .zip, with TASK.train.jsonl and TASK.valid.jsonl; or train, valid: the two files.
         test: a file that is measured instead of the validation file, which then only chooses the epoch.
         seeds: how many, counted from `seed`. on_bad: gets FILE:LINE and the reason for every line that is left out.
     Returns:
@@ -229,8 +247,9 @@ def finetune(
     if world_size() > 1:
         raise ConfigError("fine-tuning runs in one process: start it without torchrun, a process per task")
     files = data_files(task, data, train, valid, test)
-    lines = Lines.read(task, files, on_bad)
-    hashes = {"model": sha256(check_checkpoint(folder)), **{split: sha256(path) for split, path in files.items()}}
+    lines = Lines.read(task, files, on_bad).drawn(protocol.lines)
+    hashes = {split: sha256(file.read()) for split, file in files.items()}
+    hashes = {"model": sha256(check_checkpoint(folder).read_bytes()), **hashes}
     _claim(out, {"task": asdict(task), **asdict(protocol), "files": hashes})
     classes, truth = len(lines.labels), lines.targets[lines.measured]
     common = int(np.bincount(lines.targets["train"]).argmax())
@@ -243,6 +262,7 @@ def finetune(
         model=str(model),
         split=lines.measured,
         items=len(truth),
+        trained=len(lines.examples["train"]),
         labels=list(lines.labels),
         metric=task.metric,
         mean=measure(truth, predictions, classes),
@@ -259,16 +279,16 @@ def finetune(
     return report
 
 
-def sha256(path: Path) -> str:
+def sha256(content: bytes) -> str:
     """Of a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _claim(out: Path, settings: dict[str, Any]) -> None:
     """A folder belongs to one model, one task, one protocol: the seeds of two would mix."""
     settings = json.loads(json.dumps({name: value for name, value in settings.items() if name != "threads"}))
     path = out / PROTOCOL
-    if path.is_file() and any(out.glob("seed-*")):
+    if path.is_file() and any([*out.glob("seed-*"), *out.glob(_STATES.format("*"))]):
         before = _read_json(path)
         for name, value in settings.items():
             if before.get(name) != value:
@@ -291,7 +311,12 @@ def _run_seed(lines: Lines, checkpoint: Path, out: Path, protocol: Protocol, see
     model = Classifier.from_checkpoint(
         checkpoint, task, lines.labels, pooling=protocol.pooling, max_length=protocol.max_length
     )
-    rows = {split: model.encode([e.texts for e in examples]) for split, examples in lines.examples.items()}
+    rows: dict[str, Sequence[Row]] = {
+        split: model.encode([e.texts for e in examples]) for split, examples in lines.examples.items()
+    }
+    if protocol.frozen:
+        model.freeze()
+        rows = _states(model, rows, out.parent)
     source = ShuffledRows(model, rows["train"], targets["train"], protocol.batch or task.batch, seed)
     out.mkdir(parents=True, exist_ok=True)
     best = BestEpoch(model, rows["valid"], targets["valid"], len(source), out / BEST)
@@ -303,6 +328,24 @@ def _run_seed(lines: Lines, checkpoint: Path, out: Path, protocol: Protocol, see
     found = model.probabilities(rows[split])
     metrics = measure(targets[split], [found.argmax(-1).numpy()], len(lines.labels))
     return _finish(model, out, lines.examples[split], found, SeedResult(seed, best.epoch, metrics, best.history))
+
+
+def _states(model: Classifier, rows: Mapping[str, Sequence[Row]], folder: Path) -> dict[str, Sequence[Row]]:
+    """The states of all lines, which every seed and a run that goes on have in common: a file for each split."""
+    found: dict[str, Sequence[Row]] = {}
+    with progress() as bar:
+        for split, each in rows.items():
+            path, task = folder / _STATES.format(split), bar.add_task(f"states of {split}", total=len(each))
+            if not path.is_file():
+                states = model.states(each, partial(_advance, bar, task))
+                with reporting_full_disk(path, _ADVICE):
+                    write_atomically(path, save({"states": states}))
+            found[split] = list(load_file(path)["states"])
+    return found
+
+
+def _advance(bar: Any, task: Any, done: int) -> None:
+    bar.update(task, completed=done)
 
 
 def _finish(

@@ -38,16 +38,18 @@ class SeedResult:
 class FinetuneReport:
     """Shares between 0 and 1 (mcc from -1), of the lines in `split`, "valid" or "test".
 
-    metric: what chose the epochs. mean: over the seeds; its interval covers the choice of test items, that of
-    `over_seeds` (Student's t; None for a single seed) the choice of seeds. majority: the metrics of always answering
-    `majority_label`, the commonest in training. paper: BitMar's accuracy in Table 2, in %. files: their SHA-256.
-    protocol: every number of the training. skipped: lines that could not be used, by split.
+    items, trained: lines measured, lines trained on. metric: what chose the epochs. mean: over the seeds; its interval
+    covers the choice of test items, that of `over_seeds` (Student's t; None for a single seed) the choice of seeds.
+    majority: the metrics of always answering `majority_label`, the commonest in training. paper: BitMar's accuracy in
+    Table 2, in %. files: their SHA-256. protocol: every number of the training. skipped: lines that could not be used,
+    by split.
     """
 
     task: str
     model: str
     split: str
     items: int
+    trained: int
     labels: list[int | str]
     metric: str
     mean: dict[str, Figure]
@@ -65,9 +67,16 @@ class FinetuneReport:
         """Whether the whole interval of the accuracy lies above that of the commonest class."""
         return self.mean["accuracy"].low > self.majority["accuracy"]
 
+    @property
+    def training(self) -> str:
+        """What was trained, on how much, for how long."""
+        what = "head alone" if self.protocol.get("frozen") else "all weights"
+        epochs, rate = self.protocol["epochs"], self.protocol["learning_rate"]
+        return f"{what}, {epochs} epoch{'s' * (epochs != 1)} of {self.trained:,} lines at {rate:g}"
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for `json.dumps`."""
-        return {**asdict(self), "above_majority": self.above_majority}
+        return {**asdict(self), "above_majority": self.above_majority, "training": self.training}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> FinetuneReport:

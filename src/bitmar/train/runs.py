@@ -85,7 +85,10 @@ def check_checkpoint(folder: str | Path) -> Path:
     """The weights' file of a checkpoint folder. Raises FormatError for anything else."""
     folder = Path(folder)
     if folder.suffix == ".bitmar":
-        raise FormatError(f"{folder} is packed for use; fine-tuning needs the checkpoint folder it was made from")
+        raise FormatError(
+            f"{folder} is packed for use; fine-tuning needs the checkpoint folder it was made from, or "
+            f"`bitmar unpack {folder} FOLDER`"
+        )
     for name in ("config.json", WEIGHTS, "tokenizer.json"):
         if not (folder / name).is_file():
             raise FormatError(f"{folder} is no checkpoint folder, it has no {name}: give a stage of `bitmar train`")

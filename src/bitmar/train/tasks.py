@@ -1,17 +1,20 @@
-"""What a model is fine-tuned on: the seven tasks of (Super)GLUE that BabyLM 2025 asks for, or anything in jsonl.
+"""What a model is fine-tuned on: the seven tasks of (Super)GLUE that BabyLM 2025 asks for, CoLA and SST-2 beside them,
+or anything in jsonl.
 
-The sequences, batch sizes and numbers of epochs are those of the pipeline's `finetune` folder and `eval_finetuning.sh`.
+The sequences, batch sizes and numbers of epochs are those of the pipeline's `finetune` folder and `eval_finetuning.sh`;
+CoLA and SST-2, which it left out, have those of its other tasks.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bitmar.core.errors import ConfigError, DataError, nearest
+from bitmar.data.archives import open_archive
 from bitmar.data.sources import OnBad
 from bitmar.data.text import near_path, reading
 
@@ -28,7 +31,8 @@ class Task:
 
     first, second: the fields of the two texts, joined by spaces; without `second` there is one text. template: how
     the fields of the first are put together instead. labels: all of them; None: whatever the training file has.
-    metric: what chooses the best epoch. paper: BitMar's accuracy in Table 2, in %.
+    metric: what chooses the best epoch. paper: BitMar's accuracy in Table 2, in %. files: of training and validation;
+    without them NAME.train.jsonl and NAME.valid.jsonl. columns: the fields of a line of tab-separated values.
     """
 
     name: str
@@ -41,6 +45,27 @@ class Task:
     batch: int = 32
     epochs: int = 10
     paper: float | None = None
+    files: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+
+    def file(self, split: str) -> str:
+        """What the data's publisher calls the file of a split, "train" or "valid"."""
+        return self.files[SPLITS.index(split)] if self.files else f"{self.name}.{split}.jsonl"
+
+    def values(self, line: bytes) -> dict[str, Any]:
+        """The fields of a line. Raises ValueError."""
+        if not self.columns:
+            values = json.loads(line)
+            if not isinstance(values, dict):
+                raise ValueError("not a JSON object")
+            return values
+        fields = line.decode("utf-8").split("\t")
+        if len(fields) != len(self.columns):
+            raise ValueError(f"{len(fields)} columns, not {len(self.columns)} ({', '.join(self.columns)})")
+        values = dict(zip(self.columns, fields, strict=True))
+        if (label := values.get(self.label_field, "")).isdecimal():
+            values[self.label_field] = int(label)
+        return values
 
     def texts(self, values: dict[str, Any]) -> tuple[str, ...]:
         """One text or two from a line's fields. Raises ValueError, which says what is wrong with the line."""
@@ -88,9 +113,17 @@ _ALL = (
         epochs=30,
         paper=63.5,
     ),
+    Task(
+        "cola",
+        ("sentence",),
+        metric="mcc",
+        files=("CoLA/train.tsv", "CoLA/dev.tsv"),
+        columns=("sentence", "label"),
+    ),
+    Task("sst2", ("sentence",), files=("SST2/train.tsv", "SST2/dev.tsv"), columns=("label", "sentence")),
 )
 TASKS = {task.name: task for task in _ALL}
-"""Table 2's upper half, by name."""
+"""Table 2's upper half, and two that are beside it, by name."""
 
 
 def find_task(name: str) -> Task:
@@ -112,26 +145,76 @@ def own_task(name: str, text_fields: Sequence[str], label_field: str = "label", 
     return Task(name, (text_fields[0],), tuple(text_fields[1:]), label_field=label_field, labels=None, metric=metric)
 
 
-def task_files(task: Task, data: str | Path) -> dict[str, Path]:
-    """TASK.train.jsonl and TASK.valid.jsonl in the pipeline's `glue_filtered` folder, or in one above it.
+@dataclass(frozen=True, slots=True)
+class LineFile:
+    """A file of lines. name: in the archive `path`; "" where `path` is the file."""
+
+    path: Path
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}/{self.name}" if self.name else str(self.path)
+
+    def read(self) -> bytes:
+        """Its contents. Raises DataError."""
+        if self.name:
+            with open_archive(self.path) as archive:
+                return archive.read(self.name)
+        with reading(self.path):
+            return self.path.read_bytes()
+
+
+def task_files(task: Task, data: str | Path) -> dict[str, LineFile]:
+    """The task's two files in the pipeline's `glue_filtered` folder or in one above it, or in a .zip there.
 
     Raises DataError, which says what is missing and where it comes from.
     """
     data = Path(data)
+    names = {split: task.file(split) for split in SPLITS}
+    partly: list[dict[str, LineFile]] = []
     for folder in (data / inner for inner in _FOLDERS):
-        files = {split: folder / f"{task.name}.{split}.jsonl" for split in SPLITS}
-        missing = [path for path in files.values() if not path.is_file()]
-        if not missing:
-            return files
-        if len(missing) < len(files):
-            break
-    else:
-        missing = [data / f"{task.name}.{split}.jsonl" for split in SPLITS]
-    hint = near_path(missing[0]) if data.is_dir() else f" (and no folder {data})"
-    raise DataError(
-        f"no file {missing[0]}{hint}: --data is the folder glue_filtered of BabyLM 2025's evaluation data "
-        "(https://osf.io/ryjfm), which holds TASK.train.jsonl and TASK.valid.jsonl"
+        found = {s: LineFile(folder / name) for s, name in names.items() if (folder / name).is_file()}
+        partly += [found] if found else []
+    damage: list[DataError] = []
+    for archive in [data] if data.suffix == ".zip" else sorted(data.glob("*.zip")):
+        try:
+            with open_archive(archive) as opened:
+                found = _members(archive, opened.names, names)
+        except DataError as error:  # of another task, maybe
+            damage.append(error)
+        else:
+            partly += [found] if found else []
+    for found in partly:
+        if len(found) == len(names):
+            return found
+    if damage and not partly:
+        raise damage[0]
+    raise DataError(_missing(task, data, names, partly))
+
+
+def _members(archive: Path, inside: Sequence[str], names: Mapping[str, str]) -> dict[str, LineFile]:
+    found = {}
+    for split, name in names.items():
+        for member in inside:
+            if f"/{member}".endswith(f"/{name}"):
+                found[split] = LineFile(archive, member)
+    return found
+
+
+def _missing(task: Task, data: Path, names: Mapping[str, str], partly: Sequence[Mapping[str, LineFile]]) -> str:
+    comes_from = (
+        f"GLUE's data, with {' and '.join(names.values())}"
+        if task.files
+        else "the folder glue_filtered of BabyLM 2025's evaluation data (https://osf.io/ryjfm), or its .zip, with "
+        "TASK.train.jsonl and TASK.valid.jsonl"
     )
+    if partly:
+        there = partly[0]
+        split = next(split for split in names if split not in there)
+        return f"{', '.join(map(str, there.values()))} has no {names[split]} beside it: --data is {comes_from}"
+    path = data / names["train"]
+    hint = near_path(path) if data.is_dir() else f" (and no folder {data})"
+    return f"no file {path}{hint}: --data is {comes_from}"
 
 
 def data_files(
@@ -140,7 +223,7 @@ def data_files(
     train: str | Path | None = None,
     valid: str | Path | None = None,
     test: str | Path | None = None,
-) -> dict[str, Path]:
+) -> dict[str, LineFile]:
     """The files of a fine-tuning by split, as `bitmar.train.finetune.finetune` takes them.
 
     Raises ConfigError where it is not clear which, DataError for one that is not there.
@@ -148,10 +231,11 @@ def data_files(
     if (data is None) == (train is None) or (train is None) != (valid is None):
         raise ConfigError("say where the lines are: `data`, the pipeline's folder, or both `train` and `valid`, files")
     files = {} if data is None else task_files(task, data)
-    files |= {name: Path(f) for name, f in {"train": train, "valid": valid, "test": test}.items() if f is not None}
-    for path in files.values():
-        if not path.is_file():
-            raise DataError(f"no file {path}{near_path(path)}")
+    given = {"train": train, "valid": valid, "test": test}
+    files |= {name: LineFile(Path(file)) for name, file in given.items() if file is not None}
+    for file in files.values():
+        if not file.path.is_file():
+            raise DataError(f"no file {file.path}{near_path(file.path)}")
     return files
 
 
@@ -164,32 +248,30 @@ class Example:
     label: Label | None = None
 
 
-def read_examples(path: str | Path, task: Task, on_bad: OnBad | None = None, *, labelled: bool = True) -> list[Example]:
-    """The lines of a jsonl file; one that does not fit goes to `on_bad(FILE:LINE, reason)` and is left out.
+def read_examples(
+    file: str | Path | LineFile, task: Task, on_bad: OnBad | None = None, *, labelled: bool = True
+) -> list[Example]:
+    """The lines of a file; one that does not fit goes to `on_bad(FILE:LINE, reason)` and is left out.
 
     Raises DataError for a file that is missing, unreadable, or has no line that fits.
     """
-    path = Path(path)
+    file = file if isinstance(file, LineFile) else LineFile(Path(file))
     examples: list[Example] = []
     reasons: list[str] = []
-    with reading(path):
-        lines = path.read_bytes().splitlines()
-    for number, line in enumerate(lines):
+    for number, line in enumerate(file.read().splitlines()):
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
-            if not isinstance(values, dict):
-                raise ValueError("not a JSON object")
+            values = task.values(line)
             examples.append(Example(number, task.texts(values), task.label(values) if labelled else None))
         except (ValueError, RecursionError) as error:
             reason = f"not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
             reasons.append(f"line {number + 1}: {reason}")
             if on_bad is not None:
-                on_bad(f"{path}:{number + 1}", reason)
+                on_bad(f"{file}:{number + 1}", reason)
     if not examples:
         why = f": {'; '.join(reasons[:_NAMED])}" if reasons else ", it is empty"
-        raise DataError(f"{path} has no line that fits the task {task.name}{why}")
+        raise DataError(f"{file} has no line that fits the task {task.name}{why}")
     return examples
 
 

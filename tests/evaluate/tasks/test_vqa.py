@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bitmar.core.errors import DataError
+from bitmar.data.archives import read_records
 from bitmar.data.sources import CaptionedPhoto
-from bitmar.evaluate.archives import read_records
 from bitmar.evaluate.tasks import vqa
 from bitmar.runtime.ask import CANNOT_TELL, Answer
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from bitmar.core.errors import DataError, ImageError
 from bitmar.core.image import load_photo
+from bitmar.data.archives import Archive, Record, open_archive, records, text_of
 from bitmar.data.sources import OnBad
-from bitmar.evaluate.archives import Archive, Record, open_archive, records, text_of
 from bitmar.evaluate.figure import F64, Figure, plain
 from bitmar.evaluate.protocol import PictureScorer
 from bitmar.evaluate.tables import Cells, Results, Table, number, ranged

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from bitmar.core.errors import ConfigError, DataError, ImageError
+from bitmar.data.archives import Record, read_records, text_of
 from bitmar.data.sources import iter_webdataset
-from bitmar.evaluate.archives import Record, read_records, text_of
 from bitmar.evaluate.figure import F64, Figure, plain
 from bitmar.evaluate.protocol import PictureScorer
 from bitmar.evaluate.scorer import RuntimeScorer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bitmar.data.archives import Record, read_records, text_of
 from bitmar.data.sources import OnBad
-from bitmar.evaluate.archives import Record, read_records, text_of
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
 from bitmar.evaluate.tasks.babylm.scores import Score

@@ -16,7 +16,7 @@ import numpy as np
 
 from bitmar.core.errors import BitMarError, DataError, DependencyError, ImageError, pip_install
 from bitmar.core.image import load_photo
-from bitmar.evaluate.archives import read_files, read_rows
+from bitmar.data.archives import read_files, read_rows
 from bitmar.evaluate.figure import F64, Figure, shares
 from bitmar.evaluate.protocol import Picture, PictureScorer
 from bitmar.evaluate.tasks.babylm.choices import points_of

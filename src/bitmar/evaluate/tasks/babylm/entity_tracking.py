@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from bitmar.evaluate.archives import Record, read_records, text_of, texts_of
+from bitmar.data.archives import Record, read_records, text_of, texts_of
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
 from bitmar.evaluate.tasks.babylm.scores import Score

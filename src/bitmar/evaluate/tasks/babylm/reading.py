@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitmar.core.errors import DataError
-from bitmar.evaluate.archives import read_files, read_rows
+from bitmar.data.archives import read_files, read_rows
 from bitmar.evaluate.figure import F64, Figure
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.tasks.babylm.choices import tokenizer_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from bitmar.evaluate.archives import Record, read_records, text_of
+from bitmar.data.archives import Record, read_records, text_of
 from bitmar.evaluate.protocol import PictureScorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_pictured
 from bitmar.evaluate.tasks.babylm.pictures import find_picture, pictures_of

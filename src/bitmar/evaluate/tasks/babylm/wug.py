@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bitmar.evaluate.archives import Record, read_records, text_of
+from bitmar.data.archives import Record, read_records, text_of
 from bitmar.evaluate.figure import F64, Figure
 from bitmar.evaluate.protocol import Scorer
 from bitmar.evaluate.tasks.babylm.choices import Choice, score_choices

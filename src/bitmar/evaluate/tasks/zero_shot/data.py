@@ -19,8 +19,8 @@ from typing import Any
 from bitmar.core.errors import DataError
 from bitmar.core.paths import data_folder
 from bitmar.core.strict_json import parse_json
+from bitmar.data.archives import Record, open_archive, read_files, read_records, read_rows, text_of, texts_of
 from bitmar.data.sources import OnBad
-from bitmar.evaluate.archives import Record, open_archive, read_files, read_records, read_rows, text_of, texts_of
 
 VARIABLE = "BITMAR_EVAL_DATA"
 

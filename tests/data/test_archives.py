@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bitmar.core.errors import DataError
-from bitmar.evaluate import archives
-from bitmar.evaluate.archives import (
+from bitmar.data import archives
+from bitmar.data.archives import (
     data_hash,
     open_archive,
     read_files,
