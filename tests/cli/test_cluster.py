@@ -6,6 +6,7 @@ called `pipe:COMMAND`, whose commands a node runs when it reads them.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,12 +15,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import bitmar
-from bitmar.data.cluster import compute
+from bitmar.core.errors import OutputError
+from bitmar.data.cluster import _Pool, _Worker, build, compute
 from bitmar.evaluate.store import Store
 
 ray = pytest.importorskip("ray", reason="the cluster's tests need bitmar[cluster]")
@@ -273,3 +276,53 @@ def test_a_file_that_only_the_asking_machine_has_is_not_read_as_an_empty_one(tmp
     gone = str(tmp_path / "gone.tar")
     assert compute(lambda *_: [], gone, "gone", (), True, "node x", list) == (None, None)  # type: ignore[arg-type]
     assert compute(lambda *_: [], gone, "gone", (), False, "node x", list) == (None, [])  # type: ignore[arg-type]
+
+
+class Full:
+    """Work on a node whose disk is full: from the beginning, or when it reads."""
+
+    identity = "full"
+
+    def __init__(self, begins: bool) -> None:
+        if not begins:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp/model.bitmar")
+
+    def __call__(self, *_: Any) -> Iterator[Any]:
+        yield "a caption"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_on_a_node_is_an_error_that_names_it() -> None:
+    _, fault, _ = build(__name__, Full.__name__, (False,), False, "node x")
+    assert isinstance(fault, OutputError)
+    assert str(fault) == "node x: [Errno 28] No space left on device: '/tmp/model.bitmar'"
+    fault, chunks = compute(Full(True), "a.tar", "a", (), False, "node x", list)
+    assert isinstance(fault, OutputError) and chunks is None
+    assert str(fault) == "node x, in a.tar: [Errno 28] No space left on device"
+
+
+def test_a_full_store_of_results_on_a_node_is_an_error_that_names_it() -> None:
+    """Ray keeps results in memory, and on the node's disk when that is full."""
+
+    def get(call: object) -> Any:
+        raise ray.exceptions.RayTaskError("run", "a traceback", ray.exceptions.OutOfDiskError("no disk space left"))
+
+    pool = object.__new__(_Pool)
+    pool._ray = SimpleNamespace(exceptions=ray.exceptions, get=get)
+    pool._shards, pool._busy = [("a.tar", "a")], {"call": (_Worker(None, "1", "node x"), 0)}
+    with pytest.raises(OutputError, match="node x has no room for results"):
+        pool._take("call")
+
+
+def test_text_is_tokenised_as_by_one_process(cli: Cli, nodes: Nodes, recipe: Path, tmp_path: Path) -> None:
+    for n in range(5):
+        (tmp_path / f"book {n}.txt").write_text("\n".join(f"A dog, {n} and {i}." for i in range(300)))
+    arguments = ["tokenizer", "apply", recipe, "--set", f"data.text.book.path={tmp_path}/book*.txt", "--json"]
+    plain = cli(*arguments)
+    assert plain.exit_code == 0, plain.output
+    kept = files(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache" / "corpus")
+    spread = cli(*arguments, "--cluster", nodes.address)
+    assert spread.exit_code == 0 and spread.stdout == plain.stdout
+    assert files(tmp_path / "cache") == kept and len(kept) == 6
+    assert json.loads(plain.stdout)["domains"]["book"]["documents"] == 1620

@@ -54,6 +54,9 @@ Cluster = Annotated[
         show_default=False,
     ),
 ]
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A YAML file; see docs/recipes.md.", show_default=False)
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,13 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from bitmar.cli.app import MAKE, SKIPPED, command, make_group
-from bitmar.cli.common import Cluster, Json, needs
-from bitmar.console import Skipped, progress, resumable, say, write_json
+from bitmar.cli.common import Assignments, Cluster, Json, RecipeFile, needs
+from bitmar.console import Skipped, print_table, progress, resumable, say, write_json
 from bitmar.core.errors import ConfigError
 
 tokenizers = make_group(
     "tokenizer",
-    "Train a tokenizer, or look into one.",
+    "Train a tokenizer, apply it to a recipe's text, or look into one.",
     "bitmar tokenizer train out --text books.txt",
     "bitmar tokenizer info gpt2",
     panel=MAKE,
@@ -142,6 +142,40 @@ def _domains(texts: list[str]) -> dict[str, str]:
             raise ConfigError(f"two texts are called {name!r}; tell them apart with --text NAME=PATH")
         domains[name] = path
     return domains
+
+
+@command(
+    "bitmar tokenizer apply recipes/text.yaml --cluster auto",
+    "bitmar tokenizer apply my.yaml --cluster head:6379 --set cache=/shared/cache",
+    group=tokenizers,
+    name="apply",
+)
+def tokenizer_apply(
+    recipe: RecipeFile, assignments: Assignments = None, cluster: Cluster = None, as_json: Json = False
+) -> None:
+    """Tokenise the text of RECIPE into its cache, ahead of training, which then finds it there.
+
+    On a cluster every node takes a file at a time; what is written has the same bytes as from one process. A domain
+    that is there is not made again, and a stopped run goes on with the domain it was in.
+    """
+    with needs("train"):
+        from bitmar.train.recipe import load_recipe
+        from bitmar.train.workspace import Workspace
+
+        workspace = Workspace(load_recipe(recipe, assignments or ()))
+        made: dict[str, dict[str, float]] = {}
+        for text in workspace.texts():
+            workspace.check((), text)
+            if corpus := workspace.corpus(text, cluster):
+                made |= corpus.summary()
+    if not made:
+        raise ConfigError(f"no stage of {recipe} trains on text")
+    if as_json:
+        write_json({"folder": str(workspace.cache / "corpus"), "domains": made})
+    else:
+        columns = ("documents", "train_tokens", "heldout_tokens")
+        rows = [(name, *(f"{about[column]:,.0f}" for column in columns)) for name, about in made.items()]
+        print_table(("domain", "documents", "tokens", "held out"), rows)
 
 
 @command(

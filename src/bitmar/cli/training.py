@@ -8,12 +8,8 @@ from typing import Annotated
 import typer
 
 from bitmar.cli.app import MAKE, SKIPPED, command
-from bitmar.cli.common import Assignments, needs, resumable_training
+from bitmar.cli.common import Assignments, RecipeFile, needs, resumable_training
 from bitmar.console import Skipped, say
-
-RecipeFile = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A YAML file; see docs/recipes.md.", show_default=False)
-]
 
 
 @command(

@@ -274,6 +274,8 @@ def build(
         work: Work = getattr(import_module(module), name)(*arguments)
     except BitMarError as error:
         return None, _on(node, error), ""
+    except OSError as error:  # a disk without room for the model, a folder that may not be read
+        return None, OutputError(f"{node}: {error}"), ""
     return work, None, work.identity
 
 
@@ -296,6 +298,8 @@ def compute(
             chunks.append(put(chunk))
     except BitMarError as error:
         return _on(node, error), None
+    except OSError as error:
+        return OutputError(f"{node}, in {shard}: {error}"), None
     return None, chunks
 
 

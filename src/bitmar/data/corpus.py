@@ -13,11 +13,10 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +34,7 @@ PARTS: tuple[Part, ...] = ("train", "heldout")
 
 _LAYOUT = 2  # raised whenever the same inputs would give other files
 _CHUNK = 512  # documents per call of the tokenizer: enough to feed all its threads
+_CHUNK_CHARS = 1 << 20  # characters, after which a call is made with fewer
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,42 @@ class Corpus:
         }
 
 
+class Piece(NamedTuple):
+    """Some documents of a domain in their order, as they are written.
+
+    tokens, lengths: by part, BOS and EOS included. bytes: of their UTF-8 text.
+    """
+
+    tokens: dict[Part, npt.NDArray[Any]]
+    lengths: dict[Part, list[int]]
+    bytes: int
+
+
+def token_type(tokenizer: Tokenizer) -> np.dtype[Any]:
+    """Of its ids on disk."""
+    return np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
+
+
+def tokenised(domain: Domain, documents: Iterator[str], tokenizer: Tokenizer, heldout: float) -> Iterator[Piece]:
+    """The documents of a domain, or of one of its files, a piece at a time."""
+    encoder, special, dtype = plain_encoder(tokenizer), special_ids(tokenizer), token_type(tokenizer)
+    start = [] if special.bos == special.eos else [special.bos]
+    for chunk in _chunks(_parts(domain, documents, heldout)):
+        encodings = encoder.encode_batch_fast([text for _, text in chunk], add_special_tokens=False)
+        ids: dict[Part, list[int]] = {part: [] for part in PARTS}
+        lengths: dict[Part, list[int]] = {part: [] for part in PARTS}
+        for (part, _), encoding in zip(chunk, encodings, strict=True):
+            ids[part] += [*start, *encoding.ids, special.eos]
+            lengths[part].append(len(start) + len(encoding.ids) + 1)
+        tokens = {part: np.array(found, dtype) for part, found in ids.items()}
+        yield Piece(tokens, lengths, sum(len(text.encode()) for _, text in chunk))
+
+
+def here(domain: Domain, tokenizer: Tokenizer, heldout: float, on_read: Callable[[int], None]) -> Iterator[Piece]:
+    """All documents of a domain, tokenised in this process; on_read: told the bytes of the files that were read."""
+    return tokenised(domain, domain.documents(on_read=on_read), tokenizer, heldout)
+
+
 def build_corpus(
     domains: Mapping[str, Domain | Mapping[str, Any] | str],
     tokenizer: Tokenizer,
@@ -107,14 +143,15 @@ def build_corpus(
     *,
     heldout: float = 0.01,
     progress: bool = True,
+    tokenise: Callable[[Domain, Tokenizer, float, Callable[[int], None]], Iterator[Piece]] = here,
 ) -> Corpus:
     """Tokenise `domains` (name -> `Domain`, a mapping of its fields, or a path) once, and open the result.
 
     Each domain is a folder of `cache_dir`, named after a hash of its files' contents, how they are read, the
     tokenizer and the held-out share. One that is there is opened as it is; one that is missing is built
     beside its place and renamed when complete, so that a killed build starts again with the domain it was in.
-    `heldout` is the share of documents kept out of training. Raises ConfigError, DataError (no such file,
-    nothing in it).
+    `heldout` is the share of documents kept out of training. tokenise: who does it, `here` or the nodes of a cluster
+    (`corpus_work.on_nodes`). Raises ConfigError, DataError (no such file, nothing in it).
     """
     if not domains:
         raise ConfigError("a corpus needs at least one text domain")
@@ -126,7 +163,7 @@ def build_corpus(
         domain = Domain.of(value)
         folder = Path(cache_dir) / f"{_safe(name)}-{_key(domain, print_, heldout)}"
         if not folder.is_dir():
-            _build(name, domain, tokenizer, special, heldout, folder, progress)
+            _build(name, domain, tokenise, tokenizer, heldout, folder, progress)
         opened[name] = _open(name, domain.weight, folder)
     return Corpus(opened, special)
 
@@ -156,8 +193,8 @@ def _sha256(file: Path) -> bytes:
 def _build(
     name: str,
     domain: Domain,
+    tokenise: Callable[..., Iterator[Piece]],
     tokenizer: Tokenizer,
-    special: SpecialIds,
     heldout: float,
     folder: Path,
     progress: bool,
@@ -168,9 +205,11 @@ def _build(
         with console.progress(size=True, hidden=not progress) as bar:
             size = sum(file.stat().st_size for file in domain.files()) if domain.path is not None else None
             task = bar.add_task(f"tokenising {name}", total=size)
-            documents = domain.documents(on_read=lambda count: bar.advance(task, count))
-            parts = _parts(domain, documents, heldout)
-            written = _write(partial, parts, tokenizer, special)
+
+            def advance(count: int) -> None:
+                bar.advance(task, count)
+
+            written = _write(partial, tokenise(domain, tokenizer, heldout, advance), token_type(tokenizer))
         if not any(written["tokens"].values()):
             raise DataError(f"text domain {name!r} has no document in it: {domain.path or domain.dataset}")
         write_atomically(partial / "domain.json", json.dumps(written, indent=1).encode())
@@ -203,23 +242,30 @@ def _parts(domain: Domain, documents: Iterator[str], heldout: float) -> Iterator
     return (("heldout" if is_held_out(text, heldout) else "train", text) for text in asked)
 
 
-def _write(
-    folder: Path, parts: Iterator[tuple[Part, str]], tokenizer: Tokenizer, special: SpecialIds
-) -> dict[str, Any]:
-    encoder = plain_encoder(tokenizer)
-    dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32)
-    start = [] if special.bos == special.eos else [special.bos]
+def _chunks(parts: Iterator[tuple[Part, str]]) -> Iterator[list[tuple[Part, str]]]:
+    chunk: list[tuple[Part, str]] = []
+    size = 0
+    for each in parts:
+        chunk.append(each)
+        size += len(each[1])
+        if len(chunk) == _CHUNK or size >= _CHUNK_CHARS:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _write(folder: Path, pieces: Iterator[Piece], dtype: np.dtype[Any]) -> dict[str, Any]:
     offsets: dict[Part, list[int]] = {part: [0] for part in PARTS}
     size = 0
     with open(folder / "train.bin", "wb") as train, open(folder / "heldout.bin", "wb") as held:
         files = {"train": train, "heldout": held}
-        while chunk := list(islice(parts, _CHUNK)):
-            encodings = encoder.encode_batch_fast([text for _, text in chunk], add_special_tokens=False)
-            for (part, text), encoding in zip(chunk, encodings, strict=True):
-                ids = np.array([*start, *encoding.ids, special.eos], dtype)
-                files[part].write(ids.tobytes())
-                offsets[part].append(offsets[part][-1] + len(ids))
-                size += len(text.encode())
+        for piece in pieces:
+            size += piece.bytes
+            for part in PARTS:
+                files[part].write(piece.tokens[part].tobytes())
+                for length in piece.lengths[part]:
+                    offsets[part].append(offsets[part][-1] + length)
         for part in PARTS:
             files[part].flush()
             os.fsync(files[part].fileno())  # or a power cut leaves zeros where the folder says that all is there

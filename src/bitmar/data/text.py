@@ -141,12 +141,18 @@ class Domain:
 
     def documents(self, on_read: Callable[[int], None] | None = None) -> Iterator[str]:
         """Its documents, cleaned, never empty; `on_read(bytes)` reports progress through the files."""
-        raw: Iterable[str]
         if self.dataset is not None:
-            raw = iter_hf_dataset(self.dataset, self.subset, self.column, self.config)
+            yield from self._cleaned(iter_hf_dataset(self.dataset, self.subset, self.column, self.config))
         else:
-            raw = (text for file in self.files() for text in iter_documents(file, self.split, on_read=on_read))
-        for text in raw:
+            for file in self.files():
+                yield from self.documents_of(file, on_read)
+
+    def documents_of(self, file: str | Path, on_read: Callable[[int], None] | None = None) -> Iterator[str]:
+        """Those of one of its files."""
+        return self._cleaned(iter_documents(file, self.split, on_read=on_read))
+
+    def _cleaned(self, texts: Iterable[str]) -> Iterator[str]:
+        for text in texts:
             if document := clean_text(text, self.clean).strip():
                 yield document
 

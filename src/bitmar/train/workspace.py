@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +57,26 @@ class Workspace:
             train_from_sources(folder, texts, data.captions, vocab_size=size, every=2, on_bad=self._on_bad)
         return load_tokenizer(folder)
 
-    def corpus(self, text: dict[str, Any]) -> Corpus | None:
-        """The domains `text`, tokenised; None where there are none."""
-        from bitmar.data.corpus import build_corpus
+    def corpus(self, text: dict[str, Any], cluster: str | None = None) -> Corpus | None:
+        """The domains `text`, tokenised, by a cluster's nodes where its address is given; None where there are none."""
+        from bitmar.data.corpus import build_corpus, here
 
         if not text:
             return None
-        heldout = self.recipe.data.heldout
-        return build_corpus(domains(text), self.tokenizer(), self.cache / "corpus", heldout=heldout)
+        tokenise: Callable[..., Any] = here
+        if cluster is not None:
+            from bitmar.data.corpus_work import on_nodes
+
+            tokenise = partial(on_nodes, cluster)
+        into, heldout = self.cache / "corpus", self.recipe.data.heldout
+        return build_corpus(domains(text), self.tokenizer(), into, heldout=heldout, tokenise=tokenise)
+
+    def texts(self) -> list[dict[str, Any]]:
+        """The domains of each stage that trains on text."""
+        data = self.recipe.data.text
+        return [
+            stage.text or data for stage in self.recipe.stages if isinstance(stage, Fit) and stage.sources().get("text")
+        ]
 
     def check(self, patterns: Sequence[str], text: Mapping[str, Any]) -> None:
         """Raises DataError for a shard or a text that is not there: before hours are spent, not after."""
