@@ -52,11 +52,14 @@ def _calibration(container: Any) -> dict[str, np.ndarray]:
     return {name: (100 * v).astype(np.int8) if specs[name].dtype == "I8" else v for name, v in made.items()}
 
 
-def test_the_bundled_model_comes_back_byte_for_byte(tmp_path: Path) -> None:
+BUNDLED = [Path(find_model(None)), *sorted(Path(__file__).parents[1].joinpath("models").glob("*.bitmar"))]
+
+
+@pytest.mark.parametrize("bundled", BUNDLED, ids=lambda path: path.name)
+def test_a_bundled_model_comes_back_byte_for_byte(bundled: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="unpack needs bitmar[train]")
-    bundled = find_model(None)
     again = export_checkpoint(unpack(bundled, tmp_path / "hf"), tmp_path / "again.bitmar")
-    assert again.read_bytes() == Path(bundled).read_bytes()
+    assert again.read_bytes() == bundled.read_bytes()
 
 
 def test_in_pytorch_the_bundled_model_computes_the_same() -> None:
