@@ -162,7 +162,8 @@ def tokenizer_apply(
         from bitmar.train.recipe import load_recipe
         from bitmar.train.workspace import Workspace
 
-        workspace = Workspace(load_recipe(recipe, assignments or ()))
+        skipped = Skipped()
+        workspace = Workspace(load_recipe(recipe, assignments or ()), on_bad=skipped)
         made: dict[str, dict[str, float]] = {}
         for text in workspace.texts():
             workspace.check((), text)
@@ -176,6 +177,9 @@ def tokenizer_apply(
         columns = ("documents", "train_tokens", "heldout_tokens")
         rows = [(name, *(f"{about[column]:,.0f}" for column in columns)) for name, about in made.items()]
         print_table(("domain", "documents", "tokens", "held out"), rows)
+    if skipped.reasons:  # of the shards that the recipe's tokenizer was trained on
+        say(str(skipped))
+        raise typer.Exit(SKIPPED)
 
 
 @command(
