@@ -20,7 +20,7 @@ from bitmar.plots.zeros import zeros_of_model, zeros_of_run
 pytest.importorskip("matplotlib", reason="pictures need bitmar[plots]")
 
 from bitmar.plots.attention import draw_attention
-from bitmar.plots.memory import SAID, draw_memory
+from bitmar.plots.memory import LOGGED_SERIES, draw_memory
 from bitmar.plots.quantization import LOGGED, draw_quantization
 
 FOUND = [Passage("captions", "A dog."), Passage("captions", "A cat."), Passage("talk", "Well.")]
@@ -37,7 +37,7 @@ def svg(figure: object, path: Path) -> str:
 
 
 def test_the_memory_of_a_run(run: Path, tmp_path: Path) -> None:
-    use = course(run, tuple(SAID))
+    use = course(run, tuple(LOGGED_SERIES))
     kept = [Held(3, 0.25, ["costs $5 & $6", "A cat."])]
     drawn = draw_memory("Memory of <run>", [reading("early", 0), reading("late", 1)], FOUND, kept, use)
     text = svg(drawn, tmp_path / "m.svg")

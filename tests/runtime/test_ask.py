@@ -66,14 +66,14 @@ def answer(monkeypatch: pytest.MonkeyPatch, seen: tuple[float, float], blind: tu
 
 def test_yes_and_no_are_weighed_against_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer(monkeypatch, seen=(-1.0, -3.0), blind=(-2.0, -2.0))
-    assert (found.text, found.guess, found.told) == ("yes", "yes", True)
+    assert (found.text, found.guess, found.certain) == ("yes", "yes", True)
     assert found.confidence == pytest.approx(1 / (1 + np.exp(-2.0)))
     assert found.gain == pytest.approx(np.log(found.confidence / 0.5))
 
 
 def test_an_answer_that_the_photo_does_not_move_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer(monkeypatch, seen=(-1.0, -3.0), blind=(-1.0, -3.0))
-    assert (found.text, found.guess, found.told) == (CANNOT_TELL, "yes", False)
+    assert (found.text, found.guess, found.certain) == (CANNOT_TELL, "yes", False)
 
 
 class Told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from bitmar.core.container import write_container
 from bitmar.core.errors import FormatError, ImageError
+from bitmar.runtime import concepts
 from bitmar.runtime.cache import NO_EVIDENCE
 from bitmar.runtime.sampling import heed
 
@@ -100,6 +102,14 @@ def test_evidence_counts_until_it_is_said() -> None:
     raised = heed(logits, [{4}, set()], [4, 0], evidence)
     np.testing.assert_array_equal(raised, [[0, 2, 0, 0, 0, 3], [0, 2, 0, 0, 1, 0]])
     assert heed(logits, [set(), set()], [0, 0], NO_EVIDENCE) is logits
+
+
+def test_the_bounds_of_evidence_are_the_same_in_all_three_engines() -> None:
+    model = pytest.importorskip("bitmar.model.concepts")
+    engine = Path(__file__).parents[2].joinpath("native", "concepts.cpp").read_text()
+    native = {name: float(value) for name, value in re.findall(r"constexpr float k(\w+) = ([\d.]+)f;", engine)}
+    assert native == {"Heard": model.HEARD, "Surest": model.SUREST}
+    assert (concepts.HEARD, concepts._SUREST) == (model.HEARD, model.SUREST)
 
 
 def test_tokens_of_another_count_are_refused(pair: Any, make_pair: Callable[..., Any]) -> None:

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bitmar.core.tensors import STRANGERS
-from bitmar.session.recall import Background, Index, KeySpace, Words
+from bitmar.session.recall import FEW, Background, Index, KeySpace, Words
 
 
 def test_what_all_keys_share_does_not_count() -> None:
@@ -67,3 +69,55 @@ def test_words_are_the_same_in_any_case() -> None:
     words = Words(["our dog Rex", "the blue sea", "a straße"])
     assert words.resemblance("REX").argmax() == 0 and words.resemblance("REX")[0] > 0
     assert words.resemblance("STRASSE").argmax() == 2 and words.resemblance("STRASSE")[2] > 0
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
+@settings(max_examples=50)
+def test_a_key_resembles_itself_most(count: int, width: int, seed: int) -> None:
+    keys = np.random.default_rng(seed).standard_normal((count, width)).astype(np.float32)
+    space = KeySpace(keys)
+    scores = np.stack([space.resemblance(key) for key in keys])
+    np.testing.assert_allclose(np.diag(scores), 1, atol=1e-6)
+    assert scores.max() <= 1 + 1e-6 and np.isfinite(scores).all()
+    np.testing.assert_allclose(scores, space.among(), atol=1e-6)
+
+
+def test_equal_and_empty_keys_are_finite() -> None:
+    for keys in (np.ones((20, 4), np.float32), np.zeros((20, 4), np.float32), np.zeros((1, 4), np.float32)):
+        assert np.isfinite(KeySpace(keys).resemblance(np.ones(4, np.float32))).all()
+
+
+def test_whitening_tells_apart_what_a_common_direction_hides() -> None:
+    rng = np.random.default_rng(0)
+    common = rng.standard_normal(30)
+    keys = (30 * rng.standard_normal((200, 1)) * common + rng.standard_normal((200, 30)) + 50).astype(np.float32)
+    noise = 3 * rng.standard_normal((200, 1)) * common + 0.2 * rng.standard_normal(keys.shape)
+    views = (keys + noise).astype(np.float32)
+
+    def hits(a: np.ndarray, b: np.ndarray) -> float:
+        a, b = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b))
+        return float(((b @ a.T).argmax(axis=1) == np.arange(200)).mean())
+
+    space = KeySpace(keys)
+    assert hits(space.keys, space.enter(views)) > 0.95 > 0.6 > hits(keys, views)
+
+
+def test_confidence_is_the_share_of_strangers_below() -> None:
+    rng = np.random.default_rng(1)
+    keys = rng.standard_normal((50, 30)).astype(np.float32)
+    index = Index(np.arange(50), keys)
+    assert index.confidence(1.0) == 50 / 51 and index.confidence(-1.0) == 0
+    known = [
+        index.confidence(float(index.scores(key).max())) or 0 for key in keys + 0.2 * rng.standard_normal((50, 30))
+    ]
+    strange = [index.confidence(float(index.scores(key).max())) or 0 for key in rng.standard_normal((50, 30))]
+    assert np.median(known) > 0.95 and np.median(strange) < 0.9
+    assert Index(np.arange(FEW - 1), keys[: FEW - 1]).confidence(1.0) is None
+
+
+def test_rare_words_weigh_more() -> None:
+    words = Words(["the dog Rex", "the dog barks", "the dog sleeps", "", "Привет, мир"])
+    assert words.resemblance("REX and the dog").argmax() == 0
+    assert words.resemblance("привет").argmax() == 4
+    assert words.resemblance("").max() == 0 and words.resemblance("unknown").max() == 0
+    np.testing.assert_allclose(np.diag(words.among()), [1, 1, 1, 0, 1])

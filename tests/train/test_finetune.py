@@ -28,7 +28,7 @@ from bitmar.train import finetune as module
 from bitmar.train.classifier import Classifier, load_classifier
 from bitmar.train.finetune import PREDICTIONS, Protocol, ShuffledRows, finetune
 from bitmar.train.finetune_report import FinetuneReport, read_report
-from bitmar.train.monitor import read_log
+from bitmar.train.runs import read_log
 from bitmar.train.tasks import TASKS, LineFile, own_task
 from bitmar.train.trainer import BatchTrainer, checkpoints
 

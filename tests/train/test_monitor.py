@@ -13,6 +13,7 @@ from bitmar.model.bitlinear import BitLinear, quantize_weight
 from bitmar.train import fit, monitor
 from bitmar.train.monitor import Display, evaluate, gates, loss_terms, memory_utilisation, zero_fractions
 from bitmar.train.recipe import load_recipe
+from bitmar.train.runs import read_log
 from bitmar.train.stages import Fit
 from bitmar.train.workspace import Workspace
 
@@ -116,4 +117,4 @@ def test_one_process_of_many_shows_and_logs(tmp_path: Path, capsys: pytest.Captu
             state.log_history = []
         display.stop()
         assert len(capsys.readouterr().err.splitlines()) == lines
-        assert len(monitor.read_log(tmp_path / str(rank))) == lines
+        assert len(read_log(tmp_path / str(rank))) == lines

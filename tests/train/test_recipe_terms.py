@@ -11,9 +11,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs bitmar[train]")
 
-from bitmar.train.monitor import read_log  # noqa: E402
 from bitmar.train.recipe import Fit, load_recipe  # noqa: E402
 from bitmar.train.run import run  # noqa: E402
+from bitmar.train.runs import read_log  # noqa: E402
 from bitmar.train.sources import batches  # noqa: E402
 from bitmar.train.workspace import Workspace  # noqa: E402
 

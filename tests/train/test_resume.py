@@ -16,9 +16,9 @@ import pytest
 from safetensors.torch import load_file
 
 from bitmar.train import distill
-from bitmar.train.monitor import read_log
 from bitmar.train.recipe import load_recipe
 from bitmar.train.run import run
+from bitmar.train.runs import read_log
 from bitmar.train.trainer import checkpoints, last_checkpoint
 from bitmar.train.words import WordsSeen
 

@@ -16,9 +16,9 @@ from bitmar.core.container import open_container
 from bitmar.core.errors import ConfigError
 from bitmar.export import export_checkpoint
 from bitmar.train import distill
-from bitmar.train.monitor import read_log
 from bitmar.train.recipe import load_recipe
 from bitmar.train.run import run
+from bitmar.train.runs import read_log
 
 SMOKE = Path(__file__).resolve().parents[2] / "recipes" / "smoke.yaml"
 

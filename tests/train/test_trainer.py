@@ -22,7 +22,7 @@ from transformers import Trainer, TrainerCallback
 
 from bitmar.core.errors import DataError, FormatError
 from bitmar.train.interrupt import StopOnInterrupt
-from bitmar.train.monitor import read_log
+from bitmar.train.runs import read_log
 from bitmar.train.settings import Training
 from bitmar.train.trainer import (
     BatchTrainer,

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from bitmar.session.layout import Episode
 from bitmar.session.session import Recalled
-from bitmar.watch.event import Seen, Told, iso, when
+from bitmar.watch.event import CaptionEvent, NoticeEvent, iso, when
 from bitmar.watch.source import Notice
 
 
@@ -33,12 +33,12 @@ REX = Recalled(Episode(3, "our dog Rex", at("2026-11-24 14:02")), 0.93456, None,
 
 
 def test_a_shot_as_a_line_and_as_a_document() -> None:
-    new = Seen("yard", NOW, "A dog on grass.", confidence=0.831, general="an animal", new=True, remembered=5)
+    new = CaptionEvent("yard", NOW, "A dog on grass.", confidence=0.831, general="an animal", new=True, remembered=5)
     assert new.line() == "14:30:00  A dog on grass. (83% sure; never seen)"
-    known = Seen("yard", NOW, "A dog on grass.", "in/a.jpg", new=False, like=REX)
+    known = CaptionEvent("yard", NOW, "A dog on grass.", "in/a.jpg", new=False, like=REX)
     assert known.line() == "14:30:00  in/a.jpg: A dog on grass. (like Tuesday 14:02: our dog Rex)"
-    assert Seen("x", NOW, "our dog Rex", like=REX).known == "like Tuesday 14:02"
-    doubtful = Seen("clip.mp4", NOW, "A bus.", at=3725.5, confidence=0.2, general="a vehicle")
+    assert CaptionEvent("x", NOW, "our dog Rex", like=REX).known == "like Tuesday 14:02"
+    doubtful = CaptionEvent("clip.mp4", NOW, "A bus.", at=3725.5, confidence=0.2, general="a vehicle")
     assert doubtful.line() == "1:02:05  not sure: A bus. (surely a vehicle) (20% sure)"
     document = json.loads(json.dumps(known.document()))
     assert document["event"] == "seen" and document["new"] is False and document["photo"] == "in/a.jpg"
@@ -49,9 +49,9 @@ def test_a_shot_as_a_line_and_as_a_document() -> None:
 
 
 def test_a_notice_as_a_line_and_as_a_document() -> None:
-    lost = Told("yard", Notice("lost", "Connection refused", time=NOW))
+    lost = NoticeEvent("yard", Notice("lost", "Connection refused", time=NOW))
     assert lost.line() == "14:30:00  yard: lost, Connection refused"
     assert lost.document() == {"event": "lost", "time": iso(NOW), "source": "yard", "reason": "Connection refused"}
-    skipped = Told("in", Notice("skipped", "in/a.jpg: the file is empty", "in/a.jpg"))
+    skipped = NoticeEvent("in", Notice("skipped", "in/a.jpg: the file is empty", "in/a.jpg"))
     assert skipped.line() == "skipped in/a.jpg: the file is empty" and skipped.document()["photo"] == "in/a.jpg"
     assert abs(skipped.notice.time - time.time()) < 60

@@ -13,14 +13,16 @@ pytest.importorskip("paho.mqtt.client", reason="MQTT needs bitmar[watch]")
 from bitmar.core.errors import ConfigError, OutputError
 from bitmar.session.layout import Episode
 from bitmar.session.session import Recalled
-from bitmar.watch.event import Seen, Told
+from bitmar.watch.event import CaptionEvent, NoticeEvent
 from bitmar.watch.mqtt import Mqtt
 from bitmar.watch.source import Notice
 
 from .broker import Broker
 
-NEW = Seen("yard", 1.7e9, "A dog.", new=True)
-KNOWN = Seen("yard", 1.7e9, "A dog." * 100, new=False, like=Recalled(Episode(0, "Rex", 1.6e9), 0.95, None, 0.999))
+NEW = CaptionEvent("yard", 1.7e9, "A dog.", new=True)
+KNOWN = CaptionEvent(
+    "yard", 1.7e9, "A dog." * 100, new=False, like=Recalled(Episode(0, "Rex", 1.6e9), 0.95, None, 0.999)
+)
 
 
 @pytest.fixture
@@ -33,7 +35,12 @@ def test_events_and_what_home_assistant_needs(broker: Broker, until: Callable[..
     said = list[str]()
     sink = Mqtt(f"mqtt://me@127.0.0.1:{broker.port}", "yard", said.append, discovery="homeassistant", password="pass")
     assert broker.logins == [("bitmar-yard", "me", "pass")]
-    for event in (NEW, KNOWN, Told("yard", Notice("lost", "unplugged")), Told("yard", Notice("back", "after 3 s"))):
+    for event in (
+        NEW,
+        KNOWN,
+        NoticeEvent("yard", Notice("lost", "unplugged")),
+        NoticeEvent("yard", Notice("back", "after 3 s")),
+    ):
         sink.send(event)
     sink.close()
     assert [json.loads(each)["event"] for each in broker.of("bitmar/yard/event")] == ["seen", "seen", "lost", "back"]

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from bitmar.core.errors import ConfigError, OutputError
-from bitmar.watch.event import Seen, Told
+from bitmar.watch.event import CaptionEvent, NoticeEvent
 from bitmar.watch.sinks import WAITING, JsonLines, Lines, Webhook
 from bitmar.watch.source import Notice
 
-EVENT = Seen("yard", 1.7e9, "A dog \u2603.", new=True)
-LOST = Told("yard", Notice("lost", "unplugged"))
+EVENT = CaptionEvent("yard", 1.7e9, "A dog \u2603.", new=True)
+LOST = NoticeEvent("yard", Notice("lost", "unplugged"))
 
 
 def test_lines_for_people() -> None:

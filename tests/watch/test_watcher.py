@@ -16,7 +16,7 @@ from bitmar import load
 from bitmar.core.errors import ImageError, MemoryBusyError, MemoryFileError
 from bitmar.session.layout import Episode
 from bitmar.session.session import Recalled
-from bitmar.watch.event import Seen, Told
+from bitmar.watch.event import CaptionEvent, NoticeEvent
 from bitmar.watch.source import Notice, Shot
 from bitmar.watch.watcher import Watcher, is_known
 
@@ -155,9 +155,9 @@ def test_photos_that_cannot_be_read_are_named_and_counted(bitmar: Any, picture: 
     ]
     watcher = Watcher(bitmar, bitmar.memory(), [kept])
     watcher.run(Fake(shots, waits=True, retries=1), threading.Event())
-    told = [(each.notice.kind, each.notice.path) for each in kept.events if isinstance(each, Told)]
+    told = [(each.notice.kind, each.notice.path) for each in kept.events if isinstance(each, NoticeEvent)]
     assert told == [("skipped", "gone.jpg"), ("lost", None), ("skipped", "a.jpg")]
-    seen = [(each.path, each.new) for each in kept.events if isinstance(each, Seen)]
+    seen = [(each.path, each.new) for each in kept.events if isinstance(each, CaptionEvent)]
     assert seen == [("b.jpg", True), ("red.jpg", None)]
     assert (watcher.captions, watcher.skipped) == (2, 2)
 

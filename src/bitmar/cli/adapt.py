@@ -41,11 +41,11 @@ def adapt(
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Passes over the photos. Default: 15, and at most 600 steps.")
     ] = None,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="At its highest.")] = 4e-3,
-    seed: Annotated[int, typer.Option("--seed", help="Of the order of photos and views.")] = 0,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 4e-3,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the order and the augmentation of photos.")] = 0,
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 is all.")] = 0,
     force: Annotated[
-        bool, typer.Option("--force", help="Write over OUT, and write a model that got worse, too.")
+        bool, typer.Option("--force", help="Overwrite OUT, and write a model that got worse, too.")
     ] = False,
     as_json: Json = False,
 ) -> None:

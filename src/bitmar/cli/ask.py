@@ -38,5 +38,5 @@ def ask(
         return
     for question, answer in answers:
         typer.echo(answer.text if len(answers) == 1 else f"{question} {answer.text}")
-        if answer.told:
+        if answer.certain:
             say(f"{answer.confidence:.0%} sure")

@@ -82,9 +82,9 @@ def calibrate_captions(
     out: Annotated[Path, typer.Argument(metavar="OUT.bitmar", help="The file to write.", show_default=False)],
     data: Captions,
     labels: Annotated[
-        list[str], typer.Option("--labels", metavar="SHARDS", help="Labelled photos, of as many kinds as can be had.")
+        list[str], typer.Option("--labels", metavar="SHARDS", help="Labelled photos, of as many kinds as possible.")
     ],
-    limit: Annotated[int, typer.Option("--limit", min=2, help="Photos of each pattern, at most.")] = 1000,
+    limit: Annotated[int, typer.Option("--limit", min=2, help="Use at most N photos of each pattern.")] = 1000,
 ) -> None:
     """Teach a model how far its captions can be trusted, and keep that in its file.
 

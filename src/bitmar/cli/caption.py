@@ -55,7 +55,7 @@ def caption(
         list[str] | None,
         typer.Argument(
             metavar="PHOTO",
-            help="Photos: files, folders with all below them, globs, http(s) addresses, - for standard input; videos.",
+            help="Photos or videos: files, folders with all below them, globs, URLs; - for standard input.",
             show_default=False,
         ),
     ] = None,
@@ -100,7 +100,7 @@ def caption(
     embed: Annotated[
         bool, typer.Option("--embed", help="Write both into the photos themselves, as XMP and IPTC.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     style: Annotated[
         Style, typer.Option("--style", help="alt: one plain sentence without 'a photo of', as an alternative text.")
     ] = Style.plain,

@@ -42,7 +42,7 @@ Recite = Annotated[
     bool,
     typer.Option(
         "--recite/--no-recite",
-        help="With --memory: begin with the remembered words where the photo is surely the remembered one.",
+        help="With --memory: begin with the remembered words if the photo is certainly the remembered one.",
     ),
 ]
 Cluster = Annotated[

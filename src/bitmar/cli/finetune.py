@@ -41,42 +41,44 @@ def finetune(
         Path | None,
         typer.Option("--data", metavar="FOLDER", help="BabyLM's TASK.train.jsonl and TASK.valid.jsonl, or their .zip."),
     ] = None,
-    train: Annotated[Path | None, typer.Option("--train", metavar="FILE", help="Instead of --data: a .jsonl.")] = None,
+    train: Annotated[Path | None, typer.Option("--train", metavar="FILE", help="A training set, .jsonl.")] = None,
     valid: Annotated[
-        Path | None, typer.Option("--valid", metavar="FILE", help="With --train: chooses the epoch, and is measured.")
+        Path | None,
+        typer.Option("--valid", metavar="FILE", help="With --train: selects the epoch, and is measured."),
     ] = None,
     test: Annotated[
         Path | None,
-        typer.Option("--test", metavar="FILE", help="Measured in place of --valid, which then only chooses the epoch."),
+        typer.Option("--test", metavar="FILE", help="Test set. --valid then only selects the epoch."),
     ] = None,
     text_fields: Annotated[
         list[str] | None,
-        typer.Option("--text-field", metavar="NAME", help="Without TASK: the text; given twice, a pair of texts."),
+        typer.Option("--text-field", metavar="NAME", help="Without TASK: field of the text; twice for pairs of texts."),
     ] = None,
     label_field: Annotated[
-        str, typer.Option("--label-field", metavar="NAME", help="Without TASK: whole numbers or words.")
+        str,
+        typer.Option("--label-field", metavar="NAME", help="Without TASK: field of the label, integers or words."),
     ] = "label",
     metric: Annotated[
-        str, typer.Option("--metric", help="Without TASK: what chooses the epoch; accuracy, f1 or mcc.")
+        str, typer.Option("--metric", help="Without TASK: the metric that selects the epoch: accuracy, f1 or mcc.")
     ] = "accuracy",
     seeds: Annotated[int, typer.Option("--seeds", help="Number of runs, for a mean with its interval.")] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Of the first run; the others count on.")] = 42,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="At its highest.")] = 3e-5,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the first run; each further run adds 1.")] = 42,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Peak learning rate.")] = 3e-5,
     batch: Annotated[
-        int | None, typer.Option("--batch", help="Lines a step. Default: 32, for boolq and multirc 16.")
+        int | None, typer.Option("--batch", help="Batch size. Default: 32; 16 for boolq and multirc.")
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Passes over the training file. Default: 10, for wsc 30.")
+        int | None, typer.Option("--epochs", help="Passes over the training set. Default: 10; 30 for wsc.")
     ] = None,
     lines: Annotated[
-        int | None, typer.Option("--lines", help="Train on so many lines of the training file. Default: all.")
+        int | None, typer.Option("--lines", help="Train on N lines of the training set. Default: all.")
     ] = None,
     frozen: Annotated[
         bool,
         typer.Option("--frozen", help="Train the head alone, on states that are computed once: minutes, not hours."),
     ] = False,
     max_length: Annotated[int, typer.Option("--max-length", help="Longest input in tokens; the rest is cut.")] = 512,
-    pooling: Annotated[str, typer.Option("--pooling", help="The states to judge by: last, or mean of all.")] = "last",
+    pooling: Annotated[str, typer.Option("--pooling", help="Pooling of the hidden states: last or mean.")] = "last",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 0 is all.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report here as JSON, too; - for stdout.")

@@ -22,9 +22,9 @@ def push(
     model: Model = None,
     folder: Annotated[
         Path | None,
-        typer.Option("--out", "-o", metavar="FOLDER", help="Where to put it together. Default: NAME-hub, here."),
+        typer.Option("--out", "-o", metavar="FOLDER", help="Folder to build it in. Default: NAME-hub, here."),
     ] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="In place of the one in the model's card.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence, in place of the model card's.")] = None,
     figures: Annotated[
         Path | None,
         typer.Option("--figures", metavar="FILE", help="Results of this model, such as docs/figures.json."),
@@ -33,8 +33,8 @@ def push(
         list[Path] | None,
         typer.Option("--photo", metavar="PHOTO", help="Show this photo with its caption; repeatable."),
     ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make the repository a private one.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write and check the folder, upload nothing.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write and check the folder; upload nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Put a model on the Hugging Face Hub: the packed file, a checkpoint for transformers, and a model card.

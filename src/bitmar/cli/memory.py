@@ -57,7 +57,7 @@ def remember(
     what: Annotated[str, typer.Argument(metavar="PHOTO|TEXT", help="A photo, or a text alone.", show_default=False)],
     memory: Home,
     text: Annotated[
-        str, typer.Argument(metavar="TEXT", help="What there is to say on the photo.", show_default=False)
+        str, typer.Argument(metavar="TEXT", help="What to remember about the photo.", show_default=False)
     ] = "",
     slots: Slots = None,
     wait: Wait = 0.0,
@@ -144,7 +144,8 @@ def stats(memory: File, model: Model = None, as_json: Json = False) -> None:
 def forget(
     memory: File,
     slots: Annotated[
-        list[int] | None, typer.Argument(metavar="SLOT...", help="As `show` numbers them.", show_default=False)
+        list[int] | None,
+        typer.Argument(metavar="SLOT...", help="Slot numbers, as `show` prints them.", show_default=False),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Forget everything.")] = False,
     wait: Wait = 0.0,
@@ -183,7 +184,7 @@ def merge(
 def export_memory(
     memory: File,
     out: Annotated[Path, typer.Argument(metavar="OUT.jsonl", show_default=False)],
-    salvage: Annotated[bool, typer.Option("--salvage", help="Of a damaged memory, what is whole.")] = False,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Export the intact episodes of a damaged memory.")] = False,
     model: Model = None,
 ) -> None:
     """Write all episodes to a file of JSON lines, for `import` on another machine or with another model."""

@@ -31,7 +31,7 @@ def export(
         typer.Option(
             "--tower",
             metavar="TOWER.bitmar",
-            help="Pack this vision tower in: for a model that was trained on its features.",
+            help="Vision tower to include, for a model trained on its features.",
         ),
     ] = None,
     as_json: Json = False,

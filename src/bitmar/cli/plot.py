@@ -61,7 +61,7 @@ def plot_memory(
     heldout: Annotated[
         float,
         typer.Option(
-            "--heldout", min=0.0, max=1.0, help="Of texts: the share that `heldout` of a recipe keeps out; 1 is all."
+            "--heldout", min=0.0, max=1.0, help="Share of the texts to read, as `heldout` of a recipe; 1 is all."
         ),
     ] = 0.01,
 ) -> None:
@@ -70,7 +70,7 @@ def plot_memory(
     Without --data and --text it reads captions and texts below $BITMAR_DATA, or else sentences that come with bitmar.
     """
     from bitmar.plots.canvas import check_out, save
-    from bitmar.plots.memory import SAID, draw_memory
+    from bitmar.plots.memory import LOGGED_SERIES, draw_memory
     from bitmar.plots.slots import held, passages, read, usage_along
     from bitmar.plots.snapshots import Course, course, snapshots, untrained
 
@@ -97,7 +97,7 @@ def plot_memory(
         session = _session(last, home)
         state = session.state_for(last) if session else None
         readings: list[Reading] = [read(name, model, found, state, tick) for name, model in models.items()]
-        use: Any = course(run, tuple(SAID), stage) if run else None
+        use: Any = course(run, tuple(LOGGED_SERIES), stage) if run else None
         if not use:
             use = usage_along(last, found, state, tick)
     kept_by = "photos and captions" if sighted and any(passage.photo for passage in found) else "texts alone"

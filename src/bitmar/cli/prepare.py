@@ -45,7 +45,7 @@ def features(
     views: Annotated[
         int, typer.Option("--views", help="Stored views per photo: the photo as it is, then random crops.")
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", help="Of the random views.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the random crops.")] = 0,
     cluster: Cluster = None,
     as_json: Json = False,
 ) -> None:
@@ -107,8 +107,8 @@ def tokenizer_train(
         list[str] | None,
         typer.Option("--captions", metavar="SHARDS", help="WebDataset shards with captions. Can be repeated."),
     ] = None,
-    size: Annotated[int, typer.Option("--size", help="Entries of the vocabulary.")] = 8192,
-    every: Annotated[int, typer.Option("--every", help="Train on each n-th document only, which is faster.")] = 1,
+    size: Annotated[int, typer.Option("--size", help="Size of the vocabulary.")] = 8192,
+    every: Annotated[int, typer.Option("--every", help="Train on every n-th document only, which is faster.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Train a byte-level BPE tokenizer with <pad>, <bos>, <eos> and <image>, and write its tokenizer.json."""

@@ -33,7 +33,7 @@ def read(
         ),
     ] = False,
     every: Annotated[int, typer.Option("--every", min=1, help="Report every N tokens.")] = 10_000,
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after N tokens; 0: at the end.")] = 0,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Stop after N tokens; 0 reads to the end.")] = 0,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON; - for stdout.")
     ] = None,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 )
 def report(
     model: Model = None,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Where the report is written.")] = Path(
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FOLDER", help="Folder to write the report to.")] = Path(
         "report"
     ),
     data: Annotated[
@@ -38,14 +38,14 @@ def report(
     ] = None,
     captions: Annotated[
         list[str] | None,
-        typer.Option("--captions", metavar="SHARDS", help="Shards with captions that are elsewhere. Can be repeated."),
+        typer.Option("--captions", metavar="SHARDS", help="Shards with captions outside --data. Can be repeated."),
     ] = None,
     baseline: Annotated[
         list[str] | None,
         typer.Option("--baseline", metavar="MODEL", help="A model of the same size, unquantised. Can be repeated."),
     ] = None,
     text_model: Annotated[
-        str | None, typer.Option("--text-model", metavar="MODEL", help="One of text alone, for the language tables.")
+        str | None, typer.Option("--text-model", metavar="MODEL", help="A text-only model, for the language tables.")
     ] = None,
     peer: Annotated[
         list[str] | None,

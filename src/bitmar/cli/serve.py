@@ -26,9 +26,13 @@ def serve(
     model: Model = None,
     memory: Annotated[
         Path | None,
-        typer.Option("--memory", metavar="FILE.mem", help="Remember here. Without, memories end with the server."),
+        typer.Option(
+            "--memory",
+            metavar="FILE.mem",
+            help="Memory to keep. Default: memories end with the server.",
+        ),
     ] = None,
-    host: Annotated[str, typer.Option("--host", help="Address to listen at; 0.0.0.0 is all of this machine's.")] = (
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is all interfaces.")] = (
         "127.0.0.1"
     ),
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 chooses a free one.")] = 8000,
@@ -41,18 +45,20 @@ def serve(
     ] = False,
     allow_host: Annotated[
         list[str] | None,
-        typer.Option("--allow-host", metavar="NAME", help="A further name that the server may be addressed by."),
+        typer.Option("--allow-host", metavar="NAME", help="Another host name to answer to. Can be repeated."),
     ] = None,
     cors: Annotated[
         list[str] | None,
-        typer.Option("--cors", metavar="ORIGIN", help="A site whose pages may call, as https://example.org."),
+        typer.Option(
+            "--cors", metavar="ORIGIN", help="A site whose pages may call the server, such as https://example.org."
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, max=256, help="Requests in the engine at once. Default: cores.")
     ] = None,
-    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that wait; more are refused (429).")] = 8,
-    max_body: Annotated[int, typer.Option("--max-body", min=1, help="Megabytes of a request, at most.")] = 16,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for a request, at most.")] = 60.0,
+    queue: Annotated[int, typer.Option("--queue", min=0, help="Requests that may wait; more are refused (429).")] = 8,
+    max_body: Annotated[int, typer.Option("--max-body", min=1, help="Largest request body, in MB.")] = 16,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Timeout of a request, in seconds.")] = 60.0,
 ) -> None:
     """Serve captions, questions and a memory over HTTP: OpenAI's endpoints, BitMar's own, and a page at /.
 

@@ -20,7 +20,7 @@ from bitmar.evaluate.figure import plain
 from bitmar.evaluate.photos import read_pictures
 from bitmar.evaluate.scorer import RuntimeScorer
 from bitmar.evaluate.store import Store, fingerprint
-from bitmar.evaluate.tasks.captions import Said
+from bitmar.evaluate.tasks.captions import Captioner
 from bitmar.evaluate.work import Work
 from bitmar.plots.grid import Cell
 
@@ -43,7 +43,7 @@ def caption_shards(
     together, DataError where nothing can be captioned.
     """
     known = _check(model, features)
-    expand_shards(data)  # a misspelt name is told before anything is written
+    expand_shards(data)  # a misspelt name is an error before anything is written
     scorer = RuntimeScorer(model)
     task = {"model": fingerprint(scorer), "features": known, "options": options}
     with Store(out.with_name(f"{out.name}.partial"), task) as log:
@@ -51,19 +51,19 @@ def caption_shards(
             say(log.replaced)
         with resumable(lambda: log.path if log.found else None), progress() as bar:
             skipped = Skipped(bar)
-            said = Said(scorer, Work(limit, log, None, skipped, Steps(bar)), options, grounding=0)
+            captioner = Captioner(scorer, Work(limit, log, None, skipped, Steps(bar)), options, grounding=0)
             if cluster is None:
-                said.of(read_pictures(data, features=features, limit=limit, on_bad=skipped))
+                captioner.caption(read_pictures(data, features=features, limit=limit, on_bad=skipped))
             else:
-                with closing(captions_on(cluster, data, scorer, features, options, log, skipped)) as told:
-                    said.take(islice(told, limit))
-        if not said.lines:
+                with closing(captions_on(cluster, data, scorer, features, options, log, skipped)) as results:
+                    captioner.take(islice(results, limit))
+        if not captioner.lines:
             reason = next(iter(skipped.reasons.values()), "the shards are empty")
             raise DataError(f"no photo of {', '.join(data)} could be captioned: {reason}")
-        lines = (json.dumps(plain(line), ensure_ascii=False) + "\n" for line in said.lines)
+        lines = (json.dumps(plain(line), ensure_ascii=False) + "\n" for line in captioner.lines)
         write_atomically(out, "".join(lines).encode())
         log.finish()
-    return len(said.lines), skipped
+    return len(captioner.lines), skipped
 
 
 def _check(model: BitMar, features: Path | None) -> str | None:

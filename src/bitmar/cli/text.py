@@ -37,7 +37,7 @@ def complete(
     repetition_penalty: Annotated[
         float, typer.Option("--repetition-penalty", help="Above 1: divides the logits of tokens already present.")
     ] = 1.0,
-    seed: Annotated[int | None, typer.Option("--seed", help="Makes sampling repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of sampling; makes it repeatable.")] = None,
     beams: Beams = None,
     memory: MemoryFile = None,
     recite: Recite = True,

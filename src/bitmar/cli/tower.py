@@ -49,9 +49,9 @@ def import_tower(
     ] = None,
     calibrate: Annotated[
         list[str] | None,
-        typer.Option("--calibrate", metavar="SHARDS", help="Photos that a source of floats is quantised by."),
+        typer.Option("--calibrate", metavar="SHARDS", help="Photos to calibrate the quantisation of float weights on."),
     ] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="Of the weights, for the file's card.")] = None,
+    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights, for the card.")] = None,
     as_json: Json = False,
 ) -> None:
     """Bring a pretrained backbone into one file: norms folded, weights and maps as integers."""

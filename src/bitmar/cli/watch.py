@@ -39,7 +39,7 @@ def watch(
     model: Model = None,
     memory: Annotated[
         Path | None,
-        typer.Option("--memory", metavar="FILE.mem", help="What was seen before. Without, that of this run."),
+        typer.Option("--memory", metavar="FILE.mem", help="Memory of what was seen before. Default: a temporary one."),
     ] = None,
     remember: Annotated[
         bool, typer.Option("--remember/--no-remember", help="Write what is new into the memory.")
@@ -58,10 +58,12 @@ def watch(
     ] = None,
     discovery: Annotated[
         str,
-        typer.Option("--discovery", metavar="PREFIX", help="With --mqtt: of Home Assistant's discovery; '' for none."),
+        typer.Option(
+            "--discovery", metavar="PREFIX", help="With --mqtt: Home Assistant's prefix; '' for no discovery."
+        ),
     ] = "homeassistant",
     name: Annotated[
-        str | None, typer.Option("--name", help="What the source is called in events and topics.", show_default=False)
+        str | None, typer.Option("--name", help="Name of the source in events and topics.", show_default=False)
     ] = None,
     per_minute: Annotated[
         int | None,
@@ -74,10 +76,10 @@ def watch(
         ),
     ] = None,
     change: Annotated[
-        float, typer.Option("--change", metavar="SHARE", help="How much of a camera's picture must change.")
+        float, typer.Option("--change", metavar="SHARE", help="Share of a camera's picture that must change.")
     ] = 0.02,
     existing: Annotated[
-        bool, typer.Option("--existing", help="Of a folder: begin with the photos that are there.")
+        bool, typer.Option("--existing", help="With a folder: start with the photos already in it.")
     ] = False,
     beams: Beams = None,
 ) -> None:

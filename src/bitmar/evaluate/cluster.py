@@ -14,11 +14,11 @@ from bitmar.data.cluster import Bad, Cluster, Task
 from bitmar.data.features import FeatureStore
 from bitmar.data.shards import named_shards
 from bitmar.data.sources import CaptionedPhoto, OnBad, iter_shard
+from bitmar.evaluate.caption_result import CaptionResult, keep_caption
 from bitmar.evaluate.photos import picture_of
 from bitmar.evaluate.protocol import Picture, PictureScorer
 from bitmar.evaluate.scorer import RuntimeScorer, load_scorer
 from bitmar.evaluate.store import Store
-from bitmar.evaluate.told import Told, settle
 from bitmar.evaluate.work import Work
 
 
@@ -40,7 +40,7 @@ class CaptionWork:
         self.features, self.options = FeatureStore(features) if features else None, dict(options)
         self.identity = engine
 
-    def __call__(self, shard: str, stem: str, known: Collection[str]) -> Iterator[Told | Bad]:
+    def __call__(self, shard: str, stem: str, known: Collection[str]) -> Iterator[CaptionResult | Bad]:
         """Every photo that can be read, in its place, and every part of the shard that cannot."""
         bad: list[Bad] = []
         samples = iter_shard(shard, stem, lambda name, reason: bad.append(Bad(name, reason)))
@@ -50,7 +50,7 @@ class CaptionWork:
             yield from self._tell(batch, known)
         yield from bad
 
-    def _tell(self, batch: list[CaptionedPhoto], known: Collection[str]) -> Iterator[Told]:
+    def _tell(self, batch: list[CaptionedPhoto], known: Collection[str]) -> Iterator[CaptionResult]:
         pictures: dict[str, Picture] = {}
         errors: dict[str, str] = {}
         for sample in batch:
@@ -63,7 +63,7 @@ class CaptionWork:
         said = dict(zip(pictures, map(str, texts), strict=True))
         for sample in batch:
             name = sample.digest
-            yield Told(sample.key, name, sample.captions, said.get(name), errors.get(name, ""))
+            yield CaptionResult(sample.key, name, sample.captions, said.get(name), errors.get(name, ""))
 
 
 def captions_on(
@@ -74,7 +74,7 @@ def captions_on(
     options: Mapping[str, Any],
     log: Store,
     on_bad: OnBad,
-) -> Generator[Told, None, None]:
+) -> Generator[CaptionResult, None, None]:
     """What the nodes say of every photo of `data`, in its order; of those in `log` they only read the references.
 
     They compute as `scorer` does here; a node that cannot is an error that names it.
@@ -107,6 +107,6 @@ def caption_on(
         raise ConfigError("--cluster keeps its captions beside the file of --json: name one")
     progress = work.progress("captions", work.limit)
     with closing(captions_on(address, data, scorer, features, options, work.store, work.on_bad)) as said:
-        for number, told in enumerate(islice(said, work.limit), 1):
-            settle(told, work.store, work.on_bad)
+        for number, result in enumerate(islice(said, work.limit), 1):
+            keep_caption(result, work.store, work.on_bad)
             progress(number)

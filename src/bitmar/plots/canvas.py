@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 KINDS = {".png": "png", ".svg": "svg"}
 # Okabe and Ito (2008): told apart with every kind of colour blindness, and in print.
-BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK = (
-    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#222222",
+BLUE, ORANGE, GREEN, PINK, RED, BLACK = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#222222",
 )  # fmt: skip
 FAINT = "#8a8a8a"
 MAP = "cividis"  # perceptually even, the same to the colour-blind

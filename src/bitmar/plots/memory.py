@@ -15,7 +15,7 @@ from bitmar.plots.snapshots import Course
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SAID = {
+LOGGED_SERIES = {
     "live_slots": ("slots with at least a tenth of an even share", BLUE, "-"),
     "slot_entropy": ("evenness of all reads together", ORANGE, "--"),
     "read_entropy": ("evenness of a single read", GREEN, ":"),
@@ -95,7 +95,7 @@ def _mark_kinds(panel: Any, kinds: Sequence[str]) -> None:
 
 def _draw_course(panel: Any, course: Course) -> None:
     panel.set_title("Slot usage over training\n")
-    for name, (label, colour, dashes) in SAID.items():
+    for name, (label, colour, dashes) in LOGGED_SERIES.items():
         values = course.columns[name]
         points = [(step, y) for step, y in zip(course.steps, values, strict=True) if y is not None]
         if points:

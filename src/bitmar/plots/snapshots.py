@@ -7,12 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from bitmar.api import BitMar, load
 from bitmar.core.errors import ConfigError, FormatError, nearest
 from bitmar.export import export_checkpoint, read_config
-from bitmar.train.runs import LOG, Stage, is_run, stages
+from bitmar.train.runs import Stage, is_run, read_log, stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ def course(run: Path, names: tuple[str, ...], only: str | None = None) -> Course
     begins: list[tuple[int, str]] = []
     before = 0
     for stage in run_stages(run, only):
-        lines = [line for line in _log(stage.folder / LOG) if any(name in line for name in names)]
+        lines = [line for line in read_log(stage.folder) if any(name in line for name in names)]
         if not lines:
             continue
         begins.append((before, stage.folder.name))
@@ -107,12 +106,6 @@ def course(run: Path, names: tuple[str, ...], only: str | None = None) -> Course
                 columns[name].append(line.get(name))
         before = steps[-1]
     return Course(steps, columns, begins)
-
-
-def _log(path: Path) -> list[dict[str, Any]]:
-    """Complete lines: the last one may still be being written."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def untrained(snapshot: Snapshot) -> BitMar | None:

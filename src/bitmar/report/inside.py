@@ -16,7 +16,7 @@ from bitmar.evaluate.task import Options
 from bitmar.evaluate.tasks.memory import with_memory
 from bitmar.evaluate.work import Work
 from bitmar.plots.canvas import save
-from bitmar.plots.memory import SAID, draw_memory
+from bitmar.plots.memory import LOGGED_SERIES, draw_memory
 from bitmar.plots.quantization import LOGGED, draw_quantization
 from bitmar.plots.slots import held, passages, read, usage_along
 from bitmar.plots.snapshots import course, snapshots, untrained
@@ -70,7 +70,7 @@ def slots(
         work.on_step("passages", None, None)
 
     readings = [read(name, each, found, None, tick) for name, each in models.items()]
-    use: Any = course(run, tuple(SAID)) if run is not None else None
+    use: Any = course(run, tuple(LOGGED_SERIES)) if run is not None else None
     if not use:
         use = usage_along(model, found, None, tick)
     drawn = draw_memory(

@@ -46,8 +46,8 @@ class Answer:
     guess: str
 
     @property
-    def told(self) -> bool:
-        """Whether the photo gave an answer."""
+    def certain(self) -> bool:
+        """Whether the photo, and not the question alone, decided the answer."""
         return self.text != CANNOT_TELL
 
 

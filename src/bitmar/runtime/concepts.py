@@ -14,7 +14,7 @@ from bitmar.runtime.layers import Weights
 
 I32 = npt.NDArray[np.int32]
 HEARD = 0.15  # a concept that scores less is no evidence
-_SUREST = 0.99  # log-odds go no farther; both are as in model/concepts.py and native/concepts.cpp
+_SUREST = 0.99  # log-odds go no farther; both stand again in model/concepts.py and native/concepts.cpp
 
 
 class ConceptBank:

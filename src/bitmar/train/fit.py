@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,6 @@ from bitmar.train.start import CONCEPTS, TOWER, VALUES, bank_sizes, load_packed,
 from bitmar.train.trainer import BatchTrainer, reporting_full_disk
 from bitmar.train.words import WordCounter, WordsSeen
 from bitmar.train.workspace import Workspace
-
-if TYPE_CHECKING:
-    pass
 
 
 class FitTrainer(BatchTrainer):

@@ -172,9 +172,3 @@ class LogFile(TrainerCallback):
 
 def _line(entry: dict[str, Any]) -> str:
     return json.dumps(entry) + "\n"
-
-
-def read_log(folder: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's log.jsonl; none if it has not begun."""
-    path = Path(folder) / LOG
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []

@@ -46,11 +46,16 @@ def stages(run: Path) -> list[Stage]:
 
 def _stage(folder: Path) -> Stage:
     step, loss = 0, None
-    path = folder / LOG
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        entry = json.loads(line) if line.endswith("}") else {}  # the last line may still be being written
+    for entry in read_log(folder):
         step, loss = entry.get("step", step), entry.get("loss", loss)
     return Stage(folder, (folder / FINISHED).is_file(), step, loss)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The complete lines of a stage's log.jsonl, whose last may still be being written; none if it has not begun."""
+    path = folder / LOG
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def last_model(run: Path) -> Path:

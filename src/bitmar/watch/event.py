@@ -12,7 +12,7 @@ from bitmar.watch.source import Notice
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CaptionEvent:
     """A caption, and what the memory says to it.
 
     source: its name. new: never seen before; None where there is no memory, or nothing to remember it by. like: the
@@ -77,7 +77,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class NoticeEvent:
     """A notice of the source of this name."""
 
     source: str
@@ -97,7 +97,7 @@ class Told:
         return {**about, "photo": notice.path} if notice.kind == "skipped" else about
 
 
-Event = Seen | Told
+Event = CaptionEvent | NoticeEvent
 
 
 def iso(seconds: float) -> str:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from bitmar.core.errors import ConfigError, OutputError
 from bitmar.core.fetch import is_address
-from bitmar.watch.event import Event, Seen
+from bitmar.watch.event import CaptionEvent, Event
 from bitmar.watch.source import masked
 
 Say = Callable[[str], None]
@@ -52,7 +52,7 @@ class Lines:
 
     def send(self, event: Event) -> None:
         """See `Sink`."""
-        (self._out if isinstance(event, Seen) else self._say)(event.line())
+        (self._out if isinstance(event, CaptionEvent) else self._say)(event.line())
 
     def close(self) -> None:
         """See `Sink`."""

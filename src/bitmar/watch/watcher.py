@@ -17,7 +17,7 @@ from bitmar.runtime.cache import ImageTokens
 from bitmar.session.recite import SURE
 from bitmar.session.session import Recalled, Session, shows_nothing
 from bitmar.watch.changes import Changes
-from bitmar.watch.event import Event, Seen, Told
+from bitmar.watch.event import CaptionEvent, Event, NoticeEvent
 from bitmar.watch.sinks import Sink
 from bitmar.watch.source import Notice, Shot, Source
 
@@ -60,7 +60,7 @@ class Watcher:
         """
         for shot in source.shots(stop):
             if isinstance(shot, Notice):
-                self._tell(Told(source.name, shot))
+                self._tell(NoticeEvent(source.name, shot))
                 continue
             if shot.small is not None and not self._changes.worth(shot.small, shot.clock):
                 continue
@@ -75,7 +75,7 @@ class Watcher:
                     raise
                 if not source.retry(shot):
                     path = None if shot.path is None else shown(shot.path)
-                    self._tell(Told(source.name, Notice("skipped", shown(str(error)), path)))
+                    self._tell(NoticeEvent(source.name, Notice("skipped", shown(str(error)), path)))
 
     def _early(self, clock: float) -> float:
         """How many seconds before its turn a shot of this time comes."""
@@ -85,21 +85,21 @@ class Watcher:
         return wait if 0 < wait <= _MINUTE else 0.0  # a clock that was set back is no reason to wait
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, Seen):
+        if isinstance(event, CaptionEvent):
             self.captions += 1
         elif event.notice.kind == "skipped":
             self.skipped += 1
         for sink in self.sinks:
             sink.send(event)
 
-    def _look(self, name: str, shot: Shot) -> Seen:
+    def _look(self, name: str, shot: Shot) -> CaptionEvent:
         """Raises ImageError."""
         photo = load_photo(shot.photo())
         image = self.model.encode_image(photo)
         caption = self.model.caption(image, **self.options)
         if shot.small is not None:
             self._changes.looked(shot.small)
-        return Seen(
+        return CaptionEvent(
             name,
             shot.time,
             str(caption),
@@ -125,7 +125,7 @@ class Watcher:
         except MemoryFileError as error:
             if not isinstance(error, MemoryBusyError) and not isinstance(error.__cause__, OSError):
                 raise
-            self._tell(Told(name, Notice("skipped", f"not remembered: {error}")))  # a full disk, another writer
+            self._tell(NoticeEvent(name, Notice("skipped", f"not remembered: {error}")))  # a full disk, another writer
             return {"new": True}
         finally:
             session.close()  # another program may teach it something

@@ -20,7 +20,7 @@ from bitmar.evaluate.photos import read_pictures
 from bitmar.evaluate.store import Store
 from bitmar.evaluate.tasks.captions import (
     Captioned,
-    Said,
+    Captioner,
     evaluate_captions,
     score_captions,
 )
@@ -61,8 +61,8 @@ class Tower:
 
 def described(model: Any, path: Path, work: Work, **options: Any) -> list[Captioned]:
     """The captions of a shard; scoring them would need Java."""
-    said = Said(model, work, {"beams": 1, "max_tokens": 32}, 0)
-    said.of(read_pictures(str(path), limit=work.limit, on_bad=work.on_bad, **options))
+    said = Captioner(model, work, {"beams": 1, "max_tokens": 32}, 0)
+    said.caption(read_pictures(str(path), limit=work.limit, on_bad=work.on_bad, **options))
     return said.lines
 
 

@@ -51,8 +51,8 @@ def test_the_photo_is_compared_with_none(monkeypatch: pytest.MonkeyPatch) -> Non
     report = vqa.evaluate_vqa(model, asked, photos, on_bad=bad.__setitem__)
     assert bad == {"a/9": "no shard has this photo"} and report.photos == 2
     polar, every = report.kinds["yes/no"], report.kinds[vqa.ALL]
-    assert (polar.seen.value, polar.blind.value, polar.gain.value, polar.told) == (0.5, 0.5, 0.0, 0.5)
-    assert polar.right_of_told == 0.0 and report.kinds["other"].gain.value == 1.0
+    assert (polar.seen.value, polar.blind.value, polar.gain.value, polar.certain) == (0.5, 0.5, 0.0, 0.5)
+    assert polar.certain_accuracy == 0.0 and report.kinds["other"].gain.value == 1.0
     assert every.questions == 3 and every.commonest == pytest.approx(1 / 3)
     with pytest.raises(DataError, match="none of the photos"):
         vqa.evaluate_vqa(model, asked, [], on_bad=bad.__setitem__)

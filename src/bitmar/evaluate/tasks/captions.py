@@ -14,6 +14,7 @@ from bitmar.core.errors import DataError
 from bitmar.core.files import write_atomically
 from bitmar.data.features import FeatureStore
 from bitmar.data.sources import CaptionedPhoto
+from bitmar.evaluate.caption_result import CaptionResult, keep_caption
 from bitmar.evaluate.cluster import caption_on
 from bitmar.evaluate.coco_metrics import CaptionScores, cider_by_photo, java_scores, score, tokenize
 from bitmar.evaluate.figure import Figure, plain
@@ -22,7 +23,6 @@ from bitmar.evaluate.protocol import Picture, PictureScorer
 from bitmar.evaluate.tables import Cell, Cells, Results, Table, missing, number, ranged
 from bitmar.evaluate.task import Features, Option, Shards
 from bitmar.evaluate.tasks.grounding import GroundingReport, blank_picture, compare_captions, measure_likelihood
-from bitmar.evaluate.told import Told, settle
 from bitmar.evaluate.work import Work
 
 _JAVA = ("meteor", "spice")
@@ -114,10 +114,10 @@ def evaluate_captions(
     for none. java: METEOR and SPICE too. Captions are kept in the store of `work`, by the photos' digests. Raises
     DataError, DependencyError, and ImageError for a model that cannot take these pictures.
     """
-    said = Said(model, work, {"beams": beams, "max_tokens": max_tokens}, grounding)
-    said.of(read_pictures(patterns, features=features, limit=work.limit, on_bad=work.on_bad))
-    report = score_captions(said.lines, java=java)
-    return report, said.ground() if grounding else None, said.lines
+    captioner = Captioner(model, work, {"beams": beams, "max_tokens": max_tokens}, grounding)
+    captioner.caption(read_pictures(patterns, features=features, limit=work.limit, on_bad=work.on_bad))
+    report = score_captions(captioner.lines, java=java)
+    return report, captioner.ground() if grounding else None, captioner.lines
 
 
 def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> CaptionReport:
@@ -149,7 +149,7 @@ def score_captions(lines: Iterable[Captioned], *, java: bool = False) -> Caption
     )
 
 
-class Said:
+class Captioner:
     """Captions of photos as they come, and what the grounding test needs of the first ones."""
 
     def __init__(self, model: PictureScorer, work: Work, options: Mapping[str, Any], grounding: int) -> None:
@@ -159,8 +159,8 @@ class Said:
         self._tested: list[int] = []  # their places in `lines`
         self._blank: Picture | None = None
 
-    def of(self, waiting: Iterator[tuple[CaptionedPhoto, Picture]]) -> None:
-        """Caption them, as many at once as the model likes; what the store has is not said again."""
+    def caption(self, waiting: Iterator[tuple[CaptionedPhoto, Picture]]) -> None:
+        """Caption them, as many at once as the model likes; photos in the store are not captioned again."""
         model, store, progress = self._model, self._work.store, self._work.progress("captions", self._work.limit)
         while batch := list(islice(waiting, model.pictures_at_once)):
             self._blank = blank_picture(batch[0][1]) if self._blank is None else self._blank
@@ -180,13 +180,13 @@ class Said:
                 self.lines.append(Captioned(sample.key, texts[name] if name in texts else known[name], sample.captions))
             progress(len(self.lines))
 
-    def take(self, waiting: Iterable[Told]) -> None:
-        """Captions that others say, in the order of the photos, with a store; photos without one are named."""
+    def take(self, waiting: Iterable[CaptionResult]) -> None:
+        """Add captions made elsewhere, in the order of the photos, with a store; photos without one are named."""
         work, store, progress = self._work, self._work.store, self._work.progress("captions", self._work.limit)
         assert store is not None
-        for count, told in enumerate(waiting, 1):
-            if settle(told, store, work.on_bad):
-                self.lines.append(Captioned(told.key, store.found[told.digest], told.references))
+        for count, result in enumerate(waiting, 1):
+            if keep_caption(result, store, work.on_bad):
+                self.lines.append(Captioned(result.key, store.found[result.digest], result.references))
             progress(count)
 
     def ground(self) -> GroundingReport:

@@ -61,7 +61,7 @@ def tables(found: Results) -> Iterator[Table]:
     yield from found.empty("questions", title)
     for ending, report in found.each("questions"):
         if "questions_from" in report:
-            more = {"told, %": "told", "right of told": "right_of_told"}
+            more = {"answered, %": "certain", "accuracy when answered": "certain_accuracy"}
             yield people.table("People's questions about photos", report, more)
         else:
             note = "Nobody has checked the questions; the next photo gives what is not there."

@@ -67,11 +67,10 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class VqaKind(Compared):
-    """told: share of the questions that the photo gave an answer to; right_of_told: accuracy on these, None where there
-    are none."""
+    """certain: share of the questions that the photo decided; certain_accuracy: accuracy on these, None without any."""
 
-    told: float
-    right_of_told: float | None
+    certain: float
+    certain_accuracy: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ def evaluate_vqa(
         for each in some:
             seen, blind = (ask(*parts, each.question, shown) for shown in (image, None))
             right = [_plain(answer.guess) == _plain(each.answer) for answer in (seen, blind)]
-            answered.append((each, right[0], right[1], seen.told))
+            answered.append((each, right[0], right[1], seen.certain))
         on_progress(len(answered))
     for name in waiting:
         on_bad(name, "no shard has this photo")
@@ -164,7 +163,7 @@ def _plain(answer: str) -> str:
 
 
 def _report(rows: list[tuple[VqaQuestion, bool, bool, bool]]) -> VqaKind:
-    seen, blind, told = (np.array([row[place] for row in rows], np.float64) for place in (1, 2, 3))
+    seen, blind, certain = (np.array([row[place] for row in rows], np.float64) for place in (1, 2, 3))
     answers = [_plain(row[0].answer) for row in rows]
-    right = float(seen[told > 0].mean()) if told.any() else None
-    return VqaKind.of(seen, blind, answers, told=float(told.mean()), right_of_told=right)
+    right = float(seen[certain > 0].mean()) if certain.any() else None
+    return VqaKind.of(seen, blind, answers, certain=float(certain.mean()), certain_accuracy=right)
