@@ -38,7 +38,7 @@ OnProgress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Figures:
-    """What a model does on the held-out photos.
+    """A model's figures on the held-out photos.
 
     cider: 0 to 10, its words split by a pattern. perplexity: of a token of people's captions and their ends, given the
     photo. captions: what the model says, by photo.
@@ -51,7 +51,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Adapted:
-    """What came of it.
+    """The result of an adaptation.
 
     photos, captions: trained on. uncaptioned: photos left out for want of a caption. cider_change: after less before;
     perplexity_ratio: after over before, both with 95 % intervals over the same held-out photos. written: whether `out`

@@ -249,7 +249,7 @@ class BitMar:
 
     @cached_property
     def witness(self) -> Witness | None:
-        """What the model's concepts say of captions; None without a concept bank."""
+        """The evidence of the model's concepts for captions; None without a concept bank."""
         bank = self.engine.concepts
         if bank is None:
             return None
@@ -284,7 +284,7 @@ class BitMar:
         return Session(self, path, slots=slots, wait=wait)
 
     def query(self, text: str, image: PhotoSource | ImageTokens | None = None) -> F32:
-        """What the memory is asked with after a text, about a picture or not: q (C,) of eq. 2, with an empty memory.
+        """The memory's query after a text, with a picture or without: q (C,) of eq. 2, with an empty memory.
 
         The model must have a memory. Raises ImageError, TokenizerError.
         """

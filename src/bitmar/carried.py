@@ -1,4 +1,4 @@
-"""What a packed model has and a checkpoint has not: vision tower, recall's calibration, confidence of captions.
+"""The parts of a packed model that a checkpoint lacks: vision tower, recall's calibration, confidence of captions.
 
 `unpack` leaves them beside the checkpoint, in `packed.safetensors`, and `export` puts them back.
 """
@@ -72,7 +72,7 @@ class Carried:
 
 
 def read_carried(folder: Path) -> Carried | None:
-    """What `unpack` left in a checkpoint's folder; None if it left nothing. Raises FormatError for a damaged file."""
+    """Read the parts that `unpack` left in a checkpoint; None without any. Raises FormatError for a damaged file."""
     path = folder / CARRIED
     if not path.is_file():
         return None

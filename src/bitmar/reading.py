@@ -23,7 +23,7 @@ _PIECE = 1 << 12  # characters of a file that are taken at once, should its line
 
 
 class Model(session.Model, Protocol):
-    """What a reader needs of a model, more than a session does; `BitMar` is one."""
+    """The interface of a model to a reader, wider than a session's; `BitMar` has it."""
 
     tokenizer: Tokenizer
 

@@ -80,7 +80,7 @@ class CaptionFiles:
         return left
 
     def log(self, task: dict[str, Any]) -> AbstractContextManager[Store | None]:
-        """What an earlier run of the same task wrote for a table."""
+        """The rows that an earlier run of the same task wrote for a table."""
         if not self.outputs:
             return nullcontext()
         first = self.outputs[0]
@@ -99,7 +99,7 @@ class CaptionFiles:
             embed(photo, caption, alt_text(caption) or caption)
 
     def _lacks(self, photo: str) -> list[str]:
-        """What is to be written for a photo."""
+        """The files to write for a photo."""
         lacks = ["txt"] * (self.sidecar and (self.force or not self._beside(photo).exists()))
         lacks += ["xmp"] * (self.xmp and (self.force or not self._beside(photo, "xmp").exists()))
         try:

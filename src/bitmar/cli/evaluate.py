@@ -68,14 +68,14 @@ def _commands(group: str) -> Any:
 
 
 def _options(task: Task) -> dict[str, Option]:
-    """What the keywords of a task's `run` say about themselves."""
+    """The options that the keywords of a task's `run` declare."""
     hints = get_type_hints(task.run, include_extras=True)
     given = inspect.signature(task.run).parameters.values()
     return {each.name: hints[each.name].__metadata__[0] for each in given if each.kind is each.KEYWORD_ONLY}
 
 
 def _function(task: Task) -> Any:
-    """What typer makes a command of: the task's keywords as options, then those of every task."""
+    """The signature of a task's command: its own options, then those of every task."""
     hints = get_type_hints(task.run, include_extras=True)
     given = inspect.signature(task.run).parameters
     parameters: dict[str, tuple[Any, Any]] = {}  # annotation, default
@@ -203,7 +203,7 @@ def _written(options: Mapping[str, Any]) -> dict[str, Any]:
 def _open_store(
     task: Task, scorer: RuntimeScorer | TorchScorer, head: dict[str, Any], path: Path | None, options: dict[str, Any]
 ) -> Store | None:
-    """What an unfinished run of the same task left beside the file of its figures, and the parts that the file has."""
+    """The store of an unfinished run beside the file of its figures, and the finished parts in that file."""
     from bitmar.evaluate.store import Store, fingerprint
 
     if path is None or task.kept is None:

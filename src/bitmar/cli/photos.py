@@ -44,7 +44,7 @@ def find_photos(names: Iterable[str], on_bad: Callable[[str, str], None]) -> lis
 
 
 def photo_of(name: str) -> PhotoSource:
-    """What a name stands for, fetched or read from standard input where it says so. Raises ImageError."""
+    """The photo of a name, fetched or read from standard input if need be. Raises ImageError."""
     if is_address(name):
         return fetch_photo(name)
     if name == STDIN:

@@ -87,7 +87,7 @@ def watch(
 
     A photo that comes to lie in the folder, or a frame in which enough has changed, gets a caption. The memory tells
     whether it was "never seen" or is "like Tuesday 14:02: our dog Rex", and remembers what is new. `bitmar remember`
-    may teach it names meanwhile.
+    may teach it names while it runs.
 
     A camera, a disk or a broker that is lost is waited for. Ctrl-C ends it. If anything was skipped or lost, the exit
     status is 1.

@@ -1,1 +1,1 @@
-"""What both halves share: configuration, ternary packing, the `.bitmar` file, photographs. Never torch."""
+"""Shared by both halves: configuration, ternary packing, the `.bitmar` file, photographs. Never torch."""

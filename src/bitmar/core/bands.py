@@ -30,7 +30,7 @@ _RAW = ("BMP", "PPM", "TIFF")  # an AVIF says "raw" of pixels that it has yet to
 
 
 def bands_of(image: ImageFile) -> Callable[[], Bands] | None:
-    """What reads an opened, not yet decoded photo band by band, as often as it is called; None where nothing can.
+    """A function that reads an opened, not yet decoded photo band by band, each time it is called; None if impossible.
 
     PNG without interlacing, rows stored as they are (BMP, PPM, TIFF), and TIFF in strips or tiles.
     """
@@ -108,7 +108,7 @@ def _raw_bands(image: ImageFile, tiles: list[Any]) -> Bands:
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # colour type of so many bytes a pixel
+_COLOURS = {1: 0, 2: 4, 3: 2, 4: 6}  # bytes per pixel: colour type
 
 
 def _png_bands(image: ImageFile) -> Bands:
@@ -143,7 +143,7 @@ def _inflate(file: IO[bytes], line: int, step: int, height: int) -> Iterator[byt
 
 
 def _image_data(file: IO[bytes]) -> Iterator[bytes]:
-    """What the IDAT chunks of a PNG hold, in pieces."""
+    """The contents of a PNG's IDAT chunks, piece by piece."""
     file.seek(len(_SIGNATURE))
     while len(head := file.read(8)) == 8:
         (left,), kind = struct.unpack(">I", head[:4]), head[4:]
@@ -161,7 +161,7 @@ def _image_data(file: IO[bytes]) -> Iterator[bytes]:
 def _unfilter(scanlines: bytes, above: bytes, row_bytes: int, pixel_bytes: int) -> bytes:
     """The bytes of filtered scanlines, by the row above them.
 
-    Filters work byte by byte on pixels of so many bytes. So Pillow undoes them in a PNG of 8-bit colours with as many
+    Filters work byte by byte, with a stride of a pixel. So Pillow undoes them in a PNG of 8-bit colours with as many
     bytes a pixel, whatever these mean; pixels of 6 and 8 bytes are two of 3 and 4.
     """
     lines = np.frombuffer(b"\0" + above + scanlines, np.uint8).reshape(-1, row_bytes + 1)

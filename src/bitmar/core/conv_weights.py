@@ -75,7 +75,7 @@ def tensor_shapes(config: ConvTowerConfig) -> Iterator[tuple[str, str, tuple[int
 def pack(codes: I8, weights: str) -> npt.NDArray[Any]:
     """Integer weights (out, columns) as a file of that kind stores them.
 
-    int6, int4: weight + 32 or + 8 in so many bits, the first in the lowest bits of a row's first byte, zeros after the
+    int6, int4: weight + 32 in 6 bits or + 8 in 4, the first in the lowest bits of a row's first byte, zeros after the
     last. digits: w = t0 + 3 t1 + 9 t2, each a ternary matrix as `pack2` packs it, one under the other.
     """
     if weights == "int8":

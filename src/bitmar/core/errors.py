@@ -21,7 +21,7 @@ class ImageError(BitMarError):
 
 
 class SourceError(BitMarError):
-    """What is to be watched is not there, or is no folder, video or camera."""
+    """The source to watch does not exist, or is no folder, video or camera."""
 
 
 class FormatError(BitMarError):
@@ -86,7 +86,7 @@ def pip_install(extra: str) -> str:
 
 
 def _installed_from() -> dict[str, Any]:
-    """What pip noted of a folder or an address that it installed this package from (PEP 610); {} for an index."""
+    """Pip's record of the folder or address that this package was installed from (PEP 610); {} for an index."""
     from importlib.metadata import Distribution, PackageNotFoundError
 
     try:

@@ -1,6 +1,6 @@
 """The safetensors layout: read from one mapping of one open file, and written so that equal contents are equal bytes.
 
-The format is an 8-byte length, a JSON header of so many bytes and the tensors, without holes or overlaps
+The format is an 8-byte length, a JSON header of that length, and the tensors, without holes or overlaps
 (https://github.com/huggingface/safetensors). The stock library opens a path, not an open file: a file replaced between
 two openings would be read half old, half new.
 """

@@ -31,7 +31,7 @@ def rgb_of(image: Image.Image, shrink: int = 1) -> Image.Image:
 def join(bands: Bands, mode: str, size: tuple[int, int], shrink: int = 1) -> Image.Image:
     """The bands of a picture of this mode and size as one in RGB.
 
-    shrink: each square of so many pixels a side becomes their mean; at the right and lower edge of those there are.
+    shrink: each square of `shrink` pixels a side becomes its mean; at the right and lower edge what there is of it.
     """
     levels = _range(bands) if mode in ("I", "F") else (0.0, 65535.0)
     joined = Image.new("RGB", (-(-size[0] // shrink), -(-size[1] // shrink)))
@@ -69,7 +69,7 @@ def _to_rgb(image: Image.Image, levels: tuple[float, float]) -> Image.Image:
 
 
 def _range(bands: Bands) -> tuple[float, float]:
-    """The least and the greatest level of a picture whose levels have no scale of their own."""
+    """The lowest and highest level of a picture whose levels have no fixed scale."""
     low, high = np.inf, -np.inf
     for band in bands():
         levels = np.asarray(band, dtype=np.float32)

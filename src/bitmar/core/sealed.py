@@ -1,4 +1,4 @@
-"""What `.bitmar` files share, whole models and towers alone: safetensors with checked metadata and a checksum."""
+"""Common to all `.bitmar` files, models and towers: safetensors with checked metadata and a checksum."""
 
 from __future__ import annotations
 

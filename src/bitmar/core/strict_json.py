@@ -31,7 +31,7 @@ def parse_json(data: bytes | str, depth: int = DEPTH) -> Any:
 
 
 def kind_of(value: object) -> str:
-    """What a JSON value is, in JSON's words: "a number", "null", ..."""
+    """The type of a JSON value, in JSON's words: "a number", "null", ..."""
     if value is None:
         return "null"
     kinds = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}

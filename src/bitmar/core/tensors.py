@@ -1,6 +1,6 @@
 """Which tensors a `.bitmar` file of a given configuration holds: names as in the checkpoint, types, shapes.
 
-Only what inference needs is there: the contrastive temperature stays behind, and each batch norm of the tower
+Only what inference needs is there: the contrastive temperature is left out, and each batch norm of the tower
 is folded into one factor (`norm.weight`) and one offset (`norm.bias`) per channel.
 """
 
@@ -82,7 +82,7 @@ def imported_tensors(tower: ConvTowerConfig | VitTowerConfig) -> dict[str, Tenso
 
 
 def background_tensors(config: ModelConfig, names: Iterable[str] = ()) -> dict[str, TensorSpec]:
-    """What a file may hold besides, all of it or nothing: how strange photos look (`session.recall.Background`).
+    """Optional tensors, all or none: the resemblance of unrelated photos (`session.recall.Background`).
 
     names: of the file's tensors, which tell an earlier form from today's.
     """
@@ -104,7 +104,7 @@ def background_tensors(config: ModelConfig, names: Iterable[str] = ()) -> dict[s
 
 
 def confidence_tensors() -> dict[str, TensorSpec]:
-    """What a file with concepts may hold besides: how far its captions can be trusted."""
+    """Optional tensors of a file with concepts: the calibration of its captions' confidence."""
     return {CONFIDENCE: TensorSpec("F32", (EVIDENCE,))}
 
 

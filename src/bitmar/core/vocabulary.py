@@ -64,7 +64,7 @@ class Vocabulary:
 
 
 def singulars(word: str) -> list[str]:
-    """What a word may be the plural of."""
+    """The singulars that a word may be the plural of."""
     found = []
     if word.endswith("ies"):
         found.append(word[:-3] + "y")

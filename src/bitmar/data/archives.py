@@ -66,7 +66,7 @@ class Archive:
         return data
 
     def label(self, name: str) -> str:
-        """What to call a file of it to people."""
+        """The name of one of its files in messages."""
         return str(self.source) if name == "" else f"{self.source}/{name}"
 
 

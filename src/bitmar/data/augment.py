@@ -18,7 +18,7 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 
 @dataclass(frozen=True, slots=True)
 class ViewRange:
-    """What a random view may change.
+    """The ranges of random augmentation.
 
     `area`: share of the photo that the crop covers; `ratio`: width / height of the crop, log-uniform; `flip`:
     probability of mirroring; `colour`: brightness, contrast and saturation are each scaled by 1 +- colour.

@@ -87,7 +87,7 @@ class Chains:
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a tower wants of a photo: `size` pixels a side, (x/255 - mean) / std by channel."""
+    """A tower's input: `size` pixels a side, (x/255 - mean) / std by channel."""
 
     size: int = 224
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -280,7 +280,7 @@ class CaptionBatches(BatchSource):
 
 
 class _Draw(NamedTuple):
-    """One row: which captioned image, in which epoch, shown for the how-manieth time in its chain.
+    """One row: which captioned image, in which epoch, shown how often before in its chain.
 
     said: the visit at which this caption was said first. hidden: its picture is not shown.
     """

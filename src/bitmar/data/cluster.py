@@ -29,7 +29,7 @@ _TICK = 2.0  # seconds after which to look for new nodes
 
 
 class Work(Protocol):
-    """What a worker does. Built once on each, from plain arguments; it may hold a loaded model.
+    """A worker's job. Built once on each, from plain arguments; it may hold a loaded model.
 
     identity: what results depend on beside the arguments, such as the kernels that this machine chose.
     """

@@ -173,7 +173,7 @@ def _safe(name: str) -> str:
 
 
 def _key(domain: Domain, tokenizer_print: str, heldout: float) -> str:
-    """What the tokens on disk depend on: contents, not names or dates (weights apply when drawing)."""
+    """Everything the tokens on disk depend on: contents, not names or dates (weights apply when drawing)."""
     how = {field: value for field, value in asdict(domain).items() if field not in ("path", "weight")}
     digest = hashlib.sha256(json.dumps([_LAYOUT, MAX_DOCUMENT, how, tokenizer_print, heldout]).encode())
     for file in domain.files() if domain.path is not None else ():
@@ -226,7 +226,7 @@ def _build(
 
 
 def _parts(domain: Domain, documents: Iterator[str], heldout: float) -> Iterator[tuple[Part, str]]:
-    """What is written of the documents, and where to: each goes as a whole to one part, cut into paragraphs or not."""
+    """Writer of tokenised documents: each goes as a whole to one part, cut into paragraphs or not."""
 
     def pieces() -> Iterator[tuple[Part, str]]:
         for text in documents:

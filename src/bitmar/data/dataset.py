@@ -42,7 +42,7 @@ def permutation(count: int, seed: int, purpose: int, epoch: int) -> npt.NDArray[
 
 
 class BatchSource(ABC):
-    """What a trainer draws from; see the head of this file."""
+    """A source of batches; see the head of this file."""
 
     tokens_per_batch: float
     """Predicted tokens in a batch, on average: how `Mixture` turns shares of tokens into shares of steps."""
@@ -122,7 +122,7 @@ class Mixture(BatchSource):
     even:    whether every predicted token is to weigh the same in the loss, so that the shares are its shares too. A
              loss is a mean over its batch, so a batch then has a `loss_weight` (float32, scalar): its source's tokens
              per batch over those of the mixture, on average 1. Without, every batch weighs the same.
-    block:   so many consecutive batches come from the same source: set it to the number of ranks (times
+    block:   number of consecutive batches from the same source: set it to the number of ranks (times
              accumulation), so that all ranks have the same kind of batch in a step and collectives match.
 
     The i-th batch that a source gives is its own batch i: nothing is skipped or repeated within its epochs.

@@ -27,7 +27,7 @@ from bitmar.data.sources import CaptionedPhoto, OnBad
 
 STORE_NAME = "store.json"
 FORMAT = 2  # 1 had no digests: its photos can be trained on, but not be found again
-_COMMIT_EVERY = 256  # samples; at most so many are decoded again after a kill
+_COMMIT_EVERY = 256  # samples: the most that are decoded again after a kill
 _ONE_SHARD = 1 << 62
 
 Item = TypeVar("Item")
@@ -35,7 +35,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is known of a stored photo beside its pixels or features. digest: as in `CaptionedPhoto`."""
+    """A stored photo's record, without its pixels or features. digest: as in `CaptionedPhoto`."""
 
     key: str
     captions: tuple[str, ...]

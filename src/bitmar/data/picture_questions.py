@@ -51,7 +51,7 @@ def picture_questions(captions: Sequence[str], of_another: Sequence[str]) -> dic
 
 
 def _things(text: str) -> list[str]:
-    """What is named, one of a kind each: no plural, no colour, and no "a running"."""
+    """The things named, one of each kind: no plural, no colour, and no "a running"."""
     named = dict.fromkeys(_NAMED.findall(text))
     return [word for word in named if _is(word) == "is" and not re.fullmatch(rf"{_COLOUR}|.*ing|air", word)]
 

@@ -144,7 +144,7 @@ def _fault_of_name(name: str) -> str:
 
 
 def _is_hidden(name: str) -> bool:
-    """What macOS leaves in a tar, and WebDataset's own __notes__."""
+    """Files that macOS leaves in a tar, and WebDataset's own __notes__."""
     base = name.rpartition("/")[2]
     return base.startswith(".") or (base.startswith("__") and base.endswith("__")) or name.startswith("__MACOSX/")
 

@@ -75,7 +75,7 @@ def captions_on(
     log: Store,
     on_bad: OnBad,
 ) -> Generator[CaptionResult, None, None]:
-    """What the nodes say of every photo of `data`, in its order; of those in `log` they only read the references.
+    """The nodes' captions of all photos of `data`, in order; of photos in `log` they only read the references.
 
     They compute as `scorer` does here; a node that cannot is an error that names it.
     """

@@ -1,4 +1,4 @@
-"""Teaching a model how far its captions can be trusted: it captions what is known, and is told what it got right."""
+"""Calibrating the confidence of captions: the model captions labelled photos, and learns which captions were right."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Lessons:
         self.right.append(False)
 
     def weights(self) -> F32:
-        """What `Witness` weighs its evidence with."""
+        """The weights that `Witness` gives its evidence."""
         weights: F32 = fit_confidence(np.stack(self._evidence), np.array(self.right))
         return weights
 
@@ -56,7 +56,7 @@ class Lessons:
 
 
 def witness_of(model: BitMar) -> Witness:
-    """What speaks for a model's captions; ConfigError for one without concepts."""
+    """The evidence for a model's captions; ConfigError for a model without concepts."""
     if model.witness is None:
         raise ConfigError(f"{model.path} has no concept bank, which the confidence of captions rests on")
     return model.witness

@@ -15,7 +15,7 @@ from bitmar.evaluate.work import Work
 DONE, FAILED = "done", "failed"
 
 Prepared = tuple[Path, Callable[[], dict[str, Any]]]
-"""What a part reads, and what measures it."""
+"""The file that a part reads, and the function that measures it."""
 
 
 def measure_part(name: str, work: Work, prepare: Callable[[Work], Prepared]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What every harness asks of a model: log-probabilities of texts, captions of photos. The runtime and
+"""The interface of a model to every harness: log-probabilities of texts, captions of photos. The runtime and
 PyTorch both give it (`scorer`)."""
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Scorer(Protocol):
 
 
 class PictureScorer(Scorer, Protocol):
-    """What tasks on photos and the probes need beyond scores; the runtime and PyTorch both have it.
+    """The interface of a model to tasks on photos and probes; the runtime and PyTorch both have it.
 
     has_tower: whether it takes photos. vocab_size: of its tokens. rounding: how far, in nats, a token's log-probability
     may move when its text is computed beside others, because sums run in another order; 0 where they do not.
@@ -82,7 +82,7 @@ class PictureScorer(Scorer, Protocol):
 
 
 class TextScorer(Scorer, Protocol):
-    """What tasks that compare answers or let the model write need beyond scores; both scorers have it."""
+    """The interface to tasks that compare answers or let the model write; both scorers have it."""
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, nothing put before them. Raises TokenizerError."""

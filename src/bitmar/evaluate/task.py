@@ -1,4 +1,4 @@
-"""What a task is: a line of the table (`bitmar.evaluate.table`), which the command line and the report go through."""
+"""A task: a line of the table (`bitmar.evaluate.table`), which the command line and the report go through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task is given besides a model and data: how many items, what is kept of an earlier run, and whom to tell."""
+"""A task's context besides model and data: how many items, the store of an earlier run, and progress."""
 
 from __future__ import annotations
 

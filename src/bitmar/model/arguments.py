@@ -11,7 +11,7 @@ from .configuration_bitmar import BitMarConfig
 
 
 class Rows(NamedTuple):
-    """What training says of the rows of a batch; each alone, the memory by its write rule, where nothing is said.
+    """Training's description of the rows of a batch. By default each is alone, and written by the write rule.
 
     episodes: N consecutive rows are one chain, each reading what those before it wrote. one_shot: every write fills a
     slot of its own, as a session's do, in place of the write rule. image_ids: (B,) equal for the same picture, for the

@@ -1,4 +1,4 @@
-"""What generation keeps between tokens: the ring of keys and values with sinks, and everything else that is running."""
+"""The state of generation between tokens: the ring of keys and values with sinks, and all running sums."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .memory import MemoryState, QueryCarry
 
 
 class Written(NamedTuple):
-    """What one forward wrote to the memory: where, and the states between.
+    """The writes of one forward to the memory: where, and the states between.
 
     ends: column of each segment's last token, -1 where a sequence wrote nothing (B, S). slots, usage: the states before
     the first write, after it, ... (B, S + 1, K, C), (B, S + 1, K).

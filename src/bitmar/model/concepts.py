@@ -145,7 +145,7 @@ class ConceptEvidence(LogitsProcessor):
         return scores.scatter_add(1, ids, bonus.masked_fill(~due, 0.0).to(scores.dtype))
 
     def over(self, input_ids: Tensor) -> Tensor:
-        """What calls on every prefix of (B, T) tokens would add to the logits of `ids`: (B, T, n)."""
+        """The bonus of `ids` after every prefix of (B, T) tokens, as calls on each would give it: (B, T, n)."""
         here = input_ids.unsqueeze(2) == self.ids.unsqueeze(1)
         said = here.cummax(1).values
         after = self.after.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""What one forward does with the memory: a running query, a write at every segment's end, reads of what was before."""
+"""The memory in one forward: a running query, a write at every segment's end, reads of earlier segments."""
 
 from __future__ import annotations
 

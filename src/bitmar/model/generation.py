@@ -1,4 +1,4 @@
-"""What transformers' generation asks of a model, answered for a cache that holds more than keys and values."""
+"""The hooks of transformers' generation, for a cache that holds more than keys and values."""
 
 from __future__ import annotations
 

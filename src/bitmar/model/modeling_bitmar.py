@@ -294,7 +294,7 @@ class BitMarForCausalLM(BitMarPreTrainedModel, BitMarGenerationMixin):
 
         Args:
             labels: (B, T), -100 where nothing is predicted; in training no logits are returned: they would be T x V.
-            logits_to_keep: only the logits of the last so many positions (0 = all).
+            logits_to_keep: only the logits of the last N positions (0 = all).
             rows: what training says of the rows (`Rows`): chains of episodes, equal pictures, weights.
         """
         out = self.model(

@@ -1,4 +1,4 @@
-"""What the models return, the same under every version of transformers."""
+"""The models' outputs, the same under every version of transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an attention mask of any shape says about its tokens: which of them are padding. The order is always causal."""
+"""Which tokens are padding, by an attention mask of any shape. The order is always causal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What transformers asks of every model class: how weights begin, and what may be split or recomputed."""
+"""The base class of the models: initial weights, and which modules may be split or recomputed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From pixels to vision tokens: `BitViT`, the ternary tower, and the MLP that the paper puts behind any tower."""
+"""From pixels to vision tokens: `BitViT`, the ternary tower, and the MLP that the paper puts after any tower."""
 
 from __future__ import annotations
 

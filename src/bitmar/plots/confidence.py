@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_naming(path: Path) -> dict[str, Any]:
-    """What `bitmar eval naming --json` wrote. FormatError: another file. ConfigError: no confidence in it."""
+    """Read the file of `bitmar eval naming --json`. FormatError: another file. ConfigError: no confidence in it."""
     try:
         found = parse_json(path.read_bytes())
     except OSError as error:

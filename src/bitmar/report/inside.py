@@ -32,7 +32,7 @@ def run_of(source: EvalData) -> dict[str, Any]:
 
 
 def logs(options: Options) -> list[Path]:
-    """What a run noted of itself."""
+    """Figures that a run logged of itself."""
     run = options["run"]
     return [] if run is None else sorted({*run.glob(f"*/{LOG}"), *run.glob(f"*/{NOTED}")})
 

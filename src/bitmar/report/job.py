@@ -143,7 +143,7 @@ class Job:
         return result
 
     def command(self) -> str:
-        """As one line for a shell. What is not there is named by a word in capitals."""
+        """As one line for a shell. A missing input is named by a word in capitals."""
         source = self.contestant.source
         if self.contestant.role == PEER:
             return (

@@ -1,4 +1,4 @@
-"""What a program needs of an engine."""
+"""The interface of an engine."""
 
 from __future__ import annotations
 
@@ -100,6 +100,6 @@ class Backend(Protocol):
 
 
 def engine_hint(name: str, runnable: list[str]) -> str:
-    """What to say about an engine that is not there."""
+    """The message for an unknown engine."""
     choices = [*runnable, NUMPY]
     return f"no engine {name!r} here{nearest(name, choices)}: choose from {', '.join(choices)}"

@@ -1,4 +1,4 @@
-"""What generation keeps from one token to the next; its size is constant however long the stream."""
+"""The state of generation between tokens; its size is constant however long the stream."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def check_state(memory: object, config: ModelConfig) -> None:
 
 
 class QueryCarry(NamedTuple):
-    """What the running mean needs to go on: weighted sum (B, d), weight (B, 1), length of the segment."""
+    """The state of the running mean: weighted sum (B, d), weight (B, 1), length of the segment."""
 
     total: F32
     weight: F32

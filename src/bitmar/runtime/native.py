@@ -20,7 +20,7 @@ from bitmar.runtime.tower import Tower, imported_tower
 
 
 def why_not(config: ModelConfig) -> str | None:
-    """What of a configuration the native engine cannot run, or None."""
+    """The setting that the native engine cannot run, or None."""
     return _native.unsupported(_model_config(config))
 
 

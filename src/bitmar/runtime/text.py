@@ -62,7 +62,7 @@ class TextStream:
         return piece
 
     def finish(self) -> str:
-        """What is left when no token follows."""
+        """The remaining text when no token follows."""
         text: str = self._tokenizer.decode(self._ids)
         piece, self._ids, self._given = text[self._given :], [], 0
         return piece

@@ -113,7 +113,7 @@ async def _chunks(items: AsyncIterator[Any], head: dict[str, Any], usage: bool, 
 
 
 async def _task(body: ChatRequest, here: Context) -> Task:
-    """What is to be written."""
+    """The text to write."""
     limit = body.max_completion_tokens or body.max_tokens or _TOKENS
     options = {**body.chosen(), "max_tokens": min(limit, here.settings.max_tokens)}
     photos = [part.image_url.url for part in _parts(body.messages) if isinstance(part, ImagePart)]

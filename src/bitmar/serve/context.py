@@ -1,4 +1,4 @@
-"""What every endpoint needs: the model, the pool, the figures; and how to answer piece by piece."""
+"""Shared by every endpoint: the model, the pool, the metrics; and streamed answers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Context:
         return now
 
     def usage(self, written: Written) -> dict[str, int]:
-        """What a text has cost, noted as well."""
+        """The usage of a text, counted in the metrics too."""
         self.metrics.tokens.labels("prompt").inc(written.prompt)
         self.metrics.tokens.labels("completion").inc(written.tokens)
         total = written.prompt + written.tokens

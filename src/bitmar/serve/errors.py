@@ -24,7 +24,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class ApiError(Exception):
-    """What a client is told. code: for programs; param: the part of the request that is wrong."""
+    """An error of a request. code: for programs; param: the part of the request that is wrong."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ async def resolve(host: str, port: int) -> list[Address]:
 
 
 async def fetch(url: str, most: int) -> bytes:
-    """The bytes at an http(s) address, at most so many. Raises ApiError for all that is not a public photo."""
+    """The bytes at an http(s) address, at most `most`. Raises ApiError for all that is not a public photo."""
     try:
         with anyio.fail_after(SECONDS):
             # No proxies of the environment: they would resolve names themselves.

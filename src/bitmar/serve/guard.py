@@ -1,4 +1,4 @@
-"""What stands before every request: its name, who may ask, how much, how long, and what is noted of it afterwards."""
+"""The checks before every request: host, key, size, time; and its line in the log."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Home:
         return Served(model, session, str(name), int(time.time()), context)
 
     def _look(self) -> Stamp:
-        """What tells one state of the model's file from another; zeros while there is none."""
+        """A stamp that changes with the model's file; zeros while there is no file."""
         try:
             about = find_model(self.settings.model).stat()
         except (OSError, BitMarError):
@@ -89,7 +89,7 @@ class Home:
         self._asked = True
 
     def reload(self) -> None:
-        """Load the model anew; after an error the old one stays. What was remembered in RAM goes along as text."""
+        """Load the model anew; after an error the old one stays. Episodes in RAM move to the new model as text."""
         self._stamp = self._look()
         try:
             new = self._load()

@@ -53,7 +53,7 @@ class Pool:
             self.held -= 1
 
     async def run(self, work: Callable[[], T]) -> T:
-        """What `work` returns. One that has begun goes on to its end even where nobody waits any more."""
+        """The result of `work`. Work that has begun runs to its end even if nobody waits any more."""
         return await asyncio.wrap_future(self.submit(work))
 
     async def stream(self, begin: Callable[[], Generator[str, None, T]]) -> AsyncGenerator[str | Done[T], None]:
@@ -92,7 +92,7 @@ class Pool:
             raise ApiError(503, "the server is shutting down", code="shutting_down") from None
 
     async def finish(self, begin: Callable[[], Generator[str, None, T]]) -> T:
-        """What the generator returns, stopped like `stream` where nobody waits any more."""
+        """The generator's return value; stopped like `stream` if nobody waits any more."""
         async with aclosing(self.stream(begin)) as items:
             async for item in items:
                 if isinstance(item, Done):

@@ -1,4 +1,4 @@
-"""What uvicorn's protocols do not do: lose patience with a request whose head never ends, and refuse in our shape.
+"""Uvicorn's protocols, with a timeout for a request whose head never ends, and errors in our shape.
 
 Without the first a client that sends a byte a minute keeps a connection for ever (the "slowloris" attack). The body has
 its limit in `guard`, an idle connection in uvicorn.
@@ -63,6 +63,6 @@ class _Strict:
 
 
 def use_strict_protocol(config: uvicorn.Config, seconds: float) -> None:
-    """Let this server close a connection whose request's head is not there within so many seconds."""
+    """Let this server close a connection whose request's head does not arrive in time."""
     config.load()
     config.http_protocol_class = type("Strict", (_Strict, config.http_protocol_class), {"seconds": seconds})

@@ -91,7 +91,7 @@ class ResponseFormat(Body):
 
 
 class ChatRequest(Options):
-    """OpenAI's request. What this model cannot do (tools, several choices, penalties) is refused, not dropped."""
+    """OpenAI's request. Fields that the model cannot honour (tools, penalties) are refused, not ignored."""
 
     model: str = Field(description="One of `/v1/models`, or `bitmar`.")
     messages: list[Message] = Field(min_length=1, max_length=1000)
@@ -135,7 +135,7 @@ class Usage(BaseModel):
 
 
 class Answer(BaseModel):
-    """What the model wrote."""
+    """The model's message."""
 
     role: Literal["assistant"] = "assistant"
     content: str

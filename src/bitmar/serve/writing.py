@@ -1,4 +1,4 @@
-"""What the model writes for a request: the one place where requests become calls of `BitMar`."""
+"""Generation for a request: the one place where requests become calls of `BitMar`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What came of a task. prompt, tokens: counted. seconds: from its turn to its end.
+    """The result of a task. prompt, tokens: counted. seconds: from its turn to its end.
 
     made: an answer of `ask`, or what was generated; None where a stop text ended it.
     """
@@ -116,7 +116,7 @@ class StopAt:
         self._stops, self._held, self.found = stops, "", False
 
     def push(self, piece: str) -> str:
-        """What may be shown."""
+        """The text that may be shown."""
         self._held += piece
         ends = [place for stop in self._stops if (place := self._held.find(stop)) >= 0]
         if ends:
@@ -127,7 +127,7 @@ class StopAt:
         return shown
 
     def rest(self) -> str:
-        """What was held back, once nothing follows."""
+        """The held-back text, once nothing follows."""
         return self._held
 
 

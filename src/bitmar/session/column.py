@@ -14,7 +14,7 @@ _AT_ONCE = 1024  # slots
 
 
 class Source(Protocol):
-    """What a column needs of a memory file; `MemoryReader` is one."""
+    """The interface of a memory file to a column; `MemoryReader` has it."""
 
     def stamps(self, name: str) -> npt.NDArray[np.uint64]: ...
 

@@ -59,7 +59,7 @@ class MemoryFile(MemoryReader):
     """One writer (from its first write on, until `close`) and any number of readers, which see it at `refresh`.
 
     model: the checksum of the model, 64 hexadecimal digits. decay: of a slot's usage, with each write or recall.
-    salvage: read a damaged file as far as its checksums hold. grow: a file of fewer slots than `shape` has gets so many
+    salvage: read a damaged file as far as its checksums hold. grow: a file of fewer slots than `shape` grows to as many
     before the next write; otherwise `shape` speaks for a new file, and one that is there keeps its number of slots. Not
     for several threads at once (`Session` is).
     Raises MemoryFileError for a file of another model, kind or version, a damaged one, one that was deleted or replaced

@@ -1,4 +1,4 @@
-"""What recall searches: an index by picture and one by text, which follow the file."""
+"""The indices that recall searches, by picture and by text; they follow the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands where in a `.mem` file (docs/memory.md), and what is put in and taken out."""
+"""The layout of a `.mem` file (docs/memory.md), and the values that go in and come out."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Shape(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """What an episode has overwritten: the beginning of its text, and when it was written (seconds since 1970)."""
+    """An episode that was overwritten: the beginning of its text, and when it was written (seconds since 1970)."""
 
     text: str
     time: float
@@ -102,7 +102,7 @@ class Layout:
 
 
 class Seal(NamedTuple):
-    """What the directory is with one write in it, to be checked against what is found there.
+    """The directory after one write, to be checked against the one in the file.
 
     It is written twice, in pages of their own: before the write's entry, and after. sequence, live: of the write: its
     number, and the slots that hold an episode. cell: where its entry stands. others: CRC-32 of the directory with that

@@ -44,7 +44,7 @@ _T = TypeVar("_T")
 
 
 class MemoryReader:
-    """What `MemoryFile` reads, and the checks that come with it; there is what the arguments mean."""
+    """The reading half of `MemoryFile`, which explains the arguments, with all checks."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class MemoryReader:
         return raw
 
     def consistently(self, read: Callable[[], _T]) -> _T:
-        """What `read` returns, from one state of the file: repeated if another program wrote in the meantime."""
+        """The result of `read` from one state of the file: repeated if another program wrote in the meantime."""
         deadline = time.monotonic() + _PATIENCE
         while True:
             self.refresh()
@@ -194,7 +194,7 @@ class MemoryReader:
         self._sequence = max(self._sequence, int(self._used.max()))
 
     def _take_in(self, slots: Ints) -> None:
-        """What the directory says of these slots."""
+        """The directory's entries of these slots."""
         cells = self._cell_of[slots]
         flags, sequence = self._entries["flags"][cells], self._entries["sequence"][cells]
         stamps = sequence << np.uint64(32) | self._entries["checksum"][cells]
@@ -287,7 +287,7 @@ class MemoryReader:
         return same
 
     def episode(self, slot: int) -> Episode:
-        """What stands beside the vectors of a live slot."""
+        """The record beside the vectors of a live slot."""
         ((_, data),) = self._cells("record", np.array([slot]))
         entry = self._entries[self._cell_of[slot]]
         flags = int(entry["flags"])

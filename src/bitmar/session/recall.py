@@ -81,7 +81,7 @@ class Background:
 
 
 class Recognizer:
-    """What photos are recalled by.
+    """The keys by which photos are recalled.
 
     With a background of the tower's features: those of the photo, where only what tells photos apart is left, and to
     remember it by, of its four quarter turns. Without: the mean of the vision tokens.
@@ -94,7 +94,7 @@ class Recognizer:
         self.width = self.turns * one  # values that an episode keeps
 
     def key(self, image: ImageTokens) -> F32:
-        """What a photo is looked up by."""
+        """The key to look a photo up by."""
         if self.background is None or not self.background.features:
             return token_key(image)
         if image.pooled is None:
@@ -104,7 +104,7 @@ class Recognizer:
         return key
 
     def keys(self, images: Sequence[ImageTokens]) -> F32:
-        """What an episode keeps of a photo (width,): the keys of its turns, as many as there are, the rest zeros."""
+        """An episode's key of a photo (width,): the keys of its turns, as many as there are, the rest zeros."""
         keys = np.concatenate([self.key(image) for image in images[: self.turns]])
         kept: F32 = np.pad(keys, (0, self.width - len(keys)))
         return kept

@@ -41,7 +41,7 @@ def to_recite(found: Found | None, sure: float = SURE) -> str:
 
 
 def rest_of(remembered: str, begun: str) -> str:
-    """What follows in a remembered text on the words with which `begun` ends, "" if it does not contain them.
+    """The rest of a remembered text after the words with which `begun` ends, "" if it does not contain them.
 
     Nothing begun: all of it, as a sentence begins. Otherwise as many of the last words as stand together in it.
     """

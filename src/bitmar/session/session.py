@@ -39,7 +39,7 @@ _FLAT = 4  # grey levels between the darkest and the brightest spot of a photo t
 
 
 class Model(Protocol):
-    """What a session needs of a model; `BitMar` is one."""
+    """The interface of a model to a session; `BitMar` has it."""
 
     container: Container
     config: ModelConfig
@@ -69,7 +69,7 @@ class Recalled:
 
 
 class Session:
-    """What `BitMar.memory` returns. Several threads may share one; of several programs one writes, any number read.
+    """The memory that `BitMar.memory` opens. Threads may share one; of several programs one writes, any number read.
 
     The lock is taken at the first write, waiting for it as long as `wait` says (seconds), and kept until `close` (or
     the end of a `with`). After os.fork() both processes may go on: each takes the lock for itself. A session cannot be
@@ -164,7 +164,7 @@ class Session:
             return replace(self.file.episode(slot), change="new")
 
     def _encode(self, text: str, seen: list[ImageTokens]) -> Vectors:
-        """What is stored of an episode: the model's query on both, and the keys to recall it by.
+        """The vectors of an episode: the model's query on both, and the keys to recall it by.
 
         seen: the photo, and its turns.
         """

@@ -1,4 +1,4 @@
-"""What a model reads of the episodes of a session: all of them, as long as it has a slot for each."""
+"""The episodes of a session that a model reads: all, as long as it has a slot for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _M_0 = "model.memory.slots"  # what an empty slot holds
 
 
 class Reading(NamedTuple):
-    """What a model reads. source (K,): of each of its slots, the slot of the session that is read there, or its own
+    """The slots that a model reads. source (K,): for each of its slots, the slot of the session read there, or its own
     number where it holds M_0.
     """
 

@@ -29,7 +29,7 @@ _HASH = re.compile(r"[0-9a-f]{16}")
 _MODEL = re.compile(r"[0-9a-f]{64}")
 
 Encode = Callable[[str], Vectors]
-"""What a text is remembered as, without a photo."""
+"""The function that encodes a text without a photo."""
 
 
 class Parcel(NamedTuple):

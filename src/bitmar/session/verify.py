@@ -1,4 +1,4 @@
-"""Whether what was read of a `.mem` file is whole, a write that was cut off, or damaged."""
+"""Checks of a `.mem` file: whole, in the middle of a write, or damaged."""
 
 from __future__ import annotations
 

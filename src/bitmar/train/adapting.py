@@ -127,7 +127,7 @@ class _CaptionTrainer(BatchTrainer):
 
 
 class BestState(StatefulCallback):
-    """Every so many steps: the loss on photos that are not trained on, and the weights if it is the smallest so far."""
+    """Every N steps: the loss on photos that are not trained on, and the weights if it is the smallest so far."""
 
     def __init__(self, model: torch.nn.Module, source: CaptionBatches, every: int, path: Path) -> None:
         self.model, self.source, self.every, self.path = model, source, every, path

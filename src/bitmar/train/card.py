@@ -1,4 +1,4 @@
-"""What a run says of the models that it makes."""
+"""The model card of a run."""
 
 from __future__ import annotations
 

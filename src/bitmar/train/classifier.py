@@ -177,7 +177,7 @@ class Classifier(nn.Module):
         return torch.stack([found[i] for i in range(len(rows))])
 
     def predict(self, path: str | Path, on_bad: OnBad | None = None) -> Iterator[dict[str, Any]]:
-        """What it says of every line of a jsonl file, which needs no labels: {"line", "pred", "probability"}.
+        """Its predictions for every line of a jsonl file, which needs no labels: {"line", "pred", "probability"}.
 
         Lines are counted from 1; one that does not fit the task goes to `on_bad` and is left out. Raises DataError.
         """

@@ -78,7 +78,7 @@ def labelled_features(stage: Concepts, workspace: Workspace) -> FeatureStore | N
 
 
 class ConceptData:
-    """What a finished stage of concepts gives: its banks, and from them tags and captions, cached by their contents."""
+    """The results of a finished stage of concepts: banks, and tags and captions made with them, cached by content."""
 
     def __init__(self, stage: Concepts, workspace: Workspace) -> None:
         self.stage, self.workspace = stage, workspace
@@ -120,7 +120,7 @@ class ConceptData:
         return [Said(tuple(each["captions"]), tuple(map(tuple, each["questions"]))) for each in kept]
 
     def shown(self, store: FeatureStore) -> list[set[int]]:
-        """What is to be seen in labelled photos, by photo: what the label says, and what the bank hears."""
+        """The concepts in labelled photos, by photo: those of the label, and those that the bank finds."""
         tags, of = self.tags(store), Labels(self.vocabulary)
         heard = (
             set(ids[scores >= _HEARD].tolist()) for ids, scores in zip(tags.ids[:, 0], tags.scores[:, 0], strict=True)

@@ -236,7 +236,7 @@ def finetune(
         seeds: how many, counted from `seed`. on_bad: gets FILE:LINE and the reason for every line that is left out.
     Returns:
         The report, which is also `out/report.json`; each seed's folder `out/seed-N` has the model, its log, and
-        predictions.jsonl. What is finished is not run again; what was stopped goes on from its last checkpoint.
+        predictions.jsonl. Finished runs are not repeated; stopped ones go on from their last checkpoint.
     Raises:
         ConfigError, DataError, FormatError, KeyboardInterrupt (Ctrl-C, after a checkpoint).
     """

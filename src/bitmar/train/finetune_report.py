@@ -1,4 +1,4 @@
-"""What a fine-tuning run found: metrics with their intervals, beside the class that is the commonest in training."""
+"""Metrics of fine-tuning with their intervals, beside those of the commonest class in training."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def fit(stage: Fit, workspace: Workspace, folders: Mapping[str, Path]) -> None:
 
 
 def vision_preprocessing(stage: Fit, workspace: Workspace) -> dict[str, Any]:
-    """What a checkpoint must remember about its pictures."""
+    """The pictures' preprocessing, for the checkpoint."""
     from bitmar.data.photos import read_card
 
     pixels = workspace.pixels

@@ -1,4 +1,4 @@
-"""What a run says about itself: loss terms, memory, gates, quantisation, held-out perplexity."""
+"""The log of a run: loss terms, memory, gates, quantisation, held-out perplexity."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def evaluate(model: torch.nn.Module, sources: dict[str, Any], batches: int = 16)
 
 @torch.no_grad()
 def save_attention_maps(model: torch.nn.Module, sources: dict[str, Any], path: Path) -> None:
-    """What the first held-out row of each source attends to, float16: a file of some 100 kB.
+    """The attention of the first held-out row of each source, float16: a file of some 100 kB.
 
     `NAME_tokens` (T,), at most 64 of them; `NAME_layers` (L, T, T), encoder before decoder, the mean over the heads;
     `NAME_image` (h, T, N) from the tokens to the vision tokens, where there is a picture.

@@ -52,7 +52,7 @@ def writes_to(folder: Path) -> bool:
 
 @cache
 def shared(folder: Path) -> bool:
-    """Whether what rank 0 writes to `folder` is seen by all. The first call tries it out, and is for all at once."""
+    """Whether all ranks see what rank 0 writes to `folder`. The first call tries it out, and is for all at once."""
     if int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) == world_size():
         return True
     folder.mkdir(parents=True, exist_ok=True)

@@ -226,7 +226,7 @@ def _with_defaults(stage: dict[str, Any], defaults: dict[str, Any], kind: type[S
 
 
 def _check(recipe: Recipe) -> None:
-    """What no part of the recipe sees alone: that stages lead to each other, and that the networks can be built."""
+    """Checks across the recipe: that stages lead to each other, and that the networks can be built."""
     for key in recipe.model:
         if key in _SET_ELSEWHERE:
             raise ConfigError(f"model.{key} is not set here: {_SET_ELSEWHERE[key]}")

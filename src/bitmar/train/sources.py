@@ -45,7 +45,7 @@ def batches(stage: Fit, workspace: Workspace) -> tuple[Mixture, Sources]:
 
 
 def concepts_of(stage: Fit, workspace: Workspace) -> ConceptData | None:
-    """What the stage of concepts before this one left, if it asks for one."""
+    """The results of the stage of concepts that this stage names, if any."""
     return None if stage.concepts is None else ConceptData(workspace.recipe.bank_stage(stage.concepts), workspace)
 
 

@@ -1,4 +1,4 @@
-"""What a stage starts from: the weights of an earlier stage or of a packed model, and a concept bank put in."""
+"""The start of a stage: weights of an earlier stage or of a packed model, and a concept bank."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def _checked(path: Path, found: Any, optional: tuple[str, ...]) -> set[str]:
 
 
 def bank_sizes(bank: ConceptBank, tokens: int) -> dict[str, int]:
-    """What a model's configuration says of a bank."""
+    """The fields of a model's configuration for a bank."""
     own, width = len(bank.keys), bank.class_keys.shape[1]
     return {
         "concepts": len(bank.names),

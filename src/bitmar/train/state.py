@@ -15,7 +15,7 @@ class StatefulCallback(TrainerCallback, ExportableState):
     """
 
     def state_dict(self) -> dict[str, Any]:
-        """What to keep, as JSON has it."""
+        """The state to keep, as JSON."""
         raise NotImplementedError
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ class PhotoTags:
 
     @classmethod
     def load(cls, path: Path) -> PhotoTags:
-        """What `save` wrote."""
+        """Read what `save` wrote."""
         tags, kept = cls.__new__(cls), load_file(path)
         tags.ids, tags.scores = kept["ids"], kept["scores"]
         return tags

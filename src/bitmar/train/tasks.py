@@ -1,4 +1,4 @@
-"""What a model is fine-tuned on: the seven tasks of (Super)GLUE that BabyLM 2025 asks for, CoLA and SST-2 beside them,
+"""Tasks of fine-tuning: the seven of (Super)GLUE that BabyLM 2025 asks for, CoLA and SST-2 beside them,
 or anything in jsonl.
 
 The sequences, batch sizes and numbers of epochs are those of the pipeline's `finetune` folder and `eval_finetuning.sh`;

@@ -277,7 +277,7 @@ def schedule(training: Training, optimizer: torch.optim.Optimizer) -> LambdaLR:
 
 
 def _place_in_period(step: int, period: int, growth: int) -> float:
-    """How much of its period `step` has behind it, in [0, 1)."""
+    """The share of its period that `step` has completed, in [0, 1)."""
     if growth == 1:
         step %= period
     while step >= period:

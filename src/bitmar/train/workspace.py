@@ -1,4 +1,4 @@
-"""What the stages of a run share: tokenizer, corpus, photos, features. Each is built when first asked for."""
+"""Shared by the stages of a run: tokenizer, corpus, photos, features. Each is built on first use."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Workspace:
 
     @property
     def pixels(self) -> Pixels:
-        """What the built-in tower sees of a photo."""
+        """The built-in tower's input of a photo."""
         from bitmar.data.caption_batches import Pixels
 
         return Pixels(VisionTowerConfig.from_dict(self.recipe.tower or {}).image_size, MEAN, STD)

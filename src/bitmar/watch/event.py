@@ -1,4 +1,4 @@
-"""What is told of a shot or of the source: as a line for people, and as a document for programs."""
+"""Events of a shot or of the source: a line for people, a document for programs."""
 
 from __future__ import annotations
 

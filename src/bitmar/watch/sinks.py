@@ -1,4 +1,4 @@
-"""Who is told: people at a terminal, a file of JSON lines, a web address. (`mqtt` has the broker.)"""
+"""Sinks of events: the terminal, a file of JSON lines, a web address. (`mqtt` has the broker.)"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is watched gives shots and, where something befalls it, notices."""
+"""Sources: they give shots, and notices of what befalls them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What befell the source. lost: it is gone, and tried again until it is back. skipped: a part of it cannot be read.
+    """A notice of the source. lost: it is gone, and tried again until it is back. skipped: a part of it cannot be read.
 
     path: of the photo that was skipped.
     """

@@ -127,5 +127,5 @@ def decoded(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def reason(error: BaseException) -> str:
-    """What FFmpeg says, without the address, which may hold a password."""
+    """FFmpeg's message, without the address, which may hold a password."""
     return str(getattr(error, "strerror", None) or type(error).__name__)

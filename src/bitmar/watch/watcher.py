@@ -1,4 +1,4 @@
-"""The loop: a shot that is worth it is captioned, the memory says whether it was seen before, and everybody is told."""
+"""The loop: a shot that is worth it is captioned, compared with the memory, and sent to every sink."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class ConceptBank:
 
     @classmethod
     def load(cls, path: str | Path) -> ConceptBank:
-        """What `save` wrote. Raises FormatError for anything else."""
+        """Read what `save` wrote. Raises FormatError for anything else."""
         try:
             with safe_open(path, "numpy") as file:
                 names = tuple((file.metadata() or {})["names"].split("\n"))

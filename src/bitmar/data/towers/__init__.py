@@ -18,7 +18,7 @@ CLASSES = 1000
 
 
 class VisionTower(Protocol):
-    """What every tower offers.
+    """The interface of every tower.
 
     size: side of the input in pixels. grid: side of the patch map, so that N_p = grid^2. dim: D_v.
     mean, std: per channel, subtracted from and divided into pixels in [0, 1]; the tower does this itself.
@@ -45,7 +45,7 @@ class ClassifyingTower(Protocol):
     """A tower that still has the ImageNet classifier that its features were trained under."""
 
     def classifier(self) -> tuple[np.ndarray, np.ndarray]:
-        """What the mean patch feature says of the 1,000 classes, in their usual order: weight (1000, dim), bias
+        """The linear layer from the mean patch feature to the 1,000 classes in order: weight (1000, dim), bias
         (1000,), float32."""
         ...
 

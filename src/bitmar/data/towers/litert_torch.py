@@ -47,7 +47,7 @@ class _Quant:
 
 
 def _rounding_lift(multiplier: float) -> float:
-    """What integer-only inference adds on average, in output steps, because it rounds twice.
+    """The mean error of integer-only inference, in output steps, because it rounds twice.
 
     The multiplier is m 2^-s with m in [0.5, 1); the product with m is rounded to an integer, a step of 2^-s
     of the result, and then the shift by s rounds half up again: the threshold lies at 0.5 - 2^-(s+1), not

@@ -46,9 +46,9 @@ class PairTower:
 
 
 def last_classifier(tower: VisionTower, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """What the second of two towers says alone, from its `width` channels: weight (1000, width), bias (1000,).
+    """The classifier of the second of two towers alone, on its `width` channels: weight (1000, width), bias (1000,).
 
-    ConfigError for a tower that does not end in one of so many channels, or in one without classes.
+    ConfigError for a tower that does not end in one of `width` channels, or in one without classes.
     """
     if not isinstance(tower, PairTower) or tower.towers[1].dim != width:
         raise ConfigError(f"{tower.name} is no pair whose second tower has {width} channels")

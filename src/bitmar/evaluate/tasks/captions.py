@@ -62,7 +62,7 @@ def run(
 
 
 def kept(*, features: Path | None = None, beams: int | None = None, max_tokens: int = 32, **_: Any) -> dict[str, Any]:
-    """What captions depend on."""
+    """The settings that captions depend on."""
     store = None if features is None else FeatureStore(features).fingerprint
     return {"features": store, "beams": beams, "max_tokens": max_tokens}
 

@@ -61,7 +61,7 @@ NAMES = ("Rex", "Anna", "Peter", "Molly", "Oscar", "Lucy", "Henry", "Rosa", "Max
 _NAMING = "This is {}."
 
 Memory = MemoryState | Session | None
-Answers = tuple[list[float], list[float]]  # of each photo: a number, and what stands behind it
+Answers = tuple[list[float], list[float]]  # of each photo: a number, and its detail
 Ask = Callable[[str, BitMar, Memory], Answers]  # variant, who answers, with which memory
 
 

@@ -47,7 +47,7 @@ MEANING = {
     OTHERS: "as on, with the episodes of other photos in the memory",
     UNRECITED: "as on, but what the session recalls is not copied: the slots alone speak",
 }
-"""What each variant is."""
+"""A description of each variant."""
 
 _WRITE_WEIGHTS, _READ_BETA, _STALE = (f"model.memory.{name}" for name in ("write_weights", "read_beta", "stale"))
 _NO_USAGE = np.float32(-40)  # softplus of it is 0
@@ -121,7 +121,7 @@ class Measure:
 
 
 def says(difference: Figure, better: str) -> str:
-    """Whether what makes this difference "helps", "hurts", or "no difference shown"."""
+    """The verdict on a difference: "helps", "hurts", or "no difference shown"."""
     sign = int(difference.low > 0) - int(difference.high < 0)
     return {1: "helps", -1: "hurts", 0: "no difference shown"}[sign * (1 if better == "higher" else -1)]
 

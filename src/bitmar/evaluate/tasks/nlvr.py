@@ -50,7 +50,7 @@ def run(
 
 
 def kept(*, data: Path) -> dict[str, Any]:
-    """What answers depend on."""
+    """The settings that answers depend on."""
     return {"source": [data.name, data.stat().st_size, data.stat().st_mtime_ns], "wording": WORDING}
 
 

@@ -50,7 +50,7 @@ def run(scorer: Scorer, work: Work, *, tokens: int = STEPS) -> dict[str, Any]:
 
 
 def tables(found: Results) -> Iterator[Table]:
-    """What `bitmar bench` says of our model."""
+    """The result of `bitmar bench` for our model."""
     yield from found.empty("speed", "Speed of the engine")
     if (speed := found.get("speed")) is not None:
         note = f"Engine: {speed['engine']}; one thread, medians; a made-up JPEG, 640 x 480."

@@ -1,4 +1,4 @@
-"""What a task of the pipeline gives: a figure, and those of its parts."""
+"""The result of a task of the pipeline: a figure, and the figures of its parts."""
 
 from __future__ import annotations
 
