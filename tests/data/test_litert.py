@@ -131,7 +131,10 @@ def test_the_plain_replica_stays_within_rounding_noise(tiny: TinyInterpreter) ->
 
     photos = np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
     expected = np.stack([tiny.run(photo)[10] for photo in photos]).reshape(3, 16, 6)
-    for dtype, bound in ((torch.float32, 0.02), (torch.bfloat16, 0.04)):
+    bounds = {torch.float32: 0.02}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():  # as the tower asks before it takes bfloat16
+        bounds[torch.bfloat16] = 0.04
+    for dtype, bound in bounds.items():
         found = LiteRTTorch("tiny", dtype=dtype)(torch.from_numpy(photos))
         assert found.dtype == torch.float32
         error = np.linalg.norm(found.numpy() - expected) / np.linalg.norm(expected)
