@@ -23,7 +23,7 @@ def iter_captioned(sources: Iterable[str], on_bad: OnBad) -> Iterator[CaptionedP
     A source is a folder, whose photos, in all folders below it, have captions in NAME.txt or NAME.jpg.txt beside them,
     one a line (only in the latter where photos differ in nothing but their suffix: whose NAME.txt is cannot be known);
     a table, .csv or .jsonl, with `photo` and `caption` as `bitmar caption` writes it, whose paths hold from here or
-    from the table's folder; or WebDataset shards. Unusable photos go to `on_bad` and is skipped. A source that is
+    from the table's folder; or WebDataset shards. Unusable photos go to `on_bad` and are skipped. A source that is
     not there is a DataError.
     """
     for source in sources:
