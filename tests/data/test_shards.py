@@ -27,6 +27,30 @@ def test_what_names_no_shard_is_one_clear_error(pattern: str) -> None:
         expand_shards(pattern)
 
 
+@pytest.mark.parametrize(
+    "numbers", ["0..99999999999", "-9..9999999", "99999999..0", "0..99999999..2", "0.." + "9" * 5000]
+)
+def test_a_slip_of_the_braces_is_told_before_its_names_are_made(numbers: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bitmar.data.shards.braceexpand", None)
+    with pytest.raises(DataError, match="names more than 1,000,000 shards"):
+        expand_shards(f"{{{numbers}}}.tar")
+
+
+def test_a_range_may_have_steps(tmp_path: Path) -> None:
+    for number in (0, 9_000_000):
+        (tmp_path / f"{number}.tar").write_bytes(b"")
+    assert len(expand_shards(f"{tmp_path}/{{0..9000000..9000000}}.tar")) == 2
+
+
+def test_one_shard_by_two_names_counts_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.tar").write_bytes(b"")
+    (tmp_path / "b.tar").symlink_to("a.tar")
+    for other in ("a.tar", "./a.tar", str(tmp_path / "a.tar"), "b.tar", "*.tar"):
+        with pytest.raises(DataError, match=r"the shard a\.tar is named twice"):
+            expand_shards(["a.tar", other])
+
+
 def test_a_folder_is_told_how_to_name_its_shards(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"is a folder: name the shards in it, as '{tmp_path}/\*\.tar'"):
         expand_shards(f"{tmp_path}/")

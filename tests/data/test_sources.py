@@ -225,6 +225,12 @@ def test_equal_names_stay_apart(tmp_path: Path) -> None:
         iter_webdataset([str(path), str(tmp_path / "*.tar")])
 
 
+def test_a_sample_with_two_photos_says_which_is_left_out(tmp_path: Path) -> None:
+    photos, bad = _read(_shard(tmp_path / "s.tar", {**_sample("0", "One."), "0.png": b"another"}))
+    assert [photo.captions for photo in photos] == [("One.",)] and photos[0].image != b"another"
+    assert bad == {"s/0": "has two photos, .jpg and .png; the second is left out"}
+
+
 def test_a_digest_is_of_the_photo_alone() -> None:
     one, same, other = CaptionedPhoto("a", b"x"), CaptionedPhoto("b", b"x", ("A.",)), CaptionedPhoto("a", b"y")
     assert one.digest == same.digest != other.digest

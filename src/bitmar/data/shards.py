@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
+import re
 import subprocess
 import urllib.error
 import urllib.request
@@ -20,6 +22,7 @@ from bitmar.core.errors import DataError
 from bitmar.data.text import near_path
 
 _MOST = 1_000_000  # shards; more is a slip of the braces
+_RANGE = re.compile(r"\{(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?\}")
 _TIMEOUT = 60  # seconds without a byte from a host
 _PIPE = "pipe:"
 _HTTP = ("http", "https")
@@ -54,8 +57,11 @@ def expand_shards(patterns: str | Sequence[str]) -> list[str]:
         if not isinstance(pattern, str | Path):
             raise DataError(f"shards are named by text, not by {pattern!r}")
         found += _expand(str(pattern))
-    if twice := [shard for shard, count in Counter(found).items() if count > 1]:
-        raise DataError(f"the shard {twice[0]} is named twice; its photos would count twice")
+    files = [os.path.realpath(shard) if _is_file(shard) else shard for shard in found]  # whatever they are called
+    counts = Counter(files)
+    if twice := [shard for shard, file in zip(found, files, strict=True) if counts[file] > 1]:
+        same = "" if len(set(twice[:2])) == 1 else f", also as {twice[1]}"
+        raise DataError(f"the shard {twice[0]} is named twice{same}; its photos would count twice")
     return found
 
 
@@ -136,12 +142,18 @@ def _reason(error: Exception) -> str:
 def _braces(pattern: str) -> Iterable[str]:
     if "{" not in pattern and "}" not in pattern:
         return [pattern]
+    too_many = DataError(f"{pattern!r:.200} names more than {_MOST:,} shards")
+    for first, last, step in _RANGE.findall(pattern):  # which the library would make a list of
+        if max(map(len, (first, last, step))) > 18:
+            raise too_many
+        if abs(int(last) - int(first)) // max(abs(int(step or 1)), 1) >= _MOST:
+            raise too_many
     try:
         names = list(islice(braceexpand(pattern), _MOST + 1))
     except ValueError as error:  # UnbalancedBracesError is one
-        raise DataError(f"the braces of {pattern!r} cannot be expanded ({error})") from None
+        raise DataError(f"the braces of {pattern!r:.200} cannot be expanded ({error!s:.200})") from None
     if len(names) > _MOST:
-        raise DataError(f"{pattern!r} names more than {_MOST:,} shards")
+        raise too_many
     return names
 
 

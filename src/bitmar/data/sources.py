@@ -99,6 +99,9 @@ class _Shard:
             if suffix in parts:
                 self._report(f"{self._stem}/{name}", f"has two files .{suffix}; the second is left out")
                 continue
+            if suffix in IMAGE_SUFFIXES and (other := next((each for each in IMAGE_SUFFIXES if each in parts), "")):
+                self._report(f"{self._stem}/{name}", f"has two photos, .{other} and .{suffix}; the second is left out")
+                continue
             parts[suffix] = item.data
         if parts:
             yield from self._sample(key, parts, hurt)
