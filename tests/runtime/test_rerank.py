@@ -70,3 +70,11 @@ def test_a_caption_is_chosen_unless_another_way_is_asked_for(photo: Path, monkey
 def test_a_short_caption_has_no_room_for_a_beginning(photo: Path) -> None:
     written = bitmar.load().generate("", photo, max_tokens=2)
     assert len(written.tokens) <= 2 and written.finish_reason in ("length", "stop")
+
+
+def test_a_word_that_nothing_can_bear_out_costs() -> None:
+    seen = scores(cat=0.99)
+    plain, adorned = (
+        worth(caption, 0.0, seen, NAMES) for caption in ("There is a cat.", "There is a cat arrangement.")
+    )
+    assert 0 < plain - adorned < 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from importlib.resources import files
 
@@ -44,15 +44,22 @@ class Vocabulary:
 
     def mentions(self, text: str) -> list[int]:
         """`find`, each as often as it is named."""
-        tokens, found, at = words(text), [], 0
+        return [concept for concept, _ in self._parts(text) if concept is not None]
+
+    def unknown(self, text: str) -> list[str]:
+        """The words of a text that say something and belong to no concept."""
+        return [word for concept, word in self._parts(text) if concept is None and word not in stopwords()]
+
+    def _parts(self, text: str) -> Iterator[tuple[int | None, str]]:
+        """The text in concepts and single words that are none."""
+        tokens, at = words(text), 0
         while at < len(tokens):
             for length in range(min(LONGEST, len(tokens) - at), 0, -1):
                 concept = self._look_up(tokens[at : at + length])
                 if concept is not None:
-                    found.append(concept)
                     break
+            yield concept, " ".join(tokens[at : at + length])
             at += length
-        return found
 
     def _look_up(self, tokens: list[str]) -> int | None:
         if len(tokens) == 1:
@@ -84,3 +91,9 @@ def synonyms() -> Mapping[str, str]:
         if not line.startswith("#")
     )
     return {other: word for word, others in rows for other in others.split()}
+
+
+@cache
+def stopwords() -> frozenset[str]:
+    """Words that say nothing about what is to be seen."""
+    return frozenset((files(__package__) / "stopwords.txt").read_text(encoding="utf-8").split())

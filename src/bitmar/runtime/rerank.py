@@ -24,6 +24,7 @@ BEGINNINGS = ("There is", "A close up of")
 # wrote it has seen the photo too.
 _WRITTEN = 1.0
 _FALSE = 0.5  # what a false claim costs, where a true one is worth 1; as in training (train/rewards.py)
+_UNKNOWN = 0.2  # what a word costs that names no concept, so that nothing can bear it out
 _LIKELY = 0.05  # what a nat of a caption's log-probability is worth
 
 
@@ -35,5 +36,5 @@ def worth(caption: str, log_probability: float, scores: F32, vocabulary: Vocabul
     named = Counter(vocabulary.mentions(caption))
     odds = np.array([log_odds(float(scores[concept])) + _WRITTEN for concept in named])
     true = 1 / (1 + np.exp(-odds))
-    repeated = named.total() - len(named)
-    return float((true - _FALSE * (1 - true)).sum()) - _FALSE * repeated + _LIKELY * log_probability
+    cost = _FALSE * (named.total() - len(named)) + _UNKNOWN * len(vocabulary.unknown(caption))
+    return float((true - _FALSE * (1 - true)).sum()) - cost + _LIKELY * log_probability

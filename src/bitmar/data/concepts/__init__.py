@@ -16,7 +16,7 @@ from importlib.resources import files
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.core.vocabulary import Vocabulary, singulars, synonyms, words
+from bitmar.core.vocabulary import Vocabulary, singulars, stopwords, synonyms, words
 
 IMAGENET_CLASSES = 1000
 
@@ -38,12 +38,6 @@ def build_vocabulary(captions_of_photos: Iterable[Sequence[str]], least: int = 2
         base = next((form for form in singulars(word) if counts[form] >= least and form not in stop), word)
         names.setdefault(synonyms().get(base, base))
     return Vocabulary(list(names))
-
-
-@cache
-def stopwords() -> frozenset[str]:
-    """Words that say nothing about what is to be seen."""
-    return frozenset(_table("stopwords.txt").split())
 
 
 @cache

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from bitmar.core.vocabulary import Vocabulary, words
-from bitmar.data.concepts import imagenet_nouns, stopwords
+from bitmar.core.vocabulary import Vocabulary
+from bitmar.data.concepts import imagenet_nouns
 
 _FALSE = 0.5  # what a thing that is not there costs, where one that is there gains 1
 _UNKNOWN = 0.2  # what a word costs that the bank knows nothing about
@@ -68,8 +68,7 @@ class CaptionPool:
         flat = np.array([c for _, concepts in found for c in concepts], np.int64)
         shape = (len(found), len(vocabulary))
         self._names = csr_matrix((np.ones(len(flat), np.float32), flat, ends), shape)
-        said, stop = [words(caption) for caption in self.captions], stopwords()
-        unknown = [sum(w not in stop and vocabulary.concept(w) is None for w in text) for text in said]
+        unknown = [len(vocabulary.unknown(caption)) for caption in self.captions]
         self._unknown = np.array(unknown, np.float32) * _UNKNOWN
         self._uses, self._turn = np.zeros(len(found), np.int16), 0
         self._by_concept: dict[int, list[int]] = defaultdict(list)
