@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -67,27 +65,23 @@ class NamingReward:
     """The concepts that a caption names: each pays its share of the references, each that none of them names costs.
 
     CIDEr alone barely tells a caption of a false thing from one of no thing (CHAIR, arXiv 1809.02156, counts those).
-    A thing named once more than any reference does ("a cup of coffee on a cup of coffee") costs as one that is not
-    there.
 
     references: captions by image. vocabulary: what can be named.
     """
 
     def __init__(self, references: Mapping[int, Sequence[str]], vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
-        self._shares: dict[int, Counter[int]] = {}
-        self._most: dict[int, Counter[int]] = {}
-        for image, texts in references.items():
-            counts = [Counter(vocabulary.mentions(text)) for text in texts]
-            self._shares[image] = Counter(concept for count in counts for concept in count)
-            self._most[image] = functools.reduce(operator.or_, counts, Counter())
-        self._texts = {image: len(texts) for image, texts in references.items()}
+        self._shares = {
+            image: {c: n / len(texts) for c, n in Counter(c for t in texts for c in vocabulary.find(t)).items()}
+            for image, texts in references.items()
+        }
 
     def __call__(self, images: Sequence[int], captions: Sequence[str]) -> Tensor:
         """(n,) float32: one caption for each image."""
-        return torch.tensor([self._worth(*each) for each in zip(images, captions, strict=True)], dtype=torch.float32)
-
-    def _worth(self, image: int, caption: str) -> float:
-        named, most = Counter(self.vocabulary.mentions(caption)), self._most[image]
-        true = sum(self._shares[image][concept] for concept in named) / self._texts[image]
-        return true - _FALSE * (named - most).total()
+        return torch.tensor(
+            [
+                sum(self._shares[image].get(concept, -_FALSE) for concept in self.vocabulary.find(caption))
+                for image, caption in zip(images, captions, strict=True)
+            ],
+            dtype=torch.float32,
+        )
