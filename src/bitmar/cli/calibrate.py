@@ -40,7 +40,7 @@ def calibrate(
     ],
     photos: Annotated[int | None, typer.Option("--photos", help="Use at most N photos.")] = None,
 ) -> None:
-    """Show a model photos, so that it learns how much strangers resemble each other, and keep that in its file.
+    """Calibrate recall: measure how much unrelated photos resemble each other, and store that in the file.
 
     Without it a memory needs eight episodes before recall knows how sure it is, and captions recite nothing until then.
     The photos should be as different as those that the model will meet, none of them twice: name shards of several
@@ -86,7 +86,7 @@ def calibrate_captions(
     ],
     limit: Annotated[int, typer.Option("--limit", min=2, help="Use at most N photos of each pattern.")] = 1000,
 ) -> None:
-    """Teach a model how far its captions can be trusted, and keep that in its file.
+    """Calibrate the confidence of captions, and store that in the model's file.
 
     It captions photos whose captions (--data) or labels (--labels) are known, and learns from what it got right. They
     should not be those that it was trained on. Pictures of nothing (noise, plain colours, text) teach it to doubt.

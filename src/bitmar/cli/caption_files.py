@@ -141,7 +141,7 @@ def _stems_in(folder: str) -> Counter[str]:
 
 
 def photo_key(photo: str) -> str | None:
-    """By which a photo is known again in a later run: its path, size and time. None for what may change unseen."""
+    """A photo's identity across runs: its path, size and time. None for a source that may change unseen."""
     if photo == STDIN or _is_url(photo):
         return None
     try:

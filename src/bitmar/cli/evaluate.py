@@ -108,7 +108,7 @@ def _function(task: Task) -> Any:
 def _evaluate(
     task: Task, model: str | None, engine: str, limit: int | None, json_file: Path | None, options: dict[str, Any]
 ) -> None:
-    """Run a task, write its figures, print its tables; what was left out is told in the exit status."""
+    """Run a task, write its figures, print its tables; the exit status says whether anything was left out."""
     from bitmar.evaluate.scorer import load_scorer
     from bitmar.evaluate.tables import Results, Table
     from bitmar.evaluate.work import Work

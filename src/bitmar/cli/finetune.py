@@ -84,7 +84,7 @@ def finetune(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report here as JSON, too; - for stdout.")
     ] = None,
 ) -> None:
-    """Train a classifier on top of a checkpoint: a task of (Super)GLUE as BabyLM 2025 has it, or data of your own.
+    """Train a classifier on top of a checkpoint: a task of (Super)GLUE as BabyLM 2025 has it, or your own data.
 
     OUT gets report.json and, for every seed, the fine-tuned model, its log, and predictions.jsonl. The same command
     goes on where a stopped one was. Lines that do not fit are named and left out; then the exit status is 1.

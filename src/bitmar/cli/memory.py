@@ -64,7 +64,7 @@ def remember(
     model: Model = None,
     as_json: Json = False,
 ) -> None:
-    """Remember a photo, a text, or a text on a photo, at once and for good.
+    """Remember a photo, a text, or a text about a photo, at once and for good.
 
     Makes the file at first. The same photo with another text corrects what was said of it. When all slots are taken the
     least used episode is overwritten, and named here.
@@ -130,7 +130,7 @@ def show(memory: File, model: Model = None, as_json: Json = False) -> None:
 
 @command("bitmar memory stats home.mem --json", group=memories)
 def stats(memory: File, model: Model = None, as_json: Json = False) -> None:
-    """Say how much is remembered, and in how much space."""
+    """Print the number of episodes, and the space they take."""
     about = open_memory(model, memory).stats()
     if as_json:
         write_json(about)
@@ -202,7 +202,7 @@ def import_memory(
     wait: Wait = 0.0,
     model: Model = None,
 ) -> None:
-    """Take over what `export` wrote, all of it or nothing; of another model's episodes the texts, remembered anew."""
+    """Import a file of `export`, all of it or nothing; another model's episodes come as texts, remembered anew."""
     with open_memory(model, memory, make=True, slots=slots, wait=wait) as session:
         say(_moved(session.import_(source)))
 

@@ -38,7 +38,7 @@ def read(
         Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here as JSON; - for stdout.")
     ] = None,
 ) -> None:
-    """Read a text of any length and report its perplexity, the time per token and the memory, stretch by stretch."""
+    """Read a text of any length and report perplexity, time per token and memory at intervals."""
     from bitmar.api import load
 
     loaded = load(model)

@@ -65,7 +65,7 @@ def report(
         int | None, typer.Option("--limit", min=2, help="Only N items of each task, for a quick look.")
     ] = None,
 ) -> None:
-    """Measure MODEL on all that the data allows, and write report.html, report.md and report.json.
+    """Run every evaluation that the data allow on MODEL; write report.html, report.md and report.json.
 
     Each figure stands beside the paper's, chance, and a baseline; what cannot be measured is listed with the reason. A
     killed run resumes with the same command: a finished section is measured again only if model, data, version or limit

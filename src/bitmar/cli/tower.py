@@ -54,7 +54,7 @@ def import_tower(
     licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights, for the card.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Bring a pretrained backbone into one file: norms folded, weights and maps as integers."""
+    """Convert a pretrained backbone into one file: norms folded, weights and activations as integers."""
     from bitmar.backbone import import_backbone
     from bitmar.inspect import summarize
 

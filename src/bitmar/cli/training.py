@@ -64,7 +64,7 @@ def distill(recipe: RecipeFile, assignments: Assignments = None) -> None:
 
 
 def _report(skipped: Skipped) -> None:
-    """Names the photos that were left out, and ends with the status of that."""
+    """Name the skipped photos, and end with the exit status for them."""
     from bitmar.train.ranks import is_main, world_size
 
     if skipped.reasons and is_main():

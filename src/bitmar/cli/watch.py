@@ -83,7 +83,7 @@ def watch(
     ] = False,
     beams: Beams = None,
 ) -> None:
-    """Describe what is new in a folder, a video or before a camera, and say what was seen before.
+    """Describe what is new in a folder, a video or a camera's view, and name what was seen before.
 
     A photo that comes to lie in the folder, or a frame in which enough has changed, gets a caption. The memory tells
     whether it was "never seen" or is "like Tuesday 14:02: our dog Rex", and remembers what is new. `bitmar remember`
@@ -153,7 +153,7 @@ def _there(source: Any, existing: bool) -> str:
 
 @contextlib.contextmanager
 def _told_to_stop() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set: what is being written is finished. The second Ctrl-C ends it at once."""
+    """An event that Ctrl-C and SIGTERM set: the current write is finished. A second Ctrl-C ends it at once."""
     stop = threading.Event()
 
     def ask(number: int, _: Any) -> None:

@@ -40,7 +40,9 @@ def run(
     features: Features = None,
     beams: Annotated[int | None, Option(_BEAMS, "N")] = None,
     max_tokens: Annotated[int, Option("Longest caption, in tokens.")] = 32,
-    grounding: Annotated[int, Option("Photos that are also shown shuffled and blank; 0 for none.", least=0)] = 1000,
+    grounding: Annotated[
+        int, Option("Photos of the grounding test, shown shuffled and blank too; 0 for none.", least=0)
+    ] = 1000,
     java: Annotated[bool, Option("METEOR and SPICE, which take gigabytes of memory.")] = True,
     captions: Annotated[Path | None, Option("Write the captions here, a JSON line each.", "FILE")] = None,
     cluster: Annotated[str | None, Option("Caption on the nodes of a Ray cluster.", "auto|HOST:PORT")] = None,

@@ -74,10 +74,10 @@ def run(
     ] = None,
     text: Annotated[list[str] | None, Option("Long texts, plain or compressed. Can be repeated.", "FILE")] = None,
     heldout: Annotated[
-        float, Option("Take the documents that `heldout` of a recipe keeps out; 1 is all.", least=0, most=1)
+        float, Option("Share of documents to use, as `heldout` of a recipe; 1 is all.", least=0, most=1)
     ] = 0.01,
     blimp: Annotated[Path | None, Option("Minimal pairs of sentences.", "ZIP|FOLDER|JSONL", "path")] = None,
-    seeds: Annotated[int, Option("Draws of what is remembered.", least=1)] = 3,
+    seeds: Annotated[int, Option("Random draws of the episodes.", least=1)] = 3,
     markdown: Annotated[Path | None, Option("Write the table here as Markdown.", "FILE")] = None,
 ) -> dict[str, Any]:
     """Measure a model with its memory on, off and by the paper's literal equations: quality, speed and RAM.

@@ -40,7 +40,7 @@ def run(
     data: Shards,
     features: Features = None,
     vqa: Annotated[
-        Path | None, Option("Ask people's questions of this file, by `bitmar ask`.", "FILE.jsonl", "path")
+        Path | None, Option("A file of people's questions, asked as by `bitmar ask`.", "FILE.jsonl", "path")
     ] = None,
 ) -> dict[str, Any]:
     """Ask about photos what their captions answer: colour, number, action, presence, truth; with the photo and without.

@@ -39,7 +39,7 @@ def run(
     features: Features = None,
     pool: Annotated[int, Option("Photos that are also ranked by likelihood alone; 0 for none.", least=0)] = 100,
     rerank: Annotated[int, Option("Best candidates that likelihood puts in order; 0 for none.", least=0)] = 20,
-    queries: Annotated[int, Option("Pictures, and captions, to rerank for.", least=1)] = 200,
+    queries: Annotated[int, Option("Photos, and captions, to rerank candidates for.", least=1)] = 200,
 ) -> dict[str, Any]:
     """Find the captions of a photo among all captions, and the photo of a caption among all photos: recall@1, 5, 10.
 

@@ -28,7 +28,7 @@ def run(
         Option("BabyLM's evaluation_data, or a folder with parts of it. Default: that in $BITMAR_DATA.", "DIR", "path"),
     ],
     tasks: Annotated[
-        list[str] | None, Option("Only these. Can be repeated. Default: all with data.", "TASK[,TASK]")
+        list[str] | None, Option("Run only these. Can be repeated. Default: all with data.", "TASK[,TASK]")
     ] = None,
 ) -> dict[str, dict[str, Any]]:
     """Score a model on BabyLM's tasks: BLiMP and its supplement, EWoK, COMPS, entity tracking, nonce words, reading

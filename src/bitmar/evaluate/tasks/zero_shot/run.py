@@ -86,7 +86,7 @@ def run(
     scorer: TextScorer | Peer,
     work: Work,
     *,
-    tasks: Annotated[list[str] | None, Option("Only these. Can be repeated. Default: all.", "TASK[,TASK]")] = None,
+    tasks: Annotated[list[str] | None, Option("Run only these. Can be repeated. Default: all.", "TASK[,TASK]")] = None,
     data: Annotated[
         Path | None,
         Option("The folder of the archives. Default: $BITMAR_EVAL_DATA, else eval/lm_eval below $BITMAR_DATA.", "DIR"),
