@@ -6,10 +6,7 @@ from pathlib import Path
 
 from bitmar.data.archives import Record, read_records, text_of
 from bitmar.data.sources import OnBad
-from bitmar.evaluate.protocol import Scorer
-from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
-from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.work import Work
+from bitmar.evaluate.tasks.babylm.choices import Choice, choice_task
 
 
 def decode(line: Record, stem: str) -> Choice:
@@ -28,12 +25,7 @@ def read_pairs(source: Path, on_bad: OnBad) -> list[Choice]:
     return read_records(source, decode, on_bad)
 
 
-def blimp(scorer: Scorer, source: Path, work: Work) -> dict[str, Score]:
-    """The mean over phenomena of the accuracy in each."""
-    choices = work.some(read_pairs(source, work.on_bad))
-    return {"blimp": judge(choices, score_choices(scorer, choices, work))}
-
-
-def supplement(scorer: Scorer, source: Path, work: Work) -> dict[str, Score]:
-    """The same on the supplement's five files."""
-    return {"blimp_supplement": blimp(scorer, source, work)["blimp"]}
+blimp = choice_task("blimp", decode)
+"""The mean over phenomena of the accuracy in each."""
+supplement = choice_task("blimp_supplement", decode)
+"""The same on the supplement's five files."""

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from bitmar.core.errors import ConfigError, DataError, ImageError
 from bitmar.core.image import load_photo
+from bitmar.data.archives import Record, read_records
 from bitmar.evaluate.figure import F64, Figure, shares
 from bitmar.evaluate.protocol import OnProgress, Picture, PictureScorer, Scorer
 from bitmar.evaluate.tasks.babylm.scores import Score
@@ -112,11 +113,10 @@ def points_of(scores: F64) -> float:
     return float(winners[0]) / int(winners.sum())
 
 
-def judge(
-    choices: Sequence[Choice],
-    scores: Sequence[F64],
-    weigh: Callable[[Sequence[str]], dict[str, float]] | None = None,
-) -> Score:
+Weigh = Callable[[Sequence[str]], dict[str, float]]
+
+
+def judge(choices: Sequence[Choice], scores: Sequence[F64], weigh: Weigh | None = None) -> Score:
     """The mean accuracy over the groups; weigh(uids): their weights where they are not even."""
     points = [points_of(some) for some in scores]
     uids = [choice.uid for choice in choices]
@@ -126,6 +126,18 @@ def judge(
     chance = sum(1 / len(choice.options) for choice in choices) / len(choices)
     weights = weigh(list(parts["UID"])) if weigh else None
     return Score("accuracy", Figure.mean_share(points, uids, weights, chance=chance), parts)
+
+
+def choice_task(
+    name: str, decode: Callable[[Record, str], Choice], weigh: Weigh | None = None
+) -> Callable[[Scorer, Path, Work], dict[str, Score]]:
+    """A task of texts: the mean over groups, by `weigh` where they are not even, of the accuracy in each."""
+
+    def evaluate(scorer: Scorer, source: Path, work: Work) -> dict[str, Score]:
+        choices = work.some(read_records(source, decode, work.on_bad))
+        return {name: judge(choices, score_choices(scorer, choices, work), weigh)}
+
+    return evaluate
 
 
 def tokenizer_of(scorer: Scorer) -> Tokenizer:

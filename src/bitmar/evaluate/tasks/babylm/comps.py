@@ -5,13 +5,8 @@ As in the pipeline, the same property is scored after either concept: only its o
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from bitmar.data.archives import Record, read_records, text_of
-from bitmar.evaluate.protocol import Scorer
-from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
-from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.work import Work
+from bitmar.data.archives import Record, text_of
+from bitmar.evaluate.tasks.babylm.choices import Choice, choice_task
 
 _SUBSETS = {
     "comps_base": "base",
@@ -27,7 +22,5 @@ def decode(line: Record, stem: str) -> Choice:
     return Choice.completed(prefixes, [text_of(line, "property_phrase")] * 2, _SUBSETS.get(stem, stem))
 
 
-def comps(scorer: Scorer, source: Path, work: Work) -> dict[str, Score]:
-    """The mean over the four subsets of the accuracy in each."""
-    choices = work.some(read_records(source, decode, work.on_bad))
-    return {"comps": judge(choices, score_choices(scorer, choices, work))}
+comps = choice_task("comps", decode)
+"""The mean over the four subsets of the accuracy in each."""

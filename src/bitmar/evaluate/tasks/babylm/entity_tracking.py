@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-from bitmar.data.archives import Record, read_records, text_of, texts_of
-from bitmar.evaluate.protocol import Scorer
-from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
-from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.work import Work
+from bitmar.data.archives import Record, text_of, texts_of
+from bitmar.evaluate.tasks.babylm.choices import Choice, choice_task
 
 
 def decode(line: Record, stem: str) -> Choice:
@@ -28,7 +24,5 @@ def split_weights(uids: Sequence[str]) -> dict[str, float]:
     return {uid: 1 / (len(splits) * len(some)) for some in splits.values() for uid in some}
 
 
-def entity_tracking(scorer: Scorer, source: Path, work: Work) -> dict[str, Score]:
-    """The mean over splits of the mean over numbers of operations of the accuracy."""
-    choices = work.some(read_records(source, decode, work.on_bad))
-    return {"entity_tracking": judge(choices, score_choices(scorer, choices, work), split_weights)}
+entity_tracking = choice_task("entity_tracking", decode, split_weights)
+"""The mean over splits of the mean over numbers of operations of the accuracy."""

@@ -5,13 +5,8 @@ As in the pipeline, the context is the first of the item's two, and only the tar
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from bitmar.data.archives import Record, read_records, text_of
-from bitmar.evaluate.protocol import Scorer
-from bitmar.evaluate.tasks.babylm.choices import Choice, judge, score_choices
-from bitmar.evaluate.tasks.babylm.scores import Score
-from bitmar.evaluate.work import Work
+from bitmar.data.archives import Record, text_of
+from bitmar.evaluate.tasks.babylm.choices import Choice, choice_task
 
 _KINDS = {"context_type": "ContextType", "context_contrast": "ContextDiff", "target_contrast": "TargetDiff"}
 
@@ -24,7 +19,5 @@ def decode(line: Record, stem: str) -> Choice:
     return Choice.completed([context, context], targets, text_of(line, "Domain"), kinds=kinds)
 
 
-def ewok(scorer: Scorer, source: Path, work: Work) -> dict[str, Score]:
-    """The mean over domains of the accuracy in each."""
-    choices = work.some(read_records(source, decode, work.on_bad))
-    return {"ewok": judge(choices, score_choices(scorer, choices, work))}
+ewok = choice_task("ewok", decode)
+"""The mean over domains of the accuracy in each."""
