@@ -83,9 +83,8 @@ class BitMar:
     def encode_image(self, photo: PhotoSource | None = None, *, features: npt.ArrayLike | None = None) -> ImageTokens:
         """Prepare a picture once for any number of captions and completions.
 
-        photo: a path, bytes, a file object, a PIL image or a uint8 array (H, W, 3). features: instead of
-        a photo, the patch features (N_p, D_v) of the teacher that the model was trained with; a model without a vision
-        tower of its own needs them. Raises ImageError.
+        photo: a path, bytes, a file object, a PIL image or a uint8 array (H, W, 3). features: in its place, the
+        teacher's patch features (N_p, D_v), which a model without a vision tower needs. Raises ImageError.
         """
         if (photo is None) == (features is None):
             raise ImageError("encode_image needs either a photo or features, and not both")
@@ -98,8 +97,7 @@ class BitMar:
                 "or load a model with a built-in tower"
             )
         assert photo is not None
-        square = to_square(load_photo(photo), self.vision["size"])
-        return self._finite(self.engine.encode_photo(square))
+        return self._finite(self.engine.encode_photo(to_square(load_photo(photo), self.vision["size"])))
 
     def _finite(self, image: ImageTokens) -> ImageTokens:
         if not np.isfinite(image.tokens).all():
@@ -144,10 +142,8 @@ class BitMar:
     def _starting(
         self, seen: ImageTokens | None, memory: MemoryState | Session | None, given: I64
     ) -> Callable[[], State]:
-        """What gives empty states about an image, all with the memory of this moment.
-
-        given: tokens by which a crowded session chooses what is read, none of them yet to be predicted.
-        """
+        """A maker of empty states about an image, all with the memory of this moment. given: tokens by which a crowded
+        session chooses what is read, none of them yet to be predicted."""
         if memory is not None:
             self._need_memory()
             if isinstance(memory, Session):
@@ -185,8 +181,7 @@ class BitMar:
         seen = self._image(image)
         if seen is None:
             raise ImageError("ask needs a photo; `complete` goes on with a text alone")
-        config = self.config
-        ends = config.bos_token_id, config.eos_token_id
+        ends = self.config.bos_token_id, self.config.eos_token_id
         return ask(self.engine, self.tokenizer, self.witness, *ends, question, seen)
 
     def complete(
@@ -241,8 +236,7 @@ class BitMar:
     def likelihood(self, tokens: Sequence[int], image: ImageTokens) -> float:
         """The mean log-probability of a caption's tokens and its end.
 
-        They are read again, as one prompt: what chose them was not always this, but evidence, a penalty, a memory or
-        chance.
+        They are read again, as one prompt: evidence, a penalty, a memory or chance may have chosen them.
         """
         ids = np.array([self.config.bos_token_id, *tokens, self.config.eos_token_id])
         return float(self.engine.start(image).score(ids).mean())

@@ -18,53 +18,25 @@ from safetensors.torch import load_file, save_file
 
 pytest.importorskip("sklearn", reason="fine-tuning needs bitmar[train]")
 
+
 from bitmar.core.errors import ConfigError, DataError, FormatError
-from bitmar.data.tokenizer import train_bpe
-from bitmar.model.checkpoint import save_checkpoint
-from bitmar.model.configuration_bitmar import BitMarConfig
-from bitmar.model.modeling_bitmar import BitMarForCausalLM
 from bitmar.train import classifier
 from bitmar.train import finetune as module
 from bitmar.train.classifier import Classifier, load_classifier
 from bitmar.train.finetune import PREDICTIONS, Protocol, ShuffledRows, finetune
 from bitmar.train.finetune_report import FinetuneReport, read_report
 from bitmar.train.runs import read_log
-from bitmar.train.tasks import TASKS, LineFile, own_task
+from bitmar.train.tasks import LineFile
 from bitmar.train.trainer import BatchTrainer, checkpoints
 
-WORDS = ["the", "dog", "runs", "over", "grass", "and", "a", "man", "sits"]
-TASK = own_task("mood", ["text"])
+from ._tiny import TASK, WORDS, save_tiny
+
 QUICK = Protocol(learning_rate=3e-3, epochs=3, threads=1)
-TINY: dict[str, Any] = {
-    "vocab_size": 280,
-    "hidden_size": 32,
-    "encoder_layers": 1,
-    "decoder_layers": 1,
-    "num_heads": 2,
-    "intermediate_size": 40,
-    "dropout": 0.1,
-    "vision_dim": 14,
-    "vision_grid": 2,
-    "vision_hidden": 8,
-    "memory_slots": 8,
-    "memory_dim": 16,
-    "memory_segment": 4,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-    "vision_tower": {"image_size": 64, "stem_channels": [4, 6], "widths": [6, 10], "depths": [1, 1], "head_dim": 2,
-                     "mlp_ratio": 2, "out_dim": 14, "stem_blocks": 1, "bottlenecks": [4, 6, 8]},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that has learned nothing."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("checkpoint")
-    tokenizer = train_bpe([" ".join(WORDS)] * 4, 276)
-    preprocessing = {"size": 64, "resize": "squash", "mean": [0.5] * 3, "std": [0.25] * 3}
-    return save_checkpoint(folder, BitMarForCausalLM(BitMarConfig(**TINY)), tokenizer.to_str(), preprocessing)
+    return save_tiny(tmp_path_factory.mktemp("checkpoint"))
 
 
 def write_lines(path: Path, count: int, seed: int, *, shuffled: bool = False) -> Path:
@@ -282,19 +254,6 @@ def test_only_a_whole_checkpoint_is_taken(checkpoint: Path, tmp_path: Path) -> N
         load(copy)
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
-def test_a_line_is_judged_alone(checkpoint: Path, pooling: str) -> None:
-    """Neither what stands beside it in a batch, nor the order, nor padding, nor what was seen before, matters."""
-    model = Classifier.from_checkpoint(checkpoint, TASK, ["a", "b", "c"], pooling=pooling).eval()
-    rows = model.encode([(" ".join(WORDS[:n]),) for n in (1, 9, 3, 5, 2)])
-    together = model.probabilities(rows)
-    alone = torch.cat([model.probabilities([row]) for row in rows])
-    backwards = model.probabilities(rows[::-1]).flip(0)
-    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
-    torch.testing.assert_close(together, backwards, rtol=0, atol=1e-6)
-    assert (together.sum(1) - 1).abs().max() < 1e-6
-
-
 def test_a_batch_in_groups_of_like_length_teaches_the_same(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for size in (1 << 30, 2):
@@ -362,37 +321,6 @@ def test_of_a_frozen_body_the_states_are_computed_once(
     model = load_classifier(tmp_path / "a" / "seed-42")  # which reads texts as any other
     said = [line["pred"] for line in predictions(tmp_path / "a" / "seed-42")]
     assert [line["pred"] for line in model.predict(files["test"])] == said
-
-
-def test_the_last_token_has_seen_all_and_padding_is_not_it(checkpoint: Path) -> None:
-    model = Classifier.from_checkpoint(checkpoint, TASK, ["a", "b"]).eval()
-    row = model.encode([("the dog runs",)])[0]
-    inputs = model.pad([row, [*row, *row]])  # the first is padded
-    state = model.body(input_ids=torch.tensor([row]), write_memory=False).last_hidden_state[0, -1]
-    torch.testing.assert_close(model(**inputs)["logits"][0], model.head(state))
-    changed = model.probabilities([[row[0], 5, *row[2:]]])  # the first token behind BOS
-    assert not torch.allclose(changed, model.probabilities([row]))
-
-
-def test_training_sees_the_memory_that_use_will_see(checkpoint: Path) -> None:
-    """A body in training mode would write at segment ends, which in use it does not."""
-    model = Classifier.from_checkpoint(checkpoint, TASK, ["a", "b"])
-    model.body.config.dropout = 0.0
-    inputs = model.pad(model.encode([(" ".join(WORDS * 2),)]))
-    assert inputs["input_ids"].shape[1] > 2 * TINY["memory_segment"]
-    for part in model.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0
-    torch.testing.assert_close(model.train()(**inputs)["logits"], model.eval()(**inputs)["logits"], rtol=0, atol=0)
-
-
-def test_pairs_are_encoded_as_the_checkpoint_writes_them(checkpoint: Path) -> None:
-    model = Classifier.from_checkpoint(checkpoint, TASKS["rte"], (0, 1), max_length=8)
-    (one,), (two,) = model.encode([("the dog",)]), model.encode([("a man",)])
-    assert model.encode([("the dog", "a man")]) == [one + two[1:]] and one[0] == TINY["bos_token_id"]
-    (cut,) = model.encode([("the dog", " ".join(WORDS * 5))])
-    assert len(cut) == 8 and cut[: len(one)] == one  # of the two, the longer is cut
-    assert 2 not in model.encode([("<eos>",)])[0]  # a text writes no special token
 
 
 def test_an_epoch_shows_every_line_once(checkpoint: Path) -> None:
