@@ -66,6 +66,11 @@ def test_every_kind_of_source_gives_the_same_photo(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.asarray(load_photo(source)), np.asarray(image))
 
 
+def test_the_greatest_levels_keep_their_order() -> None:
+    photo = load_photo(encoded(Image.fromarray(np.array([[-3e38, 0, 3e38]], np.float32)), "TIFF"))
+    np.testing.assert_array_equal(np.asarray(photo)[0, :, 0], [0, 128, 255])
+
+
 def test_an_array_of_too_many_pixels_is_refused_before_it_is_copied() -> None:
     endless = np.broadcast_to(np.zeros(1, np.uint8), (1 << 20, 1 << 20, 3))
     with pytest.raises(ImageError, match="1048576x1048576 pixels are more than the 64 megapixels"):

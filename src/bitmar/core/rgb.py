@@ -82,5 +82,6 @@ def _range(bands: Bands) -> tuple[float, float]:
 def _to_8_bit(image: Image.Image, low: float, high: float) -> Image.Image:
     """Grey levels to 0..255, which `convert` would clip: 16-bit by its scale, others by their own range."""
     levels = np.asarray(image, dtype=np.float32)
-    scaled = (levels - np.float32(low)) * np.float32(255.0 / max(high - low, 1e-6))
+    # By halves, because the distance of two levels may overflow.
+    scaled = (levels * np.float32(0.5) - np.float32(low / 2)) * np.float32(510.0 / max(high - low, 1e-6))
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
