@@ -243,8 +243,8 @@ class FilePages:
             kind = os.stat(self.path).st_mode
         except FileNotFoundError:
             return False
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # a pipe would be waited for; opening a folder says so
-            raise MemoryFileError(f"{self.name}: is a pipe or a device: name a file")
+        if stat.S_ISFIFO(kind):  # which would be waited for, for ever
+            raise MemoryFileError(f"{self.name}: is a pipe: name a file")
         return True
 
     def _hold(self, file: BinaryIO | None) -> None:

@@ -93,15 +93,19 @@ def missing(raw: bytes, layout: Layout, entries: Any, valid: Mask, live: int) ->
     """How many episodes, at least, the directory has lost; 0 where it is whole. live: how many it holds."""
     blank = ~np.frombuffer(entries.tobytes(), np.uint8).reshape(len(entries), -1).any(axis=1)
     torn = int((~valid & ~blank).sum())
+    newest = max(np.flatnonzero(valid), key=lambda cell: int(entries["sequence"][cell]), default=None)
+    promised = 0 if newest is None else int(entries["live"][newest])
     if not layout.seals:  # all that version 1 has: one torn entry is a write that was cut off
-        newest = max(np.flatnonzero(valid), key=lambda cell: int(entries["sequence"][cell]), default=None)
-        promised = 0 if newest is None else int(entries["live"][newest])
         return max(torn - 1, promised - live, 0)
     seals = [Seal.read(raw, start) for start in layout.seals]
     last = max((seal for seal in reversed(seals) if seal), key=lambda seal: seal.sequence, default=None)
     if last is None:
         return 0 if blank.all() else max(torn, live, 1)
-    whole = last.cell < len(entries) and others_checksum(entries, last.cell) == last.others
+    # An entry ends in its own checksum, so that a checksum over entries is the same with any others in their places,
+    # as those of a page that stands there twice or is an older copy: but then the numbers do not agree.
+    numbers = entries["sequence"][valid]
+    agree = promised == live and len(np.unique(numbers)) == len(numbers)
+    whole = agree and last.cell < len(entries) and others_checksum(entries, last.cell) == last.others
     if whole and valid[last.cell] and int(entries["checksum"][last.cell]) == last.entry:
         return 0
     done = seals[-1]
