@@ -18,7 +18,7 @@ from bitmar.runtime.cache import I64, ImageTokens
 from bitmar.runtime.confidence import DOUBTFUL, Witness
 from bitmar.runtime.generate import Beam, beam_search, sample
 from bitmar.runtime.options import GenerationOptions
-from bitmar.runtime.rerank import BEAMS, BEGINNINGS, worth
+from bitmar.runtime.rerank import BEAMS, BEGINNINGS, plainer, worth
 from bitmar.runtime.text import TextStream, encode
 from bitmar.session.recite import as_sentence, rest_of, to_recite
 from bitmar.session.session import Recalled, Session
@@ -153,6 +153,9 @@ class Writing:
                 state = self._start()
                 state.read(np.append(self._prompt, begun))
                 candidates.append((*begun, *sample(state, eos, replace(options, max_tokens=left))))
+
+        for text in [plainer(decode(list(tokens)), vocabulary) for tokens in candidates]:
+            candidates += [] if text is None else [tuple(encode(self._model.tokenizer, text))]
 
         def value(tokens: tuple[int, ...]) -> float:
             log_probability = (len(tokens) + 1) * self._model.likelihood(tokens, image)

@@ -11,7 +11,7 @@ import pytest
 import bitmar
 from bitmar.core.vocabulary import Vocabulary
 from bitmar.generation import Writing
-from bitmar.runtime.rerank import worth
+from bitmar.runtime.rerank import plainer, worth
 
 NAMES = Vocabulary(("cat", "laptop", "cup", "grass"))
 
@@ -30,6 +30,12 @@ def test_what_the_photo_shows_is_worth_saying_and_nothing_else_is() -> None:
 def test_a_thing_named_twice_is_a_false_claim() -> None:
     seen = scores(cup=0.99)
     assert worth("A cup on a cup.", 0.0, seen, NAMES) == pytest.approx(worth("A cup.", 0.0, seen, NAMES) - 0.5)
+
+
+def test_a_caption_can_do_without_a_word_that_nothing_can_bear_out() -> None:
+    assert plainer("There is a cat arrangement on the grass.", NAMES) == "There is a cat on the grass."
+    assert plainer("A cat arrangement.", NAMES) == "A cat."
+    assert plainer("A strange cat.", NAMES) is None and plainer("A cat on a laptop.", NAMES) is None
 
 
 def test_of_two_that_claim_the_same_the_likelier_is_taken() -> None:

@@ -24,8 +24,18 @@ BEGINNINGS = ("There is", "A close up of")
 # that wrote it has seen the photo too. The exact values of these four were chosen by CIDEr on the same captions.
 _WRITTEN = 1.25
 _FALSE = 0.5  # what a false claim costs, where a true one is worth 1
-_UNKNOWN = 0.2  # what a word costs that names no concept, so that nothing can bear it out
+_UNKNOWN = 0.3  # what a word costs that names no concept, so that nothing can bear it out
 _LIKELY = 0.06  # what a nat of a caption's log-probability is worth
+
+
+def plainer(caption: str, vocabulary: Vocabulary) -> str | None:
+    """The caption without a word behind a concept that names none itself: "a flower arrangement" becomes "a flower"."""
+    unknown, parts = set(vocabulary.unknown(caption)), caption.split(" ")
+    for before, (i, part) in zip(parts, enumerate(parts[1:], 1), strict=False):
+        word, end = part.rstrip(".,"), part[len(part.rstrip(".,")) :]
+        if word in unknown and vocabulary.mentions(before):
+            return " ".join([*parts[: i - 1], before + end, *parts[i + 1 :]])
+    return None
 
 
 def worth(caption: str, log_probability: float, scores: F32, vocabulary: Vocabulary) -> float:
