@@ -74,32 +74,46 @@ inline __attribute__((always_inline)) void tile(const uint8_t* codes, size_t, co
   }
 }
 
-// Bytes are widened to 16 bits, because the sums of two bytewise products would saturate there. Each output has two sums,
-// of the even and the odd pairs.
-struct Quads {
-  __m256i part[4];
-};
-typedef Quads QuadSums;
-constexpr int kConvBlocks = 1, kConvPixels = 2;
-constexpr uint32_t kFlip = 0;
+// The sum of two bytewise products would saturate in 16 bits, so convolutions multiply 16-bit pairs.
+#define BITMAR_PAIRS
+constexpr int kConvWindows = 6;
 
-inline QuadSums no_quads() {
-  const __m256i none = _mm256_setzero_si256();
-  return {{none, none, none, none}};
+inline void store(Pairs a, int16_t* p) {
+  _mm256_storeu_si256((__m256i*)p, a.low);
+  _mm256_storeu_si256((__m256i*)(p + 16), a.high);
 }
-inline Quads load_quads(const int8_t* p) {
-  Quads w;
-  for (int i = 0; i < 4; i++) w.part[i] = _mm256_cvtepi8_epi16(_mm_load_si128((const __m128i*)(p + 16 * i)));
-  return w;
+
+// Sixteen channels of two rows.
+inline Pairs interleave(const uint8_t* a, const uint8_t* b) {
+  const __m128i x = _mm_loadu_si128((const __m128i*)a), y = _mm_loadu_si128((const __m128i*)b);
+  return {_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(x, y)), _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(x, y))};
 }
-inline __m256i spread(uint32_t four) { return _mm256_broadcastq_epi64(_mm_cvtepu8_epi16(_mm_cvtsi32_si128((int)four))); }
-inline QuadSums add_quads(QuadSums sum, const Quads& w, __m256i x) {
-  for (int i = 0; i < 4; i++) sum.part[i] = _mm256_add_epi32(sum.part[i], _mm256_madd_epi16(w.part[i], x));
-  return sum;
+
+inline Pairs interleave(const int8_t* a, const int8_t* b) {
+  const __m128i x = _mm_loadu_si128((const __m128i*)a), y = _mm_loadu_si128((const __m128i*)b);
+  return {_mm256_cvtepi8_epi16(_mm_unpacklo_epi8(x, y)), _mm256_cvtepi8_epi16(_mm_unpackhi_epi8(x, y))};
 }
-inline Sum total(const QuadSums& sum) {
-  const auto pair = [](__m256i a, __m256i b) { return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8); };
-  return {pair(sum.part[0], sum.part[1]), pair(sum.part[2], sum.part[3])};
+
+// Of one row, the other 0.
+inline Pairs alone(const uint8_t* a) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)a)), _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(a + 8)))};
+}
+
+inline Sum add_products(Sum sum, Pairs a, Pairs b) {
+  return {_mm256_add_epi32(sum.low, _mm256_madd_epi16(a.low, b.low)),
+          _mm256_add_epi32(sum.high, _mm256_madd_epi16(a.high, b.high))};
+}
+
+// The first two or the last two of the fours of a line: bytes go to the upper halves of their places and are shifted down.
+template <int HALF>
+inline Pairs half_line(const int8_t* line) {
+  constexpr int k = 2 * HALF;
+  const __m256i places = _mm256_broadcastsi128_si256(
+      _mm_setr_epi8(-1, k, -1, k + 1, -1, k + 4, -1, k + 5, -1, k + 8, -1, k + 9, -1, k + 12, -1, k + 13));
+  const auto widened = [&](const int8_t* p) {
+    return _mm256_srai_epi16(_mm256_shuffle_epi8(_mm256_load_si256((const __m256i*)p), places), 8);
+  };
+  return {widened(line), widened(line + 32)};
 }
 
 #include "body-inl.h"

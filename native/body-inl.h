@@ -9,6 +9,8 @@
 //   kConvBlocks,        blocks of outputs and windows that a convolution takes at a time; Quads (16 outputs by 4 weights) and
 //   kConvPixels         QuadSums: load_quads, spread (of 4 bytes of a map), add_quads, total; kFlip: by what the bytes are
 //                       changed first, with 128 times the weights added to the sums where it is not 0
+//   BITMAR_PAIRS        or else, where no instruction adds up bytewise products: windows at a time (kConvWindows), store(Pairs,
+//                       int16_t*), interleave, alone, add_products, half_line
 //   kQueries, kSums     queries that go over keys together, and sums that the registers hold meanwhile
 //   tile<TILES, TOKENS> the integer product of weight tiles and tokens
 //
@@ -220,6 +222,6 @@ static float read_all(const float* x, size_t n) {
 
 // clang-format off
 #define BITMAR_TABLE(name) \
-  {name, kFlip != 0, convolve, depthwise, add_maps, quantize, ternary, ternary_sums, dense, rms_norm, store_token, attend, \
+  {name, kFlip != 0, convolve, depthwise, winograd, add_maps, quantize, ternary, ternary_sums, dense, rms_norm, store_token, attend, \
    add, relu, argmax, log_total, finite, read_all}
 // clang-format on

@@ -50,6 +50,27 @@ Buffer<int8_t> unpack(const Weights& weights, const std::string& name, const std
 
 }  // namespace
 
+Buffer<int16_t> winograd_weights(const int8_t* codes, int rows, int inputs) {
+  const size_t pairs = (inputs + 1) / 2;
+  Buffer<int16_t> all(static_cast<size_t>(round_up(rows, 16)) * 16 * pairs * 2);
+  const auto transform = [](int a, int b, int c, int (&four)[4]) {
+    four[0] = 2 * a, four[1] = a + b + c, four[2] = a - b + c, four[3] = 2 * c;
+  };
+  for (int r = 0; r < rows; r++)
+    for (int c = 0; c < inputs; c++) {
+      const int8_t* g = codes + static_cast<size_t>(r) * 9 * inputs + c;
+      int columns[3][4];
+      for (int j = 0; j < 3; j++) transform(g[j * inputs], g[(3 + j) * inputs], g[(6 + j) * inputs], columns[j]);
+      for (int i = 0; i < 4; i++) {
+        int four[4];
+        transform(columns[0][i], columns[1][i], columns[2][i], four);
+        for (int j = 0; j < 4; j++)
+          all[((r / 16 * size_t{16} + 4 * i + j) * pairs + c / 2) * 32 + r % 16 * 2 + c % 2] = static_cast<int16_t>(four[j]);
+      }
+    }
+  return all;
+}
+
 ConvTower::ConvTower(const Kernels& chosen, const ConvTowerConfig& config, const Weights& weights)
     : kernels(chosen), config_(config), maps_(1), kernels_(1) {
   maps_[0].side = config.image_size, maps_[0].channels = 3, maps_[0].zero = config.zero, maps_[0].scale = config.scale;
@@ -71,6 +92,13 @@ ConvTower::ConvTower(const Kernels& chosen, const ConvTowerConfig& config, const
     kernels_.push_back(kernel(weights, static_cast<int>(i), layer));
   }
   place();
+  for (size_t i = 1; i < maps_.size(); i++) scratch_bytes_ = std::max(scratch_bytes_, scratch(static_cast<int>(i)));
+}
+
+bool ConvTower::by_winograd(const ConvLayerConfig& layer) const {
+  const Map& source = maps_[layer.inputs[0]];
+  return kernels.winograd && layer.op == ConvOp::kConv && layer.kernel == 3 && layer.stride == 1 &&
+         source.channels <= kWinogradInputs && source.side + layer.pad[0] + layer.pad[1] >= 4;
 }
 
 ConvTower::Kernel ConvTower::kernel(const Weights& weights, int number, const ConvLayerConfig& layer) const {
@@ -83,7 +111,7 @@ ConvTower::Kernel ConvTower::kernel(const Weights& weights, int number, const Co
   const bool small = int64_t{rows} * columns < config_.int8_below;
   const Buffer<int8_t> codes = unpack(weights, name + ".weight", small ? "int8" : config_.weights, rows, columns);
   const Buffer<float> scale = weights.floats(name + ".scale", rows), bias = weights.floats(name + ".bias", rows);
-  Kernel kernel{{}, Buffer<int32_t>(padded), Buffer<float>(padded)};
+  Kernel kernel{{}, {}, Buffer<int32_t>(padded), Buffer<float>(padded)};
   for (int r = 0; r < rows; r++) {
     const double step = source.scale * scale[r];
     int64_t total = 0;
@@ -97,6 +125,10 @@ ConvTower::Kernel ConvTower::kernel(const Weights& weights, int number, const Co
     for (int r = 0; r < rows; r++)
       for (int c = 0; c < columns; c++)
         kernel.weights[static_cast<size_t>(c) * padded + r] = codes[static_cast<size_t>(r) * columns + c];
+    return kernel;
+  }
+  if (by_winograd(layer)) {
+    kernel.winograd = winograd_weights(codes.data(), rows, source.channels);
     return kernel;
   }
   const int row_lines = (width + 3) / 4;
@@ -125,7 +157,7 @@ void ConvTower::place() {
       offset = std::max(offset, (end + 63) / 64 * 64);
     }
     maps_[i].offset = offset;
-    arena_bytes_ = std::max(arena_bytes_, offset + size);
+    arena_bytes_ = std::max(arena_bytes_, (offset + size + 63) / 64 * 64);
   }
 }
 
@@ -142,12 +174,48 @@ void ConvTower::frame(const Map& map, uint8_t* arena) const {
   memset(at + (map.before + map.side) * row, map.zero, map.after * row);
 }
 
+Windows ConvTower::windows(int number) const {
+  const ConvLayerConfig& layer = config_.layers[number - 1];
+  const Map &in = maps_[layer.inputs[0]], &out = maps_[number];
+  const size_t stride = layer.stride;
+  return {nullptr, stride * in.channels, in.row(), stride * in.row(), out.side, out.side};
+}
+
+ConvView ConvTower::dense_view(int number) const {
+  const ConvLayerConfig& layer = config_.layers[number - 1];
+  const Kernel& kernel = kernels_[number];
+  const int row_lines = (layer.kernel * maps_[layer.inputs[0]].channels + 3) / 4;
+  return {kernel.weights.data(), kernel.start.data(), kernel.factor.data(), maps_[number].channels, layer.kernel, row_lines,
+          steps_of(layer)};
+}
+
+DepthwiseView ConvTower::depthwise_view(int number) const {
+  const ConvLayerConfig& layer = config_.layers[number - 1];
+  const Kernel& kernel = kernels_[number];
+  const int channels = maps_[number].channels;
+  return {kernel.weights.data(), kernel.start.data(), kernel.factor.data(), channels, round_up(channels, 16), layer.kernel,
+          steps_of(layer)};
+}
+
+WinogradView ConvTower::winograd_view(int number) const {
+  const ConvLayerConfig& layer = config_.layers[number - 1];
+  const Kernel& kernel = kernels_[number];
+  return {kernel.winograd.data(),   kernel.start.data(),               kernel.factor.data(),
+          maps_[number].channels, maps_[layer.inputs[0]].channels, steps_of(layer)};
+}
+
+size_t ConvTower::scratch(int number) const {
+  const ConvLayerConfig& layer = config_.layers[number - 1];
+  if (layer.op == ConvOp::kDepthwise) return depthwise_scratch(depthwise_view(number));
+  if (layer.op != ConvOp::kConv) return 0;
+  return by_winograd(layer) ? winograd_scratch(winograd_view(number), windows(number))
+                            : convolve_scratch(dense_view(number), windows(number));
+}
+
 void ConvTower::run(int number, uint8_t* arena) const {
   const ConvLayerConfig& layer = config_.layers[number - 1];
   const Map& in = maps_[layer.inputs[0]];
   const Map& out = maps_[number];
-  const Kernel& kernel = kernels_[number];
-  const Steps steps = steps_of(layer);
   const uint8_t* x = arena + in.offset + in.start();
   uint8_t* y = arena + out.offset + out.start();
   frame(out, arena);
@@ -157,7 +225,7 @@ void ConvTower::run(int number, uint8_t* arena) const {
     const float a = static_cast<float>(in.scale / layer.scale), b = static_cast<float>(other.scale / layer.scale);
     for (int row = 0; row < out.side; row++, x += in.row(), z += other.row(), y += out.row()) {
       if (layer.op == ConvOp::kAdd) {
-        kernels.add_maps(x, in.zero, a, z, other.zero, b, out.side * out.channels, steps, y);
+        kernels.add_maps(x, in.zero, a, z, other.zero, b, out.side * out.channels, steps_of(layer), y);
         continue;
       }
       for (int i = 0; i < out.side; i++) {
@@ -168,29 +236,20 @@ void ConvTower::run(int number, uint8_t* arena) const {
     }
     return;
   }
-  x -= layer.pad[0] * (in.row() + in.channels);
-  const size_t step = static_cast<size_t>(layer.stride) * in.channels;
-  // Without frames a 1x1 kernel's windows follow each other through the whole map.
-  const bool whole = layer.kernel == 1 && layer.stride == 1 && !in.framed() && !out.framed();
-  const int rows = whole ? 1 : out.side, count = whole ? out.side * out.side : out.side;
-  for (int row = 0; row < rows; row++, x += layer.stride * in.row(), y += out.row()) {
-    const Windows windows{x, step, in.row(), count};
-    if (layer.op == ConvOp::kConv) {
-      const int row_lines = (layer.kernel * in.channels + 3) / 4;
-      kernels.convolve(
-          {kernel.weights.data(), kernel.start.data(), kernel.factor.data(), out.channels, layer.kernel, row_lines, steps},
-          windows, y);
-    } else {
-      kernels.depthwise({kernel.weights.data(), kernel.start.data(), kernel.factor.data(), out.channels,
-                         round_up(out.channels, 16), layer.kernel, steps},
-                        windows, y);
-    }
-  }
+  Windows places = windows(number);
+  places.x = x - layer.pad[0] * (in.row() + in.channels);
+  void* scratch = arena + arena_bytes_;
+  if (layer.op == ConvOp::kDepthwise)
+    kernels.depthwise(depthwise_view(number), places, y, out.row(), scratch);
+  else if (by_winograd(layer))
+    kernels.winograd(winograd_view(number), places, y, out.row(), scratch);
+  else
+    kernels.convolve(dense_view(number), places, y, out.row(), scratch);
 }
 
 void ConvTower::operator()(const uint8_t* photo, float* features) const {
   std::unique_ptr<Buffer<uint8_t>> spare{spare_.exchange(nullptr)};
-  if (!spare) spare = std::make_unique<Buffer<uint8_t>>(arena_bytes_);
+  if (!spare) spare = std::make_unique<Buffer<uint8_t>>(arena_bytes_ + scratch_bytes_);
   uint8_t* arena = spare->data();
   const Map& first = maps_[0];
   frame(first, arena);

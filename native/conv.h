@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "buffer.h"
 #include "kernels.h"
 #include "weights.h"
 
@@ -31,6 +32,9 @@ struct ConvTowerConfig {
   int int8_below = 0;   // but for kernels of fewer weights, which are int8
   std::vector<ConvLayerConfig> layers;
 };
+
+// Kernels (rows, 3, 3, inputs) as WinogradView has them: of each g the transform G g G^T, doubled twice.
+Buffer<int16_t> winograd_weights(const int8_t* codes, int rows, int inputs);
 
 class ConvTower {
  public:
@@ -60,19 +64,26 @@ class ConvTower {
   };
   struct Kernel {
     Buffer<int8_t> weights;
+    Buffer<int16_t> winograd;  // or instead
     Buffer<int32_t> start;
     Buffer<float> factor;
   };
 
   Kernel kernel(const Weights& weights, int number, const ConvLayerConfig& layer) const;
+  bool by_winograd(const ConvLayerConfig& layer) const;
   void place();
+  size_t scratch(int number) const;
+  ConvView dense_view(int number) const;
+  DepthwiseView depthwise_view(int number) const;
+  WinogradView winograd_view(int number) const;
+  Windows windows(int number) const;  // but for where they begin
   void frame(const Map& map, uint8_t* arena) const;
   void run(int number, uint8_t* arena) const;
 
   ConvTowerConfig config_;
   std::vector<Map> maps_;  // of the photo, then of each layer
   std::vector<Kernel> kernels_;
-  size_t arena_bytes_ = 0;
+  size_t arena_bytes_ = 0, scratch_bytes_ = 0;
   mutable std::atomic<Buffer<uint8_t>*> spare_{nullptr};  // what a finished photo leaves to the next
 };
 

@@ -1,4 +1,5 @@
-// Convolutions over uint8 maps with int8 weights. Part of body-inl.h, so everything in it holds here.
+// Convolutions over uint8 maps with int8 weights: what they have in common whatever is multiplied. Part of body-inl.h, so
+// everything in it holds here.
 #pragma once
 
 // Sixteen bytes as integers.
@@ -32,91 +33,53 @@ BITMAR_INLINE Ints load_ints(const int32_t* p) {
   return x;
 }
 
-// The first `left` bytes of the sixteen, or all.
-BITMAR_INLINE void store_steps(const Vector& value, const Steps& steps, uint8_t* y, int left) {
+BITMAR_INLINE void store_sixteen(const Vector& value, const Steps& steps, uint8_t* y) {
+#if BITMAR_WIDTH == 8
+  // What is too small, or no number, becomes the smallest integer; packing cuts it to what 16 and then 8 bits hold.
+  __m256i whole[2];
+  for (int i = 0; i < 2; i++) whole[i] = _mm256_cvtps_epi32(_mm256_min_ps(_mm256_set1_ps(steps.high), value.part[i]));
+  const __m256i zero = _mm256_set1_epi16((int16_t)steps.zero);
+  const __m256i sixteen = _mm256_adds_epi16(_mm256_packs_epi32(whole[0], whole[1]), zero);  // of 0..3, 8..11, 4..7, 12..15
+  const __m128i bytes = _mm_packus_epi16(_mm256_castsi256_si128(sixteen), _mm256_extracti128_si256(sixteen, 1));
+  const __m128i low = _mm_set1_epi8((char)((int)steps.low + steps.zero));
+  _mm_storeu_si128((__m128i*)y, _mm_max_epu8(_mm_shuffle_epi32(bytes, 0xd8), low));
+#else
   Ints whole = rounded(min(max(value, splat(steps.low)), splat(steps.high)));
   for (int i = 0; i < kRegisters; i++) whole.part[i] = whole.part[i] + steps.zero;
+  narrow(whole, y);
+#endif
+}
+
+// The first `left` bytes of the sixteen, or all.
+BITMAR_INLINE void store_steps(const Vector& value, const Steps& steps, uint8_t* y, int left) {
   if (left >= 16) {
-    narrow(whole, y);
-  } else {
-    uint8_t last[16];
-    narrow(whole, last);
-    memcpy(y, last, left);
+    store_sixteen(value, steps, y);
+    return;
   }
+  uint8_t last[16];
+  store_sixteen(value, steps, last);
+  const uint8_t* from = last;
+  // Of fixed sizes, so that nothing is called for a few bytes.
+  if (left & 8) memcpy(y, from, 8), y += 8, from += 8;
+  if (left & 4) memcpy(y, from, 4), y += 4, from += 4;
+  for (int i = 0; i < (left & 3); i++) y[i] = from[i];
 }
 
-template <int BLOCKS, int PIXELS>
-BITMAR_INLINE void convolve_some(const ConvView& w, int block, const uint8_t* x, size_t step, size_t row, uint8_t* y) {
-  const size_t block_bytes = (size_t)w.rows * w.row_lines * 64;
-  const int8_t* lines = w.lines + block * block_bytes;
-  QuadSums sums[BLOCKS][PIXELS];
-  for (int b = 0; b < BLOCKS; b++)
-    for (int p = 0; p < PIXELS; p++) sums[b][p] = no_quads();
-  for (int r = 0; r < w.rows; r++, x += row)
-    for (int i = 0; i < w.row_lines; i++, lines += 64) {
-      Quads weights[BLOCKS];
-#pragma GCC unroll 4
-      for (int b = 0; b < BLOCKS; b++) weights[b] = load_quads(lines + b * block_bytes);
-#pragma GCC unroll 8
-      for (int p = 0; p < PIXELS; p++) {
-        uint32_t four;
-        memcpy(&four, x + p * step + (size_t)i * 4, sizeof four);
-        const auto bytes = spread(four ^ kFlip);
-#pragma GCC unroll 4
-        for (int b = 0; b < BLOCKS; b++) sums[b][p] = add_quads(sums[b][p], weights[b], bytes);
-      }
-    }
-#pragma GCC unroll 4
-  for (int b = 0; b < BLOCKS; b++) {
-    const int first = (block + b) * 16;
-    const Ints start = load_ints(w.start + first);
-    const Vector factor = load(w.factor + first);
-#pragma GCC unroll 8
-    for (int p = 0; p < PIXELS; p++)
-      store_steps(to_float(ints(total(sums[b][p])) + start) * factor, w.steps, y + (size_t)p * w.channels + first,
-                  w.channels - first);
+// What makes steps of the sums of sixteen outputs.
+struct Finish {
+  Ints start;
+  Vector factor;
+  Steps steps;
+  int left;  // outputs from the first of these on
+
+  template <typename View>
+  inline __attribute__((always_inline)) Finish(const View& w, int first)
+      : start(load_ints(w.start + first)), factor(load(w.factor + first)), steps(w.steps), left(w.channels - first) {}
+
+  inline __attribute__((always_inline)) void operator()(const Ints& sums, uint8_t* y) const {
+    store_steps(to_float(sums + start) * factor, steps, y, left);
   }
-}
-
-// Some windows at a time; where their number does not come out even, the last begin earlier and compute some again.
-template <int BLOCKS>
-BITMAR_INLINE void convolve_blocks(const ConvView& w, int block, const Windows& windows, uint8_t* y) {
-  int p = 0;
-  if (windows.count >= kConvPixels)
-    for (; p < windows.count; p += kConvPixels) {
-      const int first = p + kConvPixels <= windows.count ? p : windows.count - kConvPixels;
-      convolve_some<BLOCKS, kConvPixels>(w, block, windows.x + first * windows.step, windows.step, windows.row,
-                                         y + (size_t)first * w.channels);
-    }
-  else
-    for (; p < windows.count; p++)
-      convolve_some<BLOCKS, 1>(w, block, windows.x + p * windows.step, windows.step, windows.row, y + (size_t)p * w.channels);
-}
-
-static void convolve(const ConvView& w, const Windows& windows, uint8_t* y) {
-  const int blocks = (w.channels + 15) / 16;
-  int block = 0;
-  for (; block + kConvBlocks <= blocks; block += kConvBlocks) convolve_blocks<kConvBlocks>(w, block, windows, y);
-  for (; block < blocks; block++) convolve_blocks<1>(w, block, windows, y);
-}
-
-static void depthwise(const DepthwiseView& w, const Windows& windows, uint8_t* y) {
-  for (int first = 0; first < w.channels; first += 16) {
-    const Ints start = load_ints(w.start + first);
-    const Vector factor = load(w.factor + first);
-    for (int p = 0; p < windows.count; p++) {
-      const uint8_t* x = windows.x + p * windows.step + first;
-      const int8_t* weights = w.weights + first;
-      Ints sum = start;
-      for (int r = 0; r < w.kernel; r++, x += windows.row)
-        for (int c = 0; c < w.kernel; c++, weights += w.padded_channels) {
-          const Ints a = widen(x + (size_t)c * w.channels), b = widen(weights);
-          for (int i = 0; i < kRegisters; i++) sum.part[i] = sum.part[i] + a.part[i] * b.part[i];
-        }
-      store_steps(to_float(sum) * factor, w.steps, y + (size_t)p * w.channels + first, w.channels - first);
-    }
-  }
-}
+};
 
 static void add_maps(const uint8_t* a, int a_zero, float a_factor, const uint8_t* b, int b_zero, float b_factor, int n,
                      const Steps& steps, uint8_t* y) {
@@ -127,3 +90,10 @@ static void add_maps(const uint8_t* a, int a_zero, float a_factor, const uint8_t
     store_steps(to_float(one) * a_factors + to_float(two) * b_factors, steps, y + i, n - i);
   }
 }
+
+#if defined(BITMAR_PAIRS)
+#include "convolve_pairs-inl.h"
+#include "winograd-inl.h"
+#else
+#include "convolve_bytes-inl.h"
+#endif

@@ -74,6 +74,18 @@ struct ConvView {
   Steps steps;
 };
 
+// 3x3 kernels, one step from window to window, as Winograd's minimal filtering F(2x2, 3x3) takes them (arXiv 1509.09308): for
+// each of the 16 places of a transformed tile the products of inputs and outputs, at 4 times their worth so that all are whole.
+struct WinogradView {
+  const int16_t* weights;  // (blocks, 16 places, pairs of inputs, 16 outputs, 2), 64-byte aligned
+  const int32_t* start;    // as in ConvView
+  const float* factor;
+  int channels, inputs;
+  Steps steps;
+};
+
+constexpr int kWinogradInputs = 192;  // at most: 9 sums of 4 * 255 times 9 * 128, so many times, stay below 2^31
+
 // One kernel a channel.
 struct DepthwiseView {
   const int8_t* weights;  // (kernel, kernel, padded channels)
@@ -83,20 +95,24 @@ struct DepthwiseView {
   Steps steps;
 };
 
-// The windows of one row of a map: the first byte of the first, bytes from one to the next and from a window's row to its next.
+// The windows of a map: the first byte of the first, bytes from one to the next in a row of windows, from a window's row to
+// its next and from a row of windows to the next.
 struct Windows {
   const uint8_t* x;
-  size_t step, row;
-  int count;
+  size_t step, row, down;
+  int count, rows;  // of a row, and rows
 };
 
 struct Kernels {
   const char* name;
   bool flipped;  // the sums of `convolve` must begin with 128 times the weights more: the bytes are taken less 128
 
-  // y (count, channels): the convolution at some windows. Up to 64 bytes past a window may be read.
-  void (*convolve)(const ConvView& w, const Windows& windows, uint8_t* y);
-  void (*depthwise)(const DepthwiseView& w, const Windows& windows, uint8_t* y);
+  // y (rows, count, channels), y_row bytes from row to row: the convolution at some windows. Up to 64 bytes past a window may
+  // be read. scratch: as many bytes as the functions below say, 64-aligned.
+  void (*convolve)(const ConvView& w, const Windows& windows, uint8_t* y, size_t y_row, void* scratch);
+  void (*depthwise)(const DepthwiseView& w, const Windows& windows, uint8_t* y, size_t y_row, void* scratch);
+  // The same of at least 2 rows of 2 windows; null where it would not be faster.
+  void (*winograd)(const WinogradView& w, const Windows& windows, uint8_t* y, size_t y_row, void* scratch);
 
   // y = (a - a_zero) * a_factor + (b - b_zero) * b_factor over n bytes.
   void (*add_maps)(const uint8_t* a, int a_zero, float a_factor, const uint8_t* b, int b_zero, float b_factor, int n,
@@ -144,6 +160,32 @@ inline size_t scratch_stride(const KeyValueView& kv) { return (static_cast<size_
 // Scores and weights of kMostQueries queries, the weights once more as bytes, and the rearranged keys and values of a head.
 inline size_t attend_scratch(const KeyValueView& kv) {
   return scratch_stride(kv) * (kMostQueries * (sizeof(float) + 2 * sizeof(int16_t)) + 2 * (kv.head_dim + 64));
+}
+
+constexpr size_t kPieceBytes = 64 << 10;  // of a map that `convolve` widens at a time: twice that fits the second cache
+
+// Rows of windows that `convolve` takes at a time.
+inline int piece_rows(const Windows& windows) {
+  const size_t rows = windows.down ? kPieceBytes / windows.down : 1;
+  return rows < 1 ? 1 : rows < static_cast<size_t>(windows.rows) ? static_cast<int>(rows) : windows.rows;
+}
+
+// Bytes of a map from the first to the last that some rows of windows see.
+inline size_t piece_bytes(const ConvView& w, const Windows& windows, int rows) {
+  return (rows - 1) * windows.down + (w.rows - 1) * windows.row + (windows.count - 1) * windows.step + w.row_lines * size_t{4};
+}
+
+// The weights of a block and a piece of the map, both as 16 bits.
+inline size_t convolve_scratch(const ConvView& w, const Windows& windows) {
+  return size_t{2} * w.rows * w.row_lines * 64 + 2 * (piece_bytes(w, windows, piece_rows(windows)) + 64);
+}
+
+// The weights of 16 channels, in pairs of rows.
+inline size_t depthwise_scratch(const DepthwiseView& w) { return size_t{64} * ((w.kernel + 1) / 2) * w.kernel; }
+
+// A row of transformed tiles, 16 places by inputs, and what they become, 16 places by 16 outputs.
+inline size_t winograd_scratch(const WinogradView& w, const Windows& windows) {
+  return size_t{16} * ((windows.count + 1) / 2) * ((w.inputs + 15) / 16 * 32 + 64);
 }
 
 const Kernels& portable_kernels();

@@ -22,6 +22,10 @@ inline Sum zero() {
   return {{none, none, none, none}};
 }
 
+inline void store(const Sum& a, int32_t* p) {
+  for (int i = 0; i < 4; i++) wasm_v128_store(p + 4 * i, a.part[i]);
+}
+
 typedef Sum Pairs;
 
 inline Pairs load_pairs(const int16_t* p) {
@@ -67,35 +71,54 @@ inline __attribute__((always_inline)) void tile(const uint8_t* codes, size_t, co
   }
 }
 
-// Bytes are widened to 16 bits. Each output has two sums, of the even and the odd pairs.
-struct Quads {
-  v128_t part[8];
-};
-typedef Quads QuadSums;
-constexpr int kConvBlocks = 1, kConvPixels = 1;
-constexpr uint32_t kFlip = 0;
+// Convolutions multiply 16-bit pairs too.
+#define BITMAR_PAIRS
+constexpr int kConvWindows = 3;
 
-inline QuadSums no_quads() {
-  QuadSums sum;
-  for (int i = 0; i < 8; i++) sum.part[i] = wasm_i32x4_const_splat(0);
+inline void store(const Pairs& a, int16_t* p) {
+  for (int i = 0; i < 4; i++) wasm_v128_store(p + 8 * i, a.part[i]);
+}
+
+// Sixteen channels of two rows.
+inline Pairs interleave(const uint8_t* a, const uint8_t* b) {
+  const v128_t x = wasm_v128_load(a), y = wasm_v128_load(b);
+  const v128_t low = wasm_i8x16_shuffle(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const v128_t high = wasm_i8x16_shuffle(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  return {{wasm_u16x8_extend_low_u8x16(low), wasm_u16x8_extend_high_u8x16(low), wasm_u16x8_extend_low_u8x16(high),
+           wasm_u16x8_extend_high_u8x16(high)}};
+}
+
+inline Pairs interleave(const int8_t* a, const int8_t* b) {
+  const v128_t x = wasm_v128_load(a), y = wasm_v128_load(b);
+  const v128_t low = wasm_i8x16_shuffle(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  const v128_t high = wasm_i8x16_shuffle(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  return {{wasm_i16x8_extend_low_i8x16(low), wasm_i16x8_extend_high_i8x16(low), wasm_i16x8_extend_low_i8x16(high),
+           wasm_i16x8_extend_high_i8x16(high)}};
+}
+
+// Of one row, the other 0.
+inline Pairs alone(const uint8_t* a) {
+  const v128_t low = wasm_u16x8_load8x8(a), high = wasm_u16x8_load8x8(a + 8);
+  return {{wasm_u32x4_extend_low_u16x8(low), wasm_u32x4_extend_high_u16x8(low), wasm_u32x4_extend_low_u16x8(high),
+           wasm_u32x4_extend_high_u16x8(high)}};
+}
+
+inline Sum add_products(Sum sum, const Pairs& a, const Pairs& b) {
+  for (int i = 0; i < 4; i++) sum.part[i] = add_dot(sum.part[i], a.part[i], b.part[i]);
   return sum;
 }
-inline Quads load_quads(const int8_t* p) {
-  Quads w;
-  for (int i = 0; i < 8; i++) w.part[i] = wasm_i16x8_load8x8(p + 8 * i);
-  return w;
-}
-inline v128_t spread(uint32_t four) { return wasm_u16x8_extend_low_u8x16(wasm_i32x4_splat((int32_t)four)); }
-inline QuadSums add_quads(QuadSums sum, const Quads& w, v128_t x) {
-  for (int i = 0; i < 8; i++) sum.part[i] = add_dot(sum.part[i], w.part[i], x);
-  return sum;
-}
-inline Sum total(const QuadSums& sum) {
-  const auto pair = [](v128_t a, v128_t b) {
-    return wasm_i32x4_add(wasm_i32x4_shuffle(a, b, 0, 2, 4, 6), wasm_i32x4_shuffle(a, b, 1, 3, 5, 7));
-  };
-  return {{pair(sum.part[0], sum.part[1]), pair(sum.part[2], sum.part[3]), pair(sum.part[4], sum.part[5]),
-           pair(sum.part[6], sum.part[7])}};
+
+// The first two or the last two of the fours of a line: bytes go to the upper halves of their places and are shifted down.
+template <int HALF>
+inline Pairs half_line(const int8_t* line) {
+  constexpr int k = 2 * HALF;
+  const v128_t none = wasm_i32x4_const_splat(0);
+  Pairs pairs;
+  for (int i = 0; i < 4; i++)
+    pairs.part[i] = wasm_i16x8_shr(wasm_i8x16_shuffle(wasm_v128_load(line + 16 * i), none, 16, k, 16, k + 1, 16, k + 4, 16, k + 5,
+                                                      16, k + 8, 16, k + 9, 16, k + 12, 16, k + 13),
+                                   8);
+  return pairs;
 }
 
 #include "body-inl.h"
