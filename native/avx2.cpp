@@ -96,7 +96,8 @@ inline Pairs interleave(const int8_t* a, const int8_t* b) {
 
 // Of one row, the other 0.
 inline Pairs alone(const uint8_t* a) {
-  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)a)), _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(a + 8)))};
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)a)),
+          _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(a + 8)))};
 }
 
 inline Sum add_products(Sum sum, Pairs a, Pairs b) {

@@ -185,23 +185,23 @@ ConvView ConvTower::dense_view(int number) const {
   const ConvLayerConfig& layer = config_.layers[number - 1];
   const Kernel& kernel = kernels_[number];
   const int row_lines = (layer.kernel * maps_[layer.inputs[0]].channels + 3) / 4;
-  return {kernel.weights.data(), kernel.start.data(), kernel.factor.data(), maps_[number].channels, layer.kernel, row_lines,
-          steps_of(layer)};
+  return {kernel.weights.data(), kernel.start.data(), kernel.factor.data(), maps_[number].channels,
+          layer.kernel,          row_lines,           steps_of(layer)};
 }
 
 DepthwiseView ConvTower::depthwise_view(int number) const {
   const ConvLayerConfig& layer = config_.layers[number - 1];
   const Kernel& kernel = kernels_[number];
   const int channels = maps_[number].channels;
-  return {kernel.weights.data(), kernel.start.data(), kernel.factor.data(), channels, round_up(channels, 16), layer.kernel,
-          steps_of(layer)};
+  return {kernel.weights.data(),  kernel.start.data(), kernel.factor.data(), channels,
+          round_up(channels, 16), layer.kernel,        steps_of(layer)};
 }
 
 WinogradView ConvTower::winograd_view(int number) const {
   const ConvLayerConfig& layer = config_.layers[number - 1];
   const Kernel& kernel = kernels_[number];
-  return {kernel.winograd.data(),   kernel.start.data(),               kernel.factor.data(),
-          maps_[number].channels, maps_[layer.inputs[0]].channels, steps_of(layer)};
+  return {kernel.winograd.data(),          kernel.start.data(), kernel.factor.data(), maps_[number].channels,
+          maps_[layer.inputs[0]].channels, steps_of(layer)};
 }
 
 size_t ConvTower::scratch(int number) const {

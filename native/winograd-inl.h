@@ -77,8 +77,8 @@ static void winograd(const WinogradView& w, const Windows& windows, uint8_t* y, 
       }
       const Finish finish(w, first);
       for (int t = 0; t < tiles; t++)
-        finish_tile(finish, products + (size_t)t * 16, (size_t)tiles * 16,
-                    y + top * y_row + (size_t)left(t) * w.channels + first, w.channels, y_row);
+        finish_tile(finish, products + (size_t)t * 16, (size_t)tiles * 16, y + top * y_row + (size_t)left(t) * w.channels + first,
+                    w.channels, y_row);
     }
   }
 }

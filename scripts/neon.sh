@@ -18,4 +18,5 @@ cmake --build build/neon --parallel "$(getconf _NPROCESSORS_ONLN)"
 for cpu in cortex-a72 cortex-a76; do  # Armv8.0, as in a Raspberry Pi 4; Armv8.2 with dot products, as in a Pi 5
   echo "== $cpu"
   qemu-aarch64-static -cpu "$cpu" build/neon/check_kernels
+  qemu-aarch64-static -cpu "$cpu" build/neon/check_convolutions
 done
