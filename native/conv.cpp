@@ -50,27 +50,6 @@ Buffer<int8_t> unpack(const Weights& weights, const std::string& name, const std
 
 }  // namespace
 
-Buffer<int16_t> winograd_weights(const int8_t* codes, int rows, int inputs) {
-  const size_t pairs = (inputs + 1) / 2;
-  Buffer<int16_t> all(static_cast<size_t>(round_up(rows, 16)) * 16 * pairs * 2);
-  const auto transform = [](int a, int b, int c, int (&four)[4]) {
-    four[0] = 2 * a, four[1] = a + b + c, four[2] = a - b + c, four[3] = 2 * c;
-  };
-  for (int r = 0; r < rows; r++)
-    for (int c = 0; c < inputs; c++) {
-      const int8_t* g = codes + static_cast<size_t>(r) * 9 * inputs + c;
-      int columns[3][4];
-      for (int j = 0; j < 3; j++) transform(g[j * inputs], g[(3 + j) * inputs], g[(6 + j) * inputs], columns[j]);
-      for (int i = 0; i < 4; i++) {
-        int four[4];
-        transform(columns[0][i], columns[1][i], columns[2][i], four);
-        for (int j = 0; j < 4; j++)
-          all[((r / 16 * size_t{16} + 4 * i + j) * pairs + c / 2) * 32 + r % 16 * 2 + c % 2] = static_cast<int16_t>(four[j]);
-      }
-    }
-  return all;
-}
-
 ConvTower::ConvTower(const Kernels& chosen, const ConvTowerConfig& config, const Weights& weights)
     : kernels(chosen), config_(config), maps_(1), kernels_(1) {
   maps_[0].side = config.image_size, maps_[0].channels = 3, maps_[0].zero = config.zero, maps_[0].scale = config.scale;
@@ -111,7 +90,7 @@ ConvTower::Kernel ConvTower::kernel(const Weights& weights, int number, const Co
   const bool small = int64_t{rows} * columns < config_.int8_below;
   const Buffer<int8_t> codes = unpack(weights, name + ".weight", small ? "int8" : config_.weights, rows, columns);
   const Buffer<float> scale = weights.floats(name + ".scale", rows), bias = weights.floats(name + ".bias", rows);
-  Kernel kernel{{}, {}, Buffer<int32_t>(padded), Buffer<float>(padded)};
+  Kernel kernel{{}, Buffer<int32_t>(padded), Buffer<float>(padded)};
   for (int r = 0; r < rows; r++) {
     const double step = source.scale * scale[r];
     int64_t total = 0;
@@ -128,7 +107,13 @@ ConvTower::Kernel ConvTower::kernel(const Weights& weights, int number, const Co
     return kernel;
   }
   if (by_winograd(layer)) {
-    kernel.winograd = winograd_weights(codes.data(), rows, source.channels);
+    const size_t run = static_cast<size_t>(source.channels + 1) / 2 * 32;
+    kernel.weights = Buffer<int8_t>(padded / 16 * 9 * run);
+    for (int r = 0; r < rows; r++)
+      for (int i = 0; i < 9; i++)
+        for (int c = 0; c < source.channels; c++)
+          kernel.weights[(r / 16 * size_t{9} + i) * run + c / 2 * 32 + r % 16 * 2 + c % 2] =
+              codes[static_cast<size_t>(r) * columns + i * source.channels + c];
     return kernel;
   }
   const int row_lines = (width + 3) / 4;
@@ -200,7 +185,7 @@ DepthwiseView ConvTower::depthwise_view(int number) const {
 WinogradView ConvTower::winograd_view(int number) const {
   const ConvLayerConfig& layer = config_.layers[number - 1];
   const Kernel& kernel = kernels_[number];
-  return {kernel.winograd.data(),          kernel.start.data(), kernel.factor.data(), maps_[number].channels,
+  return {kernel.weights.data(),           kernel.start.data(), kernel.factor.data(), maps_[number].channels,
           maps_[layer.inputs[0]].channels, steps_of(layer)};
 }
 

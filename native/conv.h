@@ -33,9 +33,6 @@ struct ConvTowerConfig {
   std::vector<ConvLayerConfig> layers;
 };
 
-// Kernels (rows, 3, 3, inputs) as WinogradView has them: of each g the transform G g G^T, doubled twice.
-Buffer<int16_t> winograd_weights(const int8_t* codes, int rows, int inputs);
-
 class ConvTower {
  public:
   ConvTower(const Kernels& kernels, const ConvTowerConfig& config, const Weights& weights);
@@ -64,7 +61,6 @@ class ConvTower {
   };
   struct Kernel {
     Buffer<int8_t> weights;
-    Buffer<int16_t> winograd;  // or instead
     Buffer<int32_t> start;
     Buffer<float> factor;
   };

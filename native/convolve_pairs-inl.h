@@ -6,10 +6,12 @@
 
 constexpr uint32_t kFlip = 0;  // bytes are taken as they are
 
-typedef uint8_t Bytes __attribute__((vector_size(16)));
 typedef int16_t Shorts __attribute__((vector_size(32)));
 
-BITMAR_INLINE Shorts widen_shorts(const uint8_t* p) {
+// Sixteen bytes.
+template <typename T>
+BITMAR_INLINE Shorts widen_shorts(const T* p) {
+  typedef T Bytes __attribute__((vector_size(16)));
   Bytes x;
   memcpy(&x, p, sizeof x);
   return __builtin_convertvector(x, Shorts);

@@ -74,11 +74,10 @@ struct ConvView {
   Steps steps;
 };
 
-// 3x3 kernels, one step from window to window, as Winograd's minimal filtering F(2x2, 3x3) takes them (arXiv 1509.09308): for
-// each of the 16 places of a transformed tile the products of inputs and outputs, at 4 times their worth so that all are whole.
+// 3x3 kernels, one step from window to window, for Winograd's minimal filtering F(2x2, 3x3) (arXiv 1509.09308).
 struct WinogradView {
-  const int16_t* weights;  // (blocks, 16 places, pairs of inputs, 16 outputs, 2), 64-byte aligned
-  const int32_t* start;    // as in ConvView
+  const int8_t* weights;  // (blocks, 3, 3, pairs of inputs, 16 outputs, 2)
+  const int32_t* start;   // as in ConvView
   const float* factor;
   int channels, inputs;
   Steps steps;
@@ -183,9 +182,11 @@ inline size_t convolve_scratch(const ConvView& w, const Windows& windows) {
 // The weights of 16 channels, in pairs of rows.
 inline size_t depthwise_scratch(const DepthwiseView& w) { return size_t{64} * ((w.kernel + 1) / 2) * w.kernel; }
 
-// A row of transformed tiles, 16 places by inputs, and what they become, 16 places by 16 outputs.
+// Of 16 places each: the weights, a row of tiles by inputs, and what these become, by 16 outputs.
 inline size_t winograd_scratch(const WinogradView& w, const Windows& windows) {
-  return size_t{16} * ((windows.count + 1) / 2) * ((w.inputs + 15) / 16 * 32 + 64);
+  const size_t weights = size_t{64} * ((w.channels + 15) / 16) * ((w.inputs + 1) / 2);
+  const size_t tiles = size_t{1} * ((windows.count + 1) / 2) * ((w.inputs + 15) / 16 * 32 + 64);
+  return 16 * (weights + tiles);
 }
 
 const Kernels& portable_kernels();

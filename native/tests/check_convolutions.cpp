@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "../conv.h"
+#include "../buffer.h"
 #include "checks.h"
 
 using namespace bitmar;
@@ -112,8 +112,13 @@ void check_winograd(const Kernels& kernels, int channels, int inputs, int count,
   const Steps steps{-200, 55, 200};
   const size_t y_row = static_cast<size_t>(count) * channels + 5;
   std::vector<uint8_t> y(rows * y_row + 64, 77), plain = y;
-  const Buffer<int16_t> transformed = winograd_weights(w.data(), channels, inputs);
-  const WinogradView view{transformed.data(), start.data(), factor.data(), channels, inputs, steps};
+  const int pairs = (inputs + 1) / 2;
+  Buffer<int8_t> placed(static_cast<size_t>(padded) / 16 * 9 * pairs * 32);
+  for (int r = 0; r < channels; r++)
+    for (int i = 0; i < 9 * inputs; i++)
+      placed[((r / 16 * size_t{9} + i / inputs) * pairs + i % inputs / 2) * 32 + r % 16 * 2 + i % inputs % 2] =
+          w[static_cast<size_t>(r) * 9 * inputs + i];
+  const WinogradView view{placed.data(), start.data(), factor.data(), channels, inputs, steps};
   const Windows windows{x.data(), static_cast<size_t>(inputs), row, row, count, rows};
   Buffer<char> scratch;
   kernels.winograd(view, windows, y.data(), y_row, scratch_of(scratch, winograd_scratch(view, windows)));
