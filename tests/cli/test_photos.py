@@ -58,6 +58,26 @@ def test_folders_and_globs_in_their_order(album: Path, tmp_path: Path) -> None:
     assert list(bad) == [f"{tmp_path}/empty", "none*"]
 
 
+def test_a_glob_goes_no_way_twice(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (album / "deep" / "round").symlink_to(album)
+    (album / "deep" / "again").symlink_to(album)  # with two, some globs would never end
+
+    def found(*asked: str) -> list[str]:
+        return find_photos(asked, lambda name, reason: pytest.fail(f"{name}: {reason}"))
+
+    everything = names(album)
+    assert found(f"{album}/**/*.[jJ]*") == sorted(everything)
+    assert found(f"{album}/**") == found(f"{album}/**/") == everything
+    assert found(f"{album}/*") == [*everything[:2], everything[2], str(album / "notes.txt"), *_raw(album)]
+    assert found(f"{album.parent}/al*/**/**/c.*") == [everything[2]]
+    monkeypatch.chdir(album)
+    assert found("**/c.*") == ["deep/c.jpeg"]
+
+
+def _raw(album: Path) -> list[str]:
+    return [str(album / "raw.CR2"), str(album / "raw.jpg")]
+
+
 def test_a_folder_to_a_table_and_json_lines(cli: Cli, model: Path, album: Path, tmp_path: Path) -> None:
     table, lines = tmp_path / "out.csv", tmp_path / "out.jsonl"
     arguments = ("caption", album, "--model", model, "--csv", table, "--jsonl", lines)
@@ -106,11 +126,15 @@ def test_sidecars_are_never_written_over(cli: Cli, model: Path, album: Path, jpe
     (album / "a.txt").write_text("My own words.")
     arguments = ("caption", album, "--model", model, "--sidecar")
     result = cli(*arguments)
-    assert result.exit_code == 0 and "1 were there already" in result.stderr
+    assert result.exit_code == 0 and "1 was there already" in result.stderr
     assert (album / "a.txt").read_text() == "My own words."
     assert {path.name for path in album.glob("*.txt")} == {"a.txt", "b.txt", "raw.jpg.txt", "raw.png.txt", "notes.txt"}
     again = cli(*arguments)
     assert again.exit_code == 0 and "0 captions" in again.stderr and "5 were there" in again.stderr
+    (album / "broken.jpg").write_bytes(b"no photo")
+    told = cli(*arguments)
+    assert told.exit_code == 1 and told.stderr.endswith("5 were there already\n1 of 1 photos skipped\n")
+    (album / "broken.jpg").unlink()
     assert cli(*arguments, "--force").exit_code == 0 and (album / "a.txt").read_text() != "My own words."
 
 

@@ -165,7 +165,9 @@ def caption(
             if log and log.replaced:
                 say(log.replaced)
             bar_task = bar.add_task("captions", total=len(left)) if left else None
-            results = caption_photos(loaded, left, session, workers=workers, log=log, recite=recite, **options)
+            results = caption_photos(
+                loaded, left, session, workers=workers, log=log, single=len(found) == 1, recite=recite, **options
+            )
             for photo, result in zip(left, results, strict=True):
                 if bar_task is not None:
                     bar.update(bar_task, advance=1)
@@ -193,8 +195,8 @@ def caption(
         write_grid(grid, [Cell(photo_of(photo), each["caption"]) for photo, each in zip(named, captions, strict=True)])
     if as_json:
         write_json({"model": str(loaded.path), "captions": captions, "skipped": skipped})
-    if files and (captions or not skipped):
-        kept = f"; {files.kept} were there already" if files.kept else ""
+    if files and (captions or files.kept or not skipped):
+        kept = f"; {files.kept} {'was' if files.kept == 1 else 'were'} there already" if files.kept else ""
         say(f"{len(captions)} caption{'s' * (len(captions) != 1)} in {files}{kept}")
     if skipped:
         say(f"{len(skipped)} of {len(skipped) + len(captions)} photos skipped")
@@ -223,14 +225,15 @@ def caption_photos(
     *,
     workers: int | None = None,
     log: Store | None = None,
+    single: bool = False,
     **options: Any,
 ) -> Iterator[dict[str, Any]]:
     """A result per photo, in their order: photo, caption, tokens, finish_reason, seconds; or photo and error. With a
     memory, also the nearest episode, recalled, and how many characters of the caption are recited from it.
 
     workers: photos at a time, None for one per core; with a memory always one, because recalling changes it. log: what
-    was done before and where the rest is kept. A single photo that cannot be read is an ImageError, and so is a model
-    that can read none.
+    was done before and where the rest is kept. single: it is the only photo asked for, which raises ImageError where it
+    cannot be read, as a model does that can read none.
     """
 
     def one(photo: str, key: str | None) -> dict[str, Any]:
@@ -239,7 +242,7 @@ def caption_photos(
         try:
             written = model.generate("", photo_of(photo), memory=memory, **options)
         except ImageError as error:
-            if len(photos) == 1 or model.config.vision_tower is None:
+            if single or model.config.vision_tower is None:
                 raise
             return {"photo": shown(photo), "error": str(error)}
         return {

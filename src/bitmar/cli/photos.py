@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,14 +34,32 @@ def find_photos(names: Iterable[str], on_bad: Callable[[str, str], None]) -> lis
         elif os.path.isdir(name):
             photos += _in_folder(name, on_bad)
         elif glob.has_magic(name) and not os.path.lexists(name):
-            matched = sorted(glob.glob(name, recursive=True))
+            matched = _matches(name)
             if not matched:
                 on_bad(name, "no file matches")
-            for match in matched:
-                photos += _in_folder(match, on_bad) if os.path.isdir(match) else [match]
+            several = (_in_folder(match, on_bad) if os.path.isdir(match) else [match] for match in matched)
+            photos += dict.fromkeys(photo for some in several for photo in some)  # a folder's match may match, too
         else:
             photos.append(name)
     return photos
+
+
+def _matches(pattern: str) -> list[str]:
+    """What a glob matches, sorted. As in a folder, ** looks neither into hidden folders nor behind links to folders,
+    which may lead round in circles."""
+    first, *below = re.split(r"(?:^|(?<=/))\*\*(?:/|$)", pattern.replace(os.sep, "/"))
+    found = sorted(glob.glob(first)) if first else [""]
+    for rest in below:
+        folders = [path for start in found if os.path.isdir(start or ".") for path in _folders(start)]
+        found = sorted({path for folder in folders for path in glob.glob(os.path.join(glob.escape(folder), rest))})
+    return found
+
+
+def _folders(top: str) -> Iterator[str]:
+    """A folder and all below it, with `top` as it was written."""
+    for path, folders, _ in os.walk(top or os.curdir):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        yield path if top else path.removeprefix(os.curdir).lstrip(os.sep)
 
 
 def photo_of(name: str) -> PhotoSource:
