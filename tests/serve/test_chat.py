@@ -65,7 +65,7 @@ def test_earlier_turns_are_read_and_a_system_is_not(server: Any, bitmar: BitMar)
     assert answer["choices"][0]["message"]["content"] == bitmar.complete("a\nb\nc\nd", max_tokens=5).strip()
 
 
-@pytest.mark.parametrize("words", ["", "Describe this photo.", "What's in this image?", "Write alt text, please"])
+@pytest.mark.parametrize("words", ["", "Describe this photo.", "What's in this image?", "List the objects"])
 def test_a_photo_is_described(server: Any, bitmar: BitMar, png: Any, url_of: Any, words: str) -> None:
     parts = [text(words)] if words else []
     answer = ask(server, user(*parts, image(url_of())), max_tokens=12).json()
@@ -160,10 +160,10 @@ def test_several_photos_are_refused_with_the_reason(server: Any, url_of: Any, re
         ({"temperature": "hot"}, "temperature", "number"),
         ({"top_p": 0}, "top_p", "greater"),
         ({"n": 2}, "n", "1"),
-        ({"seed": -1}, "seed", "greater"),
+        ({"seed": 2**63}, "seed", "less"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
         ({"stop": ""}, "stop", "at least 1"),
-        ({"tools": [{"type": "function"}]}, "tools", "at most 0"),
+        ({"tools": [{"type": "function"}]}, "tools", "has no such thing"),
         ({"logprobs": True}, "logprobs", "False"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream=true"),
         ({"max_toks": 3}, None, "did you mean 'max_tokens'"),

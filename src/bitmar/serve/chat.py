@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -29,6 +28,7 @@ from bitmar.serve.schemas import (
     ModelList,
     TextPart,
 )
+from bitmar.serve.wanted import is_order, question_in
 from bitmar.serve.writing import Task, Written, check_length, embed, write
 
 router = APIRouter(tags=["OpenAI"])
@@ -36,11 +36,6 @@ Here = Annotated[Context, Depends(get_context)]
 
 _ALIAS = "bitmar"
 _TOKENS = 128  # of an answer for which no limit was asked
-_DESCRIBE = re.compile(
-    r"\b(describe|description|caption|alt[- ]?text)\b"
-    r"|\bwhat('s|\u2019s| is| do you see| can you see| can be seen)? (in|on) (this|the) (image|picture|photo)",
-    re.IGNORECASE,
-)
 _TOTAL = 64  # contexts: what one request may have embedded
 
 
@@ -70,7 +65,7 @@ async def retrieve_model(model: str, here: Here) -> ModelCard:
 async def chat_completions(body: ChatRequest, here: Here) -> Response | ChatCompletion:
     """Go on with a text, caption a photo, or answer a question about it.
 
-    Without a photo the model goes on with what was said so far. With one: a text that asks for a description, or none,
+    Without a photo the model goes on with what was said so far. With one: no text, or one that asks for something,
     gives the caption; a question its answer; any other text is gone on with. One photo may stand in a conversation; the
     last user's message is what counts beside it.
     """
@@ -131,9 +126,10 @@ async def _task(body: ChatRequest, here: Context) -> Task:
         return Task("\n".join(said), options=options, stops=body.stops, memory=body.memory)
     photo = await photo_of(photos[0], here.settings)
     text = _text(next(message for message in reversed(body.messages) if message.role == "user")).strip()
-    if not text or _DESCRIBE.search(text):
+    question = question_in(text)
+    if question is None and is_order(text):
         text = ""
-    return Task(text, photo, text.endswith("?"), options, body.stops, body.memory)
+    return Task(question or text, photo, question is not None, options, body.stops, body.memory)
 
 
 def _parts(messages: list[Message]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from bitmar.core.errors import nearest
 
@@ -24,6 +24,19 @@ class Body(BaseModel):
                 raise ValueError(f"unknown field {name!r:.80}{nearest(str(name), cls.model_fields)}")
         return data
 
+
+def _empty(value: Any) -> None:
+    if value:
+        raise ValueError("this model has no such thing: leave it out")
+
+
+Nothing = Annotated[
+    None,
+    BeforeValidator(_empty),
+    WithJsonSchema(
+        {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0}]}
+    ),
+]  # what clients send although they ask for nothing by it
 
 # Chat.
 
@@ -59,6 +72,11 @@ class Message(Body):
     content: str | list[Part]
     name: str | None = None
     refusal: str | None = None
+    # Of an answer that a client sends back whole.
+    annotations: Nothing = None
+    audio: Nothing = None
+    function_call: Nothing = None
+    tool_calls: Nothing = None
 
 
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -76,11 +94,13 @@ class Options(Body):
 
     temperature: float | None = Field(default=None, ge=0, le=2, description="0 is greedy, and the default.")
     top_p: float | None = Field(default=None, gt=0, le=1)
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
 
     def chosen(self) -> dict[str, Any]:
         """Those that were asked for, by their names there."""
         values = {name: getattr(self, name) for name in Options.model_fields}
+        if self.seed is not None:
+            values["seed"] = self.seed % 2**63  # -1 is one like any other
         return {name: value for name, value in values.items() if value is not None}
 
 
@@ -105,11 +125,20 @@ class ChatRequest(Options):
     presence_penalty: float | None = Field(default=None, ge=0, le=0)
     frequency_penalty: float | None = Field(default=None, ge=0, le=0)
     response_format: ResponseFormat | None = None
-    tools: Annotated[list[Any], Field(max_length=0)] | None = None
+    tools: Nothing = None
+    functions: Nothing = None
+    function_call: Nothing = None
+    logit_bias: Nothing = None
+    top_logprobs: Literal[0] | None = None
+    audio: Nothing = None
+    prediction: Nothing = None
+    web_search_options: Nothing = None
     tool_choice: Literal["none", "auto"] | None = None
     memory: bool = Field(default=True, description="Read what the server remembers.")
     # Of no meaning here, but sent by clients that do not ask for anything by it.
     user: str | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
