@@ -39,12 +39,14 @@ std::optional<Loaded> loaded;
 Buffer<char> given;  // what the caller has put here
 Buffer<uint8_t> resized;
 Buffer<float> scores;
+Buffer<char> continuations;
 
-void forward(const int32_t* ids, int count) {
-  const std::vector<int64_t> wide(ids, ids + count);
+// Reads ids (sequences, tokens).
+void forward(const int32_t* ids, int tokens) {
+  const std::vector<int64_t> wide(ids, ids + loaded->state->batch() * tokens);
   for (int64_t id : wide)
     if (id < 0 || id >= loaded->model.model->config.vocab_size) throw std::invalid_argument("an id lies outside the vocabulary");
-  loaded->state->forward(wide.data(), count, nullptr, Write::kNever, true);
+  loaded->state->forward(wide.data(), tokens, nullptr, Write::kNever, true);
 }
 
 }  // namespace
@@ -102,6 +104,21 @@ BITMAR_EXPORT(bitmar_read) void read(int count) { forward(reinterpret_cast<const
 BITMAR_EXPORT(bitmar_next) int next() { return loaded->state->next({}, 0); }
 
 BITMAR_EXPORT(bitmar_take) void take(int32_t id) { forward(&id, 1); }
+
+// The `count` likeliest continuations of each sequence: ids (sequences, count) as int64, then their log-probabilities.
+BITMAR_EXPORT(bitmar_candidates) const char* candidates(int count) {
+  const size_t all = size_t{1} * loaded->state->batch() * count;
+  char* ids = continuations.reserve(all * (sizeof(int64_t) + sizeof(float)));
+  loaded->state->candidates(count, 1, reinterpret_cast<int64_t*>(ids), reinterpret_cast<float*>(ids + all * sizeof(int64_t)));
+  return ids;
+}
+
+// Goes on with `count` sequences, after their sources' numbers and their tokens in the room.
+BITMAR_EXPORT(bitmar_branch) void branch(int count) {
+  const auto* sources = reinterpret_cast<const int32_t*>(given.data());
+  loaded->state->select({sources, sources + count});
+  forward(sources + count, 1);
+}
 
 BITMAR_EXPORT(bitmar_logits) const float* logits() { return loaded->state->logits(); }  // (V)
 BITMAR_EXPORT(bitmar_query) const float* query() { return loaded->state->query(); }     // of the memory, (C)

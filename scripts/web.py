@@ -44,7 +44,7 @@ def copy_package(out: Path) -> None:
     """bitmar-web, as npm takes it: `npm pack web/dist/bitmar`."""
     for path in [*WEB.glob("*.js"), *WEB.glob("*.d.ts"), ROOT / "LICENSE"]:
         shutil.copy(path, out)
-    tables = {"general": "runtime/general.tsv", "synonyms": "core/synonyms.tsv"}
+    tables = {"general": "runtime/general.tsv", "stopwords": "core/stopwords.txt", "synonyms": "core/synonyms.tsv"}
     texts = {name: (ROOT / "src/bitmar" / path).read_text(encoding="utf-8") for name, path in tables.items()}
     (out / "tables.json").write_text(json.dumps(texts))
     about = json.loads((WEB / "package.json").read_text())

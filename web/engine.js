@@ -100,6 +100,20 @@ export class Engine {
     this.#call("take", id);
   }
 
+  // The `count` likeliest continuations of each of the sequences, best first: ids and log-probabilities, row after row.
+  candidates(sequences, count) {
+    const at = this.#call("candidates", count);
+    const all = sequences * count;
+    const ids = Array.from(new BigInt64Array(this.#exports.memory.buffer, at, all), Number);
+    return { ids, scores: this.#floats(at + BigInt64Array.BYTES_PER_ELEMENT * all, all) };
+  }
+
+  // Goes on with the sequences of these numbers, a token each.
+  branch(sources, tokens) {
+    this.#put(Int32Array.of(...sources, ...tokens));
+    this.#call("branch", sources.length);
+  }
+
   logits(count) {
     return this.#floats(this.#call("logits"), count);
   }

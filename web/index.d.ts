@@ -39,7 +39,9 @@ export function load(source: string | URL | Bytes, options?: LoadOptions): Promi
 export interface CaptionOptions {
   /** 32 by default. */
   maxTokens?: number;
-  /** Called with each piece of the text as it is written, never half a character. */
+  /** 1 is greedy, N the likeliest of a beam search. By default the one of several captions that the photo bears out. */
+  beams?: number | null;
+  /** Called with each piece of the text as it is written, never half a character; with all of it where it is chosen at the end. */
   onPiece?: (text: string) => void;
   /** Read while the caption is written; a photo that is surely remembered is called what it was called. */
   memory?: Memory | null;
@@ -71,7 +73,7 @@ export interface Answer {
 /** A loaded model. Calls are answered one after the other; all of them may throw BitMarError. */
 export class BitMar {
   private constructor();
-  /** A sentence on a photo, greedy. */
+  /** A sentence on a photo. */
   caption(photo: Photo, options?: CaptionOptions): Promise<Caption>;
   /** Yes or no, how many, what color, what is it: a word or two. */
   ask(photo: Photo, question: string): Promise<Answer>;

@@ -4,11 +4,13 @@
 //   console.log((await model.caption(photo)).text);
 
 import { CANNOT_TELL, answer, choicesOf, evidenceFor, tidy } from "./ask.js";
+import { search } from "./beam.js";
 import { BitMarError, Engine, plain } from "./engine.js";
 import { fetched } from "./fetched.js";
 import { ModelFile } from "./file.js";
 import { Memory, recited } from "./memory.js";
 import { pixelsOf } from "./photo.js";
+import { BEAMS, BEGINNINGS, worth } from "./rerank.js";
 import { Tokenizer } from "./tokenizer.js";
 import { Witness } from "./witness.js";
 
@@ -16,6 +18,7 @@ export { BitMarError, CANNOT_TELL };
 
 const LONGEST = 32; // tokens of a caption
 const LONGEST_ANSWER = 8;
+const MOST_BEAMS = 64;
 const USAGE_FLOOR = 1e-4;
 
 // source: the address or the bytes of a `.bitmar` file. wasm: likewise of bitmar.wasm. See index.d.ts for the options.
@@ -50,10 +53,13 @@ export class BitMar {
     return new Memory(this, plain(file));
   }
 
-  // A sentence on a photo, greedy. onPiece: called with each piece of it as it is written. memory: is read while it is written;
-  // a photo that is surely remembered is called what it was called.
-  caption(photo, { maxTokens = LONGEST, onPiece, memory = null } = {}) {
+  // A sentence on a photo. beams: 1 is greedy, N the likeliest of a search; null the one of several that the photo bears out,
+  // greedy for a model without concepts. onPiece: called with each piece of it, as it is written or once it is chosen. memory:
+  // is read while it is written; a photo that is surely remembered is called what it was called.
+  caption(photo, { maxTokens = LONGEST, beams = null, onPiece, memory = null } = {}) {
     return this.#alone(async () => {
+      check("maxTokens", maxTokens, Infinity);
+      if (beams !== null) check("beams", beams, Math.min(MOST_BEAMS, this.file.config.vocab_size >> 1));
       await this.#look(photo);
       const { concepts, vision_dim: wide } = this.file.config;
       const [recalled = null] = memory ? memory.nearest(this.#engine.pooled(wide)) : [];
@@ -65,17 +71,16 @@ export class BitMar {
         const finishReason = tokens.length <= maxTokens ? "stop" : "length";
         return { text, tokens: tokens.slice(0, maxTokens), finishReason, confidence: null, general: null, recalled, recited: true };
       }
-      this.#start("", { photo: true, memory });
-      const { tokens, ended } = this.#write(maxTokens, onPiece);
+      const scores = this.#witness && this.#engine.scores(concepts);
+      const tokens = this.#compose(scores, { maxTokens, beams, onPiece, memory });
       const text = this.tokenizer.decode(tokens);
       let [confidence, general] = [null, null];
-      if (this.#witness && tokens.length) {
-        const { bos_token_id: begin, eos_token_id: end } = this.file.config;
-        const scores = this.#engine.scores(concepts);
-        confidence = this.#witness.confidence(text, mean(this.#engine.score([begin, ...tokens, end], { photo: true })), scores);
+      if (scores && tokens.length) {
+        confidence = this.#witness.confidence(text, this.#logProbability(tokens) / (tokens.length + 1), scores);
         general = this.#witness.general(scores);
       }
-      return { text: text.trim(), tokens, finishReason: ended ? "stop" : "length", confidence, general, recalled, recited: false };
+      const finishReason = tokens.length < maxTokens ? "stop" : "length";
+      return { text: text.trim(), tokens, finishReason, confidence, general, recalled, recited: false };
     });
   }
 
@@ -90,7 +95,7 @@ export class BitMar {
       let choices = choicesOf(asked);
       if (!choices.length) {
         this.#engine.start(prompt, { photo: true });
-        choices = [this.tokenizer.decode(this.#write(LONGEST_ANSWER).tokens).trim()];
+        choices = [this.tokenizer.decode(this.#write(LONGEST_ANSWER)).trim()];
         if (!choices[0]) return { text: CANNOT_TELL, confidence: 0, gain: 0, guess: "" };
       }
       const scores = this.#witness && this.#engine.scores(concepts);
@@ -181,6 +186,42 @@ export class BitMar {
     this.#engine.start([this.file.config.bos_token_id, ...this.tokenizer.encode(text)], { photo, memory: Boolean(memory) });
   }
 
+  // The tokens of a caption.
+  #compose(scores, { maxTokens, beams, onPiece, memory }) {
+    this.#start("", { photo: true, memory });
+    if (beams === 1 || !(beams || scores)) return this.#write(maxTokens, onPiece);
+    const tokens = beams ? this.#search(beams, maxTokens)[0] : this.#borneOut(scores, maxTokens, memory);
+    onPiece?.(this.tokenizer.decode(tokens));
+    return tokens;
+  }
+
+  // Of several captions the one that the photo bears out.
+  #borneOut(scores, most, memory) {
+    const found = this.#search(Math.min(BEAMS, this.file.config.vocab_size >> 1), most);
+    for (const beginning of BEGINNINGS) {
+      const begun = this.tokenizer.encode(beginning);
+      if (begun.length >= most) continue;
+      this.#start(beginning, { photo: true, memory });
+      found.push([...begun, ...this.#write(most - begun.length)]);
+    }
+    const different = [...new Map(found.map((tokens) => [tokens.join(), tokens])).values()];
+    const values = different.map((tokens) =>
+      worth(this.tokenizer.decode(tokens), this.#logProbability(tokens), scores, this.#witness),
+    );
+    return different[values.indexOf(Math.max(...values))];
+  }
+
+  #search(beams, most) {
+    return search(this.#engine, { beams, most, end: this.file.config.eos_token_id });
+  }
+
+  // Of a caption and its end, without a memory.
+  #logProbability(tokens) {
+    const { bos_token_id: begin, eos_token_id: end } = this.file.config;
+    return this.#engine.score([begin, ...tokens, end], { photo: true }).reduce((sum, x) => sum + x, 0);
+  }
+
+  // Tokens after what was read, greedily.
   #write(most, onPiece) {
     const stream = this.tokenizer.stream();
     const tokens = [];
@@ -189,19 +230,20 @@ export class BitMar {
       const id = this.#engine.next();
       if (id === this.file.config.eos_token_id) {
         piece(stream.finish());
-        return { tokens, ended: true };
+        return tokens;
       }
       tokens.push(id);
       piece(stream.push(id));
       if (tokens.length === most) {
         piece(stream.finish());
-        return { tokens, ended: false };
+        return tokens;
       }
       this.#engine.take(id);
     }
   }
 }
 
-function mean(numbers) {
-  return numbers.reduce((sum, x) => sum + x, 0) / numbers.length;
+function check(name, number, most) {
+  if (Number.isInteger(number) && number >= 1 && number <= most) return;
+  throw new BitMarError(`${name} must be a whole number ${most < Infinity ? `from 1 to ${most}` : "of at least 1"}, not ${number}.`);
 }

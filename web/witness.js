@@ -10,12 +10,13 @@ const EVIDENCE = 7;
 export class Witness {
   #index; // concepts by name
   #synonyms;
+  #stopwords;
   #notions;
   #things;
   #prior;
   #weights;
 
-  // tables: { general, synonyms }, the texts of the tables of these names.
+  // tables: { general, stopwords, synonyms }, the texts of the tables of these names.
   constructor(file, tokenizer, tables) {
     const words = file.tensor("model.concepts.words");
     this.count = words.length / WORD_IDS;
@@ -29,6 +30,7 @@ export class Witness {
       const [word, others] = line.split("\t");
       for (const other of others.split(" ")) this.#synonyms.set(other, word);
     }
+    this.#stopwords = new Set(tables.stopwords.trim().split(/\s+/));
     const rows = tables.general.trim().split("\n").slice(1).join("\n");
     this.#notions = rows.split("\n\n").map((part) =>
       part.split("\n").map((row) => row.split("\t")).map(([phrase, members]) => [phrase, this.find(members)]),
@@ -42,20 +44,17 @@ export class Witness {
 
   // The concepts that a text names, in their order, each once; the longest phrase first.
   find(text) {
-    const words = text.toLowerCase().match(/[a-z]+/g) ?? [];
-    const found = new Set();
-    for (let at = 0; at < words.length; ) {
-      let length = Math.min(LONGEST, words.length - at);
-      for (; length > 0; length--) {
-        const concept = this.#concept(words.slice(at, at + length));
-        if (concept !== undefined) {
-          found.add(concept);
-          break;
-        }
-      }
-      at += Math.max(length, 1);
-    }
-    return [...found];
+    return [...new Set(this.mentions(text))];
+  }
+
+  // `find`, each as often as it is named.
+  mentions(text) {
+    return this.#parts(text).filter((part) => typeof part === "number");
+  }
+
+  // The words of a text that say something and belong to no concept.
+  unknown(text) {
+    return this.#parts(text).filter((part) => typeof part === "string" && !this.#stopwords.has(part));
   }
 
   // The chance that a caption is about the right thing; null for a model that was not calibrated.
@@ -81,6 +80,20 @@ export class Witness {
   // For each concept that a text names: by how many nats the photo speaks for it, or against it.
   weightsOfEvidence(text, scores) {
     return this.find(text).map((concept) => logOdds(scores[concept]) - this.#prior[concept]);
+  }
+
+  // A text as the numbers of its concepts and the words that belong to none.
+  #parts(text) {
+    const words = text.toLowerCase().match(/[a-z]+/g) ?? [];
+    const parts = [];
+    for (let at = 0; at < words.length; ) {
+      let length = Math.min(LONGEST, words.length - at);
+      let concept;
+      while ((concept = this.#concept(words.slice(at, at + length))) === undefined && length > 1) length--;
+      parts.push(concept ?? words[at]);
+      at += length;
+    }
+    return parts;
   }
 
   #concept(words) {
@@ -117,7 +130,7 @@ function singulars(word) {
   return found;
 }
 
-function logOdds(chance) {
+export function logOdds(chance) {
   const p = Math.min(Math.max(chance, EDGE), 1 - EDGE);
   return Math.log(p / (1 - p));
 }

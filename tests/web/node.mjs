@@ -18,25 +18,27 @@ const said = async (work) => {
 
 const jobs = {
   // Captions of photos, with what they are made of.
-  async captions({ model, photos, kernels }) {
+  async captions({ model, photos, kernels, options }) {
     const loaded = await load(model, { kernels });
     const made = [];
     for (const photo of photos.map(photoOf)) {
       const pieces = [];
-      const caption = await loaded.caption(photo, { onPiece: (piece) => pieces.push(piece) });
+      const caption = await loaded.caption(photo, { onPiece: (piece) => pieces.push(piece), ...options });
       const square = await loaded.square(photo);
-      made.push({ ...caption, pieces: pieces.join(""), square: [...square.data], logits: [...(await loaded.logits(photo))] });
+      made.push({ ...caption, pieces, square: [...square.data], logits: [...(await loaded.logits(photo))] });
     }
     return made;
   },
 
   // What is said of a model or a photo that cannot be read.
-  async refusals({ models, photos, model }) {
+  async refusals({ models, photos, options, model }) {
     const loaded = await load(model);
     const refused = [];
     for (const path of models) refused.push(await said(() => load(path)));
     for (const photo of photos) refused.push(await said(() => loaded.caption(photo?.path ? photoOf(photo) : photo)));
-    return { refused, after: await said(() => loaded.caption({ data: new Uint8Array(12), width: 2, height: 2 })) };
+    const small = { data: new Uint8Array(12), width: 2, height: 2 };
+    for (const each of options) refused.push(await said(() => loaded.caption(small, each)));
+    return { refused, after: await said(() => loaded.caption(small)) };
   },
 
   // A memory that remembers, goes through a file, recalls, and is read while captions are written.

@@ -43,11 +43,22 @@ def made(node: Node, bundled: BitMar, tmp_path_factory: pytest.TempPathFactory) 
 def test_the_same_caption(made: list[Any], bundled: BitMar) -> None:
     for found, path in zip(made, PHOTOS, strict=True):
         written = bundled.generate("", path, max_tokens=32)
-        assert found["text"] == found["pieces"].strip() == written.text.strip()
+        assert found["text"] == "".join(found["pieces"]).strip() == written.text.strip()
         assert found["tokens"] == list(written.tokens) and found["finishReason"] == written.finish_reason
         assert (
             found["confidence"] == pytest.approx(written.confidence, abs=0.01) and found["general"] == written.general
         )
+
+
+@pytest.mark.parametrize("options", [{"beams": 1}, {"beams": 3}, {"max_tokens": 4}])
+def test_the_same_with_options(node: Node, bundled: BitMar, tmp_path: Path, options: dict[str, Any]) -> None:
+    photo = raw(np.asarray(load_photo(PHOTOS[0])), tmp_path / "cat.rgb")
+    given = {"maxTokens": options.get("max_tokens", 32), "beams": options.get("beams")}
+    (found,) = node(job="captions", model=bundled.path, photos=[photo], options=given)
+    written = bundled.generate("", PHOTOS[0], **{"max_tokens": 32, **options})
+    assert (found["tokens"], found["finishReason"]) == (list(written.tokens), written.finish_reason)
+    assert "".join(found["pieces"]).strip() == found["text"] == written.text.strip()
+    assert (len(found["pieces"]) > 1) == (options.get("beams") == 1)  # what is chosen at the end comes at the end
 
 
 def test_by_the_same_steps(made: list[Any], bundled: BitMar) -> None:
@@ -97,7 +108,8 @@ def test_what_cannot_be_read_is_said(node: Node, model: Path, tmp_path: Path) ->
     photos: list[Any] = [{"width": 3, "height": 3}, "photo.jpg", None]
     short = raw(np.zeros((2, 2, 3), np.uint8), tmp_path / "short.rgb")
     photos += [{**short, "width": width} for width in (0, -2, 3, 2.5, 10**9)]
-    found = node(job="refusals", model=model, models=models, photos=photos)
+    options = [{"beams": beams} for beams in (0, 65, 1.5, "4")] + [{"maxTokens": 0}]
+    found = node(job="refusals", model=model, models=models, photos=photos, options=options)
     for said in found["refused"]:
         assert said and "fault" not in said and "\n" not in said
     assert found["after"] is None  # and the model goes on
