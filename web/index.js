@@ -10,7 +10,7 @@ import { fetched } from "./fetched.js";
 import { ModelFile } from "./file.js";
 import { Memory, recited } from "./memory.js";
 import { pixelsOf } from "./photo.js";
-import { BEAMS, BEGINNINGS, worth } from "./rerank.js";
+import { BEAMS, BEGINNINGS, plainer, worth } from "./rerank.js";
 import { Tokenizer } from "./tokenizer.js";
 import { Witness } from "./witness.js";
 
@@ -203,6 +203,10 @@ export class BitMar {
       if (begun.length >= most) continue;
       this.#start(beginning, { photo: true, memory });
       found.push([...begun, ...this.#write(most - begun.length)]);
+    }
+    for (const tokens of [...found]) {
+      const text = plainer(this.tokenizer.decode(tokens), this.#witness);
+      if (text !== null) found.push(this.tokenizer.encode(text));
     }
     const different = [...new Map(found.map((tokens) => [tokens.join(), tokens])).values()];
     const values = different.map((tokens) =>
