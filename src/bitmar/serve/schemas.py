@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bitmar.core.errors import nearest
+from bitmar.serve.nothing import Nothing
 
 IMAGE = "A photo: `data:image/jpeg;base64,...`, or an http(s) address where the server was started with --allow-urls."
 
@@ -24,19 +25,6 @@ class Body(BaseModel):
                 raise ValueError(f"unknown field {name!r:.80}{nearest(str(name), cls.model_fields)}")
         return data
 
-
-def _empty(value: Any) -> None:
-    if value:
-        raise ValueError("this model has no such thing: leave it out")
-
-
-Nothing = Annotated[
-    None,
-    BeforeValidator(_empty),
-    WithJsonSchema(
-        {"anyOf": [{"type": "null"}, {"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0}]}
-    ),
-]  # what clients send although they ask for nothing by it
 
 # Chat.
 
