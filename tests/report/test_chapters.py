@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bitmar.evaluate.paper import BABYLM, PEERS, TABLE_1, TABLE_4
+from bitmar.evaluate.paper import BABYLM, FINETUNED, PEERS, TABLE_1, TABLE_4
 from bitmar.evaluate.tables import Table, number, verdict
 from bitmar.report.chapters import Chapter, chapters
 
@@ -56,7 +56,9 @@ def test_nothing_measured_leaves_no_row_out() -> None:
     found = tables(chapters(document({"tasks": {"ours": absent("no archives")}})))
     for name, _ in TABLE_1.values():
         assert row(found["Table 1: zero-shot tasks"], name)["ours"] == "not measured: no archives"
-    assert len(found["Table 2: BabyLM 2025"].rows) == len(BABYLM) and len(found["Table 2: fine-tuning"].rows) == 7
+    assert len(found["Table 2: BabyLM 2025"].rows) == len(BABYLM) and len(found["Table 2: fine-tuning"].rows) == len(
+        FINETUNED
+    )
     table_4 = found["Table 4: memory on less memory off"]
     assert all(cells[2].kind == "missing" and "not measured" in cells[2].text for cells in table_4.cells)
 
