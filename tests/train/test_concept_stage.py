@@ -198,8 +198,8 @@ def test_what_starts_from_a_stage_with_concepts_has_them_too(seeing: dict[str, A
         ("stages.eyes.rewarded={labelled: 1}", "rewarded is for objective: cider"),
         ("stages.reward.rewarded={photos: 0}", "photos must be at least 1"),
         ("stages.reward.concepts=null", "chains is for objective: cider with concepts"),
-        ("stages.words.folds=1", "folds must be at least 2, not 1"),
-        ("stages.words.least=0", "least must be at least 1, not 0"),
+        ("stages.words.folds=1", "folds is a number from 2 to 64, not 1"),
+        ("stages.words.least=0", "least is a number from 1 to 2,147,483,648, not 0"),
         ("stages.words.token=3", "unknown key 'token' (did you mean 'tokens'?)"),
         ("stages.words.tower=stage:frist", "'frist' is no earlier stage on photos (did you mean 'first'?)"),
         (
@@ -209,7 +209,7 @@ def test_what_starts_from_a_stage_with_concepts_has_them_too(seeing: dict[str, A
         ("data.labelled=[]", "labelled is in its mix, but there is no data.labelled"),
         ("data.tagged=[]", "needs captions to choose from in data.tagged"),
         ("data.labeled=[x]", "unknown key 'labeled' (did you mean 'labelled'?)"),
-        ("data.plain_views=0", "plain_views must be at least 1, not 0"),
+        ("data.plain_views=0", "plain_views is a number from 1 to 1,024, not 0"),
         ("model.concepts=3", "model.concepts is not set here: a stage of kind concepts finds it"),
     ],
 )
