@@ -204,8 +204,9 @@ def page_text(said: Sequence[Said], out: Path, page: Path, everything: bool) -> 
         f"![Photographs with their captions]({out.relative_to(page.parent).as_posix()})",
         "",
         f"Written by `python benchmarks/sheet.py{option} --photos FOLDER`, which says where the photographs come from. "
-        f"They come from none of the training sets, and {choice}. Captions are greedy; the figure beside each "
-        "is the model's own confidence that it is about the right thing.",
+        f"They come from none of the training sets, and {choice}. Captions are those of `bitmar caption`, whose "
+        "rules (`bitmar/runtime/rerank.py`) were chosen with these photographs in view too; the figure beside each is "
+        "the model's own confidence that it is about the right thing.",
         "",
         "Judged: *right*, the sentence is true of the photo; *partly*, the main thing or the scene is right and "
         "details are wrong; *wrong*. The judgements lie in `docs/by-eye.json`, each for one caption of one photo.",

@@ -79,19 +79,25 @@ inline void store(const Pairs& a, int16_t* p) {
   for (int i = 0; i < 4; i++) wasm_v128_store(p + 8 * i, a.part[i]);
 }
 
+struct Halves {
+  v128_t low, high;
+};
+
+inline Halves interleave_bytes(const void* a, const void* b) {
+  const v128_t x = wasm_v128_load(a), y = wasm_v128_load(b);
+  return {wasm_i8x16_shuffle(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23),
+          wasm_i8x16_shuffle(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)};
+}
+
 // Sixteen channels of two rows.
 inline Pairs interleave(const uint8_t* a, const uint8_t* b) {
-  const v128_t x = wasm_v128_load(a), y = wasm_v128_load(b);
-  const v128_t low = wasm_i8x16_shuffle(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const v128_t high = wasm_i8x16_shuffle(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const auto [low, high] = interleave_bytes(a, b);
   return {{wasm_u16x8_extend_low_u8x16(low), wasm_u16x8_extend_high_u8x16(low), wasm_u16x8_extend_low_u8x16(high),
            wasm_u16x8_extend_high_u8x16(high)}};
 }
 
 inline Pairs interleave(const int8_t* a, const int8_t* b) {
-  const v128_t x = wasm_v128_load(a), y = wasm_v128_load(b);
-  const v128_t low = wasm_i8x16_shuffle(x, y, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-  const v128_t high = wasm_i8x16_shuffle(x, y, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  const auto [low, high] = interleave_bytes(a, b);
   return {{wasm_i16x8_extend_low_i8x16(low), wasm_i16x8_extend_high_i8x16(low), wasm_i16x8_extend_low_i8x16(high),
            wasm_i16x8_extend_high_i8x16(high)}};
 }

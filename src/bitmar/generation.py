@@ -137,8 +137,8 @@ class Writing:
         if options.beams is not None and options.searches:
             return iter(_without_end(beam_search(self._state, eos, options.beams, options)[0]))
         image, witness = self._captioned, self._model.witness
-        by_chance = options.beams == 1 or options.temperature > 0
-        if by_chance or image is None or image.concepts is None or witness is None:
+        token_by_token = options.beams == 1 or options.temperature > 0
+        if token_by_token or image is None or image.concepts is None or witness is None:
             return sample(self._state, eos, options)
         return iter(self._borne_out(image, image.concepts, witness.vocabulary))
 
@@ -153,9 +153,8 @@ class Writing:
                 state = self._start()
                 state.read(np.append(self._prompt, begun))
                 candidates.append((*begun, *sample(state, eos, replace(options, max_tokens=left))))
-
-        for text in [plainer(decode(list(tokens)), vocabulary) for tokens in candidates]:
-            candidates += [] if text is None else [tuple(encode(self._model.tokenizer, text))]
+        texts = (plainer(decode(list(tokens)), vocabulary) for tokens in candidates)
+        candidates += [tuple(encode(self._model.tokenizer, text)) for text in list(texts) if text is not None]
 
         def value(tokens: tuple[int, ...]) -> float:
             log_probability = (len(tokens) + 1) * self._model.likelihood(tokens, image)

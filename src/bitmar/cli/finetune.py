@@ -93,7 +93,7 @@ def finetune(
     from bitmar.train.tasks import data_files
 
     chosen = _task(task, text_fields, label_field, metric, train)
-    data_files(chosen, data, train, valid, test)
+    data_files(chosen, data, train, valid, test)  # is refused here, before torch is loaded
     checkpoint = last_model(model) if is_run(model) else model
     check_checkpoint(checkpoint)
     with needs("train"), resumable_training(out):

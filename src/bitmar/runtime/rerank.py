@@ -19,9 +19,10 @@ from bitmar.runtime.confidence import log_odds
 BEAMS = 4
 BEGINNINGS = ("There is", "A close up of")
 
-# Of what captions of Flickr8k's validation photos named, people named 4, 39, 65, 85 and 97 % where its score was below
-# 0.05, 0.1 to 0.2, 0.3 to 0.5, 0.7 to 0.9 and more: the score's own log-odds, and about a nat besides, for the model
-# that wrote it has seen the photo too. The exact values of these four were chosen by CIDEr on the same captions.
+# Of what greedy captions of 400 of Flickr8k's validation photos named, people named 4, 39, 65, 85 and 97 % where its
+# score was below 0.05, 0.1 to 0.2, 0.3 to 0.5, 0.7 to 0.9 and more: the score's own log-odds, and about a nat besides,
+# for the model that wrote it has seen the photo too. The exact values were chosen by CIDEr on the validation photos,
+# that of an unknown word by eye.
 _WRITTEN = 1.25
 _FALSE = 0.5  # what a false claim costs, where a true one is worth 1
 _UNKNOWN = 0.3  # what a word costs that names no concept, so that nothing can bear it out
@@ -29,12 +30,16 @@ _LIKELY = 0.06  # what a nat of a caption's log-probability is worth
 
 
 def plainer(caption: str, vocabulary: Vocabulary) -> str | None:
-    """The caption without a word behind a concept that names none itself: "a flower arrangement" becomes "a flower"."""
+    """The caption without a word after a concept that names none itself: "a flower arrangement" becomes "a flower".
+
+    None where there is no such word.
+    """
     unknown, parts = set(vocabulary.unknown(caption)), caption.split(" ")
-    for before, (i, part) in zip(parts, enumerate(parts[1:], 1), strict=False):
-        word, end = part.rstrip(".,"), part[len(part.rstrip(".,")) :]
-        if word in unknown and vocabulary.mentions(before):
-            return " ".join([*parts[: i - 1], before + end, *parts[i + 1 :]])
+    for i in range(1, len(parts)):
+        word = parts[i].rstrip(".,")
+        if word in unknown and vocabulary.mentions(parts[i - 1]):
+            parts[i - 1 : i + 1] = [parts[i - 1] + parts[i].removeprefix(word)]
+            return " ".join(parts)
     return None
 
 

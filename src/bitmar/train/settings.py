@@ -201,8 +201,7 @@ class Training:
 
 
 def computes_bf16() -> bool:
-    """Whether the device at hand multiplies bfloat16 by itself. Where it only imitates that, float32 is many times
-    faster."""
+    """Whether the device at hand multiplies bfloat16 by itself. Where it only imitates that, float32 is faster."""
     import torch
 
     if torch.cuda.is_available():
