@@ -45,6 +45,7 @@ def complete(
 ) -> None:
     """Print TEXT and its continuation, token by token."""
     from bitmar import load
+    from bitmar.runtime.options import searches
 
     loaded = load(model)
     options: dict[str, Any] = {
@@ -71,7 +72,7 @@ def complete(
                 "seconds": {part: round(seconds, 4) for part, seconds in asdict(written.timings).items()},
             }
         )
-    elif (beams or 1) > 1:  # knows its text only at the end
+    elif searches(beams):
         typer.echo(text + loaded.complete(text, image, beams=beams, **options))
     else:
         pieces = loaded.stream(text, image, **options)

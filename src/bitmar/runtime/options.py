@@ -33,6 +33,11 @@ def number(name: str, value: object) -> float:
     return converted
 
 
+def searches(beams: int | None) -> bool:
+    """Whether N beams, or none said, are a beam search, which knows its text only at the end."""
+    return beams is not None and beams > 1
+
+
 class Options(TypedDict, total=False):
     """`GenerationOptions` as keyword arguments."""
 
@@ -93,7 +98,7 @@ class GenerationOptions:
     @property
     def searches(self) -> bool:
         """Whether beam search was asked for."""
-        return self.beams is not None and self.beams > 1
+        return searches(self.beams)
 
     @classmethod
     def of(cls, **values: Any) -> GenerationOptions:

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from bitmar.core.errors import MemoryFileError
 from bitmar.generation import Generation
 from bitmar.runtime.ask import Answer
+from bitmar.runtime.options import searches
 from bitmar.serve.context import Context, error_answers, event_stream, get_context, sse, with_first
 from bitmar.serve.errors import ApiError, of_validation
 from bitmar.serve.pictures import photo_of
@@ -108,7 +109,7 @@ async def caption(
     A photo that is surely remembered is called what it was called.
     """
     body, photo = asked
-    if body.stream and (body.beams or 1) > 1:
+    if body.stream and searches(body.beams):
         raise ApiError(400, "beam search knows its text only at the end: stream with beams=1", param="beams")
     served = here.home.now
     options = {**body.chosen(), "max_tokens": body.max_tokens, "beams": body.beams}

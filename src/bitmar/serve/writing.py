@@ -10,6 +10,7 @@ from typing import Any
 from bitmar import BitMar
 from bitmar.generation import Generation
 from bitmar.runtime.ask import Answer
+from bitmar.runtime.options import searches
 from bitmar.runtime.text import encode
 from bitmar.serve.errors import ApiError
 from bitmar.serve.home import Home, Served
@@ -76,7 +77,7 @@ def write(home: Home, served: Served, task: Task) -> Generator[str, None, Writte
 
 
 def _begin(home: Home, served: Served, task: Task, image: Any) -> Generator[str, None, Generation]:
-    if (task.options.get("beams") or 1) > 1:
+    if searches(task.options.get("beams")):
         return _at_once(home, served, task, image)
     if served.session is None or not task.memory:
         return served.model.stream(task.text, image, **task.options)
